@@ -1,0 +1,238 @@
+//! Where jobs run: the [`ProcessBackend`] trait and its contract.
+//!
+//! The owner tells a backend what to do and hears back through a [`BackendHost`]. No call waits for a process, so a
+//! backend whose answers take seconds fits as well as one whose answers take microseconds.
+
+pub mod fake;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::AttemptId;
+use crate::job::{ExitStatus, LogPaths, Process, ResourceUsage};
+use crate::signal::Signal;
+use crate::spec::{Command, LaunchContext};
+use crate::status::{Reason, Status};
+use crate::text::RawText;
+use crate::time::{BootTime, Moment};
+
+/// Everything a backend needs to start an attempt.
+#[derive(Clone, Debug)]
+pub struct LaunchSpec {
+    /// What is executed.
+    pub command: Command,
+    /// Where.
+    pub cwd: RawText,
+    /// With which environment, umask and limits.
+    pub context: LaunchContext,
+    /// Where its output goes.
+    pub output: LogPaths,
+}
+
+/// A launch that did not happen: the program was not executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    /// How to go on.
+    pub kind: StartFailureKind,
+    /// What could not be done, with the path and the system's words.
+    pub detail: String,
+}
+
+/// What a failed launch means for the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartFailureKind {
+    /// It will never start; the reason goes into the record.
+    Permanent(Reason),
+    /// The machine had no room; the same attempt may be launched later.
+    NoRoom,
+    /// The owner called it off before it was executed.
+    CalledOff,
+}
+
+/// A process that belongs to a job without being its main process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeMember {
+    /// Its process id.
+    pub pid: u32,
+    /// The name of its program.
+    pub name: String,
+}
+
+/// What a backend found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendEvent {
+    /// The program is executed.
+    Started {
+        /// Its main process.
+        process: Process,
+        /// When, just before it was executed.
+        at: Moment,
+    },
+    /// The program was not executed.
+    NotStarted {
+        /// Why not.
+        failure: StartFailure,
+        /// When that was known.
+        at: Moment,
+    },
+    /// Proven: a launch that was asked for never came to executing anything. It may be asked for again.
+    NeverLaunched,
+    /// The main process ended.
+    Exited {
+        /// How.
+        exit: ExitStatus,
+        /// What it used, where that is known.
+        usage: Option<ResourceUsage>,
+        /// When.
+        at: Moment,
+        /// Whether processes of the job are left. If so, the tree has to be ended.
+        leftovers: bool,
+    },
+    /// A tree that was to be ended is gone, or not.
+    TreeEnded {
+        /// Whether anything had to be killed.
+        killed: bool,
+        /// The processes other than the main one that were ended.
+        ended: Vec<TreeMember>,
+        /// The processes that are still there. They are watched, and another event follows when they are gone.
+        survivors: Vec<TreeMember>,
+    },
+    /// The main process is gone and nobody can know how it ended.
+    Lost {
+        /// [`Reason::Reboot`] or [`Reason::Unknown`].
+        reason: Reason,
+        /// When that was found out.
+        at: Moment,
+    },
+}
+
+/// A place in the backend's own durable memory, to be given back by [`ProcessBackend::acknowledge`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Receipt {
+    /// Which of the backend's memories.
+    pub source: String,
+    /// Everything before this place is covered.
+    pub position: u64,
+}
+
+/// An event with what identifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendReport {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What happened.
+    pub event: BackendEvent,
+    /// To be acknowledged once what follows from the event is on disk.
+    pub receipt: Option<Receipt>,
+}
+
+/// How a tree is to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndPlan {
+    /// Sent to every member at once.
+    pub signal: Signal,
+    /// What is left at this time is killed.
+    pub deadline: BootTime,
+}
+
+/// What the owner believes of an attempt when it takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownAttempt {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The status on disk: starting, running, paused, stopping or failed_stop.
+    pub status: Status,
+    /// The process on disk, if it got so far.
+    pub process: Option<Process>,
+    /// Whether its end is on disk, so that only its tree is in question.
+    pub ended: bool,
+}
+
+/// What a backend can do beyond launching and ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Jobs can be paused.
+    pub pause: bool,
+    /// Resource use of living jobs can be read.
+    pub usage: bool,
+    /// Input can be given.
+    pub stdin: bool,
+    /// Jobs outlive the owner and are found again.
+    pub adopt: bool,
+}
+
+/// The group of processes that keeps jobs alive, for `daemon status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperStatus {
+    /// The process that only waits.
+    pub pid: Option<u32>,
+    /// The process that launches and collects.
+    pub worker_pid: Option<u32>,
+    /// Version of its program.
+    pub version: String,
+    /// Living jobs it holds.
+    pub jobs: usize,
+    /// Whether it still takes launches.
+    pub draining: bool,
+}
+
+/// A backend that cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation}")]
+pub struct BackendError {
+    /// What was being done.
+    pub operation: String,
+    /// What the system said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What a backend asks of its owner.
+pub trait BackendHost: Send + Sync {
+    /// What to launch. Called when the launch is about to happen, which may be long after it was asked for.
+    ///
+    /// # Errors
+    /// A sentence; the attempt then fails to start with it.
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String>;
+
+    /// Takes a report. Does not block.
+    fn report(&self, report: BackendReport);
+}
+
+/// Runs attempts.
+///
+/// # Contract
+/// - **At most once.** An attempt is executed at most once, whichever process dies at whichever instant. Exactly one of
+///   `Started`, `NotStarted`, `NeverLaunched` or `Lost` answers a launch; `NeverLaunched` is proof, not a guess.
+/// - **True.** `Exited` carries the wait status as the system gave it. What nobody saw is `Lost`.
+/// - **Kept.** A report is repeated to the next owner until its receipt, or a later one of the same source, was
+///   acknowledged. Reports may come twice; they are told apart by attempt and kind.
+/// - **Ordered.** For one attempt, `Started` comes before `Exited`.
+/// - **Identity.** A process is signalled only after it was checked to be the very one that was launched, or one that
+///   provably belongs to it.
+/// - Nothing here waits for a process.
+pub trait ProcessBackend: Send + Sync {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Takes over what an earlier owner left: cuts off earlier owners first, then answers for every attempt given,
+    /// in the order in which things happened. Called once, before anything else.
+    ///
+    /// # Errors
+    /// When the state of earlier attempts cannot be found out at all.
+    fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError>;
+
+    /// Starts an attempt whose intent is on disk.
+    fn launch(&self, attempt: &AttemptId);
+
+    /// Ends an attempt's tree, or changes the plan by which it is being ended. A launch that has not happened yet is
+    /// called off. Answered by `TreeEnded`, or by `NotStarted`.
+    fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan);
+
+    /// The outcome of everything up to here is on disk and need not be repeated.
+    fn acknowledge(&self, receipts: &[Receipt]);
+
+    /// Who keeps the jobs.
+    fn keepers(&self) -> Vec<KeeperStatus>;
+}
+
+const _: fn(&dyn ProcessBackend) = |_| {};

@@ -1,0 +1,1 @@
+//! The decisions of nodejobs: inputs in, changes and effects out.

@@ -1,0 +1,226 @@
+//! Which jobs a listing wants, as `key=value` conditions that all have to hold.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::{ExitStatus, Job, LogPaths};
+use crate::status::Status;
+use crate::text::RawText;
+use crate::time::Timestamp;
+
+/// A span of wall time; both ends count as inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TimeRange {
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Not after this.
+    pub until: Option<Timestamp>,
+}
+
+impl TimeRange {
+    /// Whether any condition is set.
+    pub fn is_set(&self) -> bool {
+        self.from.is_some() || self.until.is_some()
+    }
+
+    /// Whether the time is inside; an absent time is inside only of an unset range.
+    pub fn contains(&self, time: Option<Timestamp>) -> bool {
+        match time {
+            Some(time) => {
+                self.from.is_none_or(|from| from <= time) && self.until.is_none_or(|until| time <= until)
+            }
+            None => !self.is_set(),
+        }
+    }
+}
+
+/// Conditions on a job. What is unset does not restrict.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobFilter {
+    /// One of these; empty for any.
+    pub status: Vec<Status>,
+    /// Exactly this id.
+    pub self_id: Option<String>,
+    /// An id that starts so.
+    pub id_prefix: Option<String>,
+    /// Exactly this name.
+    pub name: Option<String>,
+    /// Exactly this group.
+    pub group: Option<String>,
+    /// All of these labels; an absent value accepts any.
+    pub label: Vec<(String, Option<String>)>,
+    /// This working directory.
+    pub cwd: Option<RawText>,
+    /// A working directory whose last component is this.
+    pub dirname: Option<RawText>,
+    /// This log directory.
+    pub logdir: Option<RawText>,
+    /// This file of standard output.
+    pub logfile: Option<RawText>,
+    /// This main process.
+    pub last_pid: Option<u32>,
+    /// This exit code.
+    pub exit_code: Option<i32>,
+    /// Last changed in this span.
+    pub last_update: TimeRange,
+    /// Accepted in this span.
+    pub created: TimeRange,
+    /// Executed in this span.
+    pub started: TimeRange,
+    /// Ended in this span.
+    pub ended: TimeRange,
+}
+
+/// A condition that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// No such key.
+    #[error("'{0}' is not a filter; the filters are {list}", list = JobFilter::KEYS.join(", "))]
+    UnknownKey(String),
+    /// A value that does not fit its key.
+    #[error("filter {key}: {message}")]
+    BadValue {
+        /// The key it was given for.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl JobFilter {
+    /// Every key that [`set`](Self::set) understands.
+    pub const KEYS: [&'static str; 20] = [
+        "status",
+        "self_id",
+        "id_prefix",
+        "name",
+        "group",
+        "label",
+        "cwd",
+        "dirname",
+        "logdir",
+        "logfile",
+        "last_pid",
+        "exit_code",
+        "last_update_from",
+        "last_update_until",
+        "created_from",
+        "created_until",
+        "started_from",
+        "started_until",
+        "ended_from",
+        "ended_until",
+    ];
+
+    /// Adds one condition. `status` and `label` may be given several times: any of the statuses, all of the labels.
+    ///
+    /// ```
+    /// use nodejobs_core::filter::JobFilter;
+    ///
+    /// let mut filter = JobFilter::default();
+    /// filter.set("status", "running")?;
+    /// assert!(filter.set("colour", "red").unwrap_err().to_string().contains("last_update_from"));
+    /// # Ok::<(), nodejobs_core::filter::FilterError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`FilterError::UnknownKey`] lists the keys; [`FilterError::BadValue`] says what the value should be.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), FilterError> {
+        fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+            key: &str,
+            value: &str,
+        ) -> Result<T, FilterError> {
+            value.parse().map_err(|error: T::Err| FilterError::BadValue {
+                key: key.to_owned(),
+                message: error.to_string(),
+            })
+        }
+        match key {
+            "status" => {
+                for name in value.split(',') {
+                    self.status.push(parse(key, name)?);
+                }
+            }
+            "self_id" => self.self_id = Some(value.to_owned()),
+            "id_prefix" => self.id_prefix = Some(value.to_owned()),
+            "name" => self.name = Some(value.to_owned()),
+            "group" => self.group = Some(value.to_owned()),
+            "label" => self.label.push(match value.split_once('=') {
+                Some((label, value)) => (label.to_owned(), Some(value.to_owned())),
+                None => (value.to_owned(), None),
+            }),
+            "cwd" => self.cwd = Some(value.into()),
+            "dirname" => self.dirname = Some(value.into()),
+            "logdir" => self.logdir = Some(value.into()),
+            "logfile" => self.logfile = Some(value.into()),
+            "last_pid" => self.last_pid = Some(parse(key, value)?),
+            "exit_code" => self.exit_code = Some(parse(key, value)?),
+            "last_update_from" => self.last_update.from = Some(parse(key, value)?),
+            "last_update_until" => self.last_update.until = Some(parse(key, value)?),
+            "created_from" => self.created.from = Some(parse(key, value)?),
+            "created_until" => self.created.until = Some(parse(key, value)?),
+            "started_from" => self.started.from = Some(parse(key, value)?),
+            "started_until" => self.started.until = Some(parse(key, value)?),
+            "ended_from" => self.ended.from = Some(parse(key, value)?),
+            "ended_until" => self.ended.until = Some(parse(key, value)?),
+            _ => return Err(FilterError::UnknownKey(key.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Whether the job meets every condition. This is the meaning; stores may use indexes to get there sooner.
+    pub fn matches(&self, job: &Job) -> bool {
+        let Job { definition, state, .. } = job;
+        let wants = |wanted: &Option<String>, value: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| value == Some(wanted))
+        };
+        let is =
+            |wanted: &Option<RawText>, value: &RawText| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let exit_code = match state.exit {
+            Some(ExitStatus::Code(code)) => Some(code),
+            _ => None,
+        };
+        (self.status.is_empty() || self.status.contains(&state.status))
+            && wants(&self.self_id, Some(job.id.as_str()))
+            && self.id_prefix.as_ref().is_none_or(|prefix| job.id.as_str().starts_with(prefix.as_str()))
+            && wants(&self.name, definition.name.as_deref())
+            && wants(&self.group, definition.group.as_deref())
+            && self.label.iter().all(|(key, wanted)| {
+                definition.labels.get(key).is_some_and(|value| wanted.as_ref().is_none_or(|w| w == value))
+            })
+            && is(&self.cwd, &definition.cwd)
+            && self.dirname.as_ref().is_none_or(|wanted| *wanted == definition.dirname())
+            && is(&self.logdir, &definition.logdir)
+            && self
+                .logfile
+                .as_ref()
+                .is_none_or(|wanted| *wanted == LogPaths::of(&definition.logdir, &job.attempt_id()).stdout)
+            && self.last_pid.is_none_or(|pid| state.process.as_ref().and_then(|p| p.pid) == Some(pid))
+            && self.exit_code.is_none_or(|code| exit_code == Some(code))
+            && self.last_update.contains(Some(state.last_update))
+            && self.created.contains(Some(definition.created_at))
+            && self.started.contains(state.started.map(|moment| moment.wall))
+            && self.ended.contains(state.ended.map(|moment| moment.wall))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_key_is_understood_and_no_other() {
+        for key in JobFilter::KEYS {
+            let value = match key {
+                "status" => "running,failed",
+                "last_pid" | "exit_code" => "7",
+                _ if key.ends_with("_from") || key.ends_with("_until") => "2026-07-14T03:33:20Z",
+                _ => "x",
+            };
+            let mut filter = JobFilter::default();
+            filter.set(key, value).unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_ne!(filter, JobFilter::default(), "{key} set nothing");
+        }
+        let error = JobFilter::default().set("state", "x").expect_err("no such key").to_string();
+        assert!(JobFilter::KEYS.iter().all(|key| error.contains(key)), "{error}");
+    }
+}

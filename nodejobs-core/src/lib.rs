@@ -1,0 +1,34 @@
+//! The words, rules and traits of nodejobs.
+//!
+//! Everything here is pure: no operating system, no clock, no threads, no printing. The parts that act (stores,
+//! processes, the daemon) depend on this crate and never the other way round.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | validated job ids and their generation |
+//! | [`status`] | the statuses, the reasons and the table of legal moves |
+//! | [`spec`] | what a user asks for |
+//! | [`job`] | what is stored about a job and its attempts |
+//! | [`record`] | what is shown about a job, as JSON |
+//! | [`filter`] | which jobs a listing wants |
+//! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
+//! | [`backend`] | [`ProcessBackend`](backend::ProcessBackend), its contract, and the scripted fake |
+//! | [`engine`] | the decisions: inputs in, changes and effects out |
+
+pub mod backend;
+pub mod engine;
+pub mod filter;
+pub mod id;
+pub mod job;
+pub mod record;
+pub mod signal;
+pub mod spec;
+pub mod status;
+pub mod store;
+pub mod text;
+pub mod time;
+
+pub use id::JobId;
+pub use status::{Reason, Status};
+pub use text::RawText;
+pub use time::{Moment, Timestamp};

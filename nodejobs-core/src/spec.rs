@@ -1,0 +1,340 @@
+//! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::id::JobId;
+use crate::signal::Signal;
+use crate::text::RawText;
+
+/// The program to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A program and its arguments, executed directly.
+    Argv(Vec<RawText>),
+    /// A script for `/bin/sh -c`.
+    Shell(RawText),
+}
+
+impl Command {
+    /// A program and its arguments.
+    ///
+    /// ```
+    /// use nodejobs_core::spec::Command;
+    ///
+    /// assert_eq!(Command::argv(["echo", "it's"]).to_string(), r#"echo "it's""#);
+    /// ```
+    pub fn argv<T: Into<RawText>>(words: impl IntoIterator<Item = T>) -> Self {
+        Command::Argv(words.into_iter().map(Into::into).collect())
+    }
+
+    /// A script for `/bin/sh -c`.
+    pub fn shell(script: impl Into<RawText>) -> Self {
+        Command::Shell(script.into())
+    }
+
+    /// The words that are executed.
+    pub fn words(&self) -> Vec<RawText> {
+        match self {
+            Command::Argv(words) => words.clone(),
+            Command::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    /// One line for people, quoted where a shell would need it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Shell(script) => write!(f, "{script}"),
+            Command::Argv(words) => {
+                for (index, word) in words.iter().enumerate() {
+                    let space = if index == 0 { "" } else { " " };
+                    let text = word.to_lossy();
+                    let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_\u{FFFD}".contains(c);
+                    if !text.is_empty() && text.chars().all(plain) {
+                        write!(f, "{space}{text}")?;
+                    } else if text.contains('\'') && !text.contains(['"', '$', '`', '\\', '!']) {
+                        write!(f, "{space}\"{text}\"")?;
+                    } else {
+                        write!(f, "{space}'{}'", text.replace('\'', r"'\''"))?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A soft resource limit of a process, by the name `ulimit` users know; the value is in the kernel's own unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names of setrlimit(2) in lower case, which documents them")]
+pub enum ResourceLimit {
+    Cpu,
+    Fsize,
+    Data,
+    Stack,
+    Core,
+    Rss,
+    Nproc,
+    Nofile,
+    Memlock,
+    As,
+    Locks,
+    Sigpending,
+    Msgqueue,
+    Nice,
+    Rtprio,
+    Rttime,
+}
+
+/// What a process inherits from whoever starts it, captured at submit. Environment values never show in `Debug`.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchContext {
+    /// Names and values, in the submitter's order.
+    #[serde(default)]
+    pub environment: Vec<(RawText, RawText)>,
+    /// File mode creation mask; 022 where the submitter says nothing.
+    #[serde(default)]
+    pub umask: Option<u32>,
+    /// Soft limits; `u64::MAX` is unlimited. One that is absent is left as the keeper has it.
+    #[serde(default)]
+    pub soft_limits: BTreeMap<ResourceLimit, u64>,
+}
+
+impl LaunchContext {
+    /// The key under which the context is stored: equal contexts are stored once.
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, value) in &self.environment {
+            // NUL can be in neither, so it separates without ambiguity.
+            for part in [name, value] {
+                hash.update(part.as_bytes());
+                hash.update([0]);
+            }
+        }
+        hash.update(format!("{:?} {:?}", self.umask, self.soft_limits));
+        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The value of a variable, the last one if it is there twice.
+    pub fn variable(&self, name: &str) -> Option<&RawText> {
+        self.environment
+            .iter()
+            .rev()
+            .find(|(known, _)| known.as_bytes() == name.as_bytes())
+            .map(|(_, value)| value)
+    }
+}
+
+impl fmt::Debug for LaunchContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("LaunchContext")
+            .field("environment_names", &names)
+            .field("umask", &self.umask)
+            .field("soft_limits", &self.soft_limits)
+            .finish()
+    }
+}
+
+/// A job as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// The id it shall have; one is made if absent. An ended job of that id gets a further attempt.
+    #[serde(default)]
+    pub id: Option<JobId>,
+    /// A name for people; several jobs may share it.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What to run.
+    pub command: Command,
+    /// The working directory, absolute.
+    pub cwd: RawText,
+    /// Environment, umask and limits.
+    #[serde(default)]
+    pub context: LaunchContext,
+    /// Free `key=value` pairs for finding jobs again.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The signal that asks it to end.
+    #[serde(default = "JobSpec::default_stop_signal")]
+    pub stop_signal: Signal,
+    /// How long it has to obey, in milliseconds, before it is killed.
+    #[serde(default = "JobSpec::default_grace_ms")]
+    pub grace_ms: u64,
+    /// Exit codes that mean success.
+    #[serde(default = "JobSpec::default_success_codes")]
+    pub success_codes: Vec<i32>,
+    /// Chosen by the client, one for each intent to run: a submit that is sent again after a broken connection is
+    /// recognised by it and answered with the job that exists.
+    #[serde(default)]
+    pub submit_key: Option<String>,
+}
+
+/// Why a spec is refused, before anything is done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    /// No program.
+    #[error("the command is empty; say what to run, as in `nodejobs run -- echo hello`")]
+    NoCommand,
+    /// A NUL byte where the system allows none.
+    #[error("{0} contains a NUL byte")]
+    Nul(&'static str),
+    /// A working directory that would depend on who reads it.
+    #[error("the working directory '{0}' is not an absolute path")]
+    RelativeCwd(RawText),
+    /// A variable that cannot be set.
+    #[error("'{0}' is not the name of an environment variable")]
+    BadVariable(RawText),
+    /// A name that is empty, too long or not printable.
+    #[error("{what} {text:?} must have 1 to 128 characters, none of them a control character")]
+    BadName {
+        /// Which of the spec's texts.
+        what: &'static str,
+        /// As it was given.
+        text: String,
+    },
+    /// Larger than any system would execute.
+    #[error("command and environment take {0} bytes; at most {max} are accepted", max = JobSpec::MAX_BYTES)]
+    TooLarge(usize),
+}
+
+impl JobSpec {
+    /// The most bytes that command, working directory and environment may take together.
+    pub const MAX_BYTES: usize = 4 << 20;
+
+    /// A job with default policy, an empty environment and no name.
+    pub fn new(command: Command, cwd: impl Into<RawText>) -> Self {
+        Self {
+            id: None,
+            name: None,
+            command,
+            cwd: cwd.into(),
+            context: LaunchContext::default(),
+            labels: BTreeMap::new(),
+            stop_signal: Self::default_stop_signal(),
+            grace_ms: Self::default_grace_ms(),
+            success_codes: Self::default_success_codes(),
+            submit_key: None,
+        }
+    }
+
+    /// Checks everything that can be checked without touching the machine.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the first thing that is wrong.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let words = match &self.command {
+            Command::Argv(words) => words.as_slice(),
+            Command::Shell(script) => std::slice::from_ref(script),
+        };
+        if words.first().is_none_or(RawText::is_empty) {
+            return Err(InvalidSpec::NoCommand);
+        }
+        if words.iter().any(RawText::has_nul) {
+            return Err(InvalidSpec::Nul("the command"));
+        }
+        if self.cwd.has_nul() {
+            return Err(InvalidSpec::Nul("the working directory"));
+        }
+        if !self.cwd.as_bytes().starts_with(b"/") {
+            return Err(InvalidSpec::RelativeCwd(self.cwd.clone()));
+        }
+        for (name, value) in &self.context.environment {
+            if name.is_empty() || name.has_nul() || name.as_bytes().contains(&b'=') {
+                return Err(InvalidSpec::BadVariable(name.clone()));
+            }
+            if value.has_nul() {
+                return Err(InvalidSpec::Nul("an environment value"));
+            }
+        }
+        let names = self.name.iter().map(|name| ("the name", name));
+        let labels =
+            self.labels.iter().flat_map(|(key, value)| [("the label", key), ("the label value", value)]);
+        for (what, text) in names.chain(labels) {
+            let length = text.chars().count();
+            if length == 0 || length > 128 || text.chars().any(char::is_control) {
+                return Err(InvalidSpec::BadName { what, text: text.clone() });
+            }
+        }
+        let variables = self.context.environment.iter().flat_map(|(name, value)| [name, value]);
+        let bytes: usize = words.iter().chain(variables).map(|text| text.as_bytes().len() + 1).sum();
+        if bytes > Self::MAX_BYTES {
+            return Err(InvalidSpec::TooLarge(bytes));
+        }
+        Ok(())
+    }
+
+    fn default_stop_signal() -> Signal {
+        Signal::TERM
+    }
+
+    fn default_grace_ms() -> u64 {
+        5_000
+    }
+
+    fn default_success_codes() -> Vec<i32> {
+        vec![0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_is_refused_with_the_thing_named() {
+        let good = JobSpec::new(Command::argv(["true"]), "/");
+        assert_eq!(good.validate(), Ok(()));
+        let refused = |change: fn(&mut JobSpec)| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            spec.validate().expect_err("this spec is bad").to_string()
+        };
+        assert!(refused(|s| s.command = Command::Argv(vec![])).contains("empty"));
+        assert!(refused(|s| s.command = Command::shell("")).contains("empty"));
+        assert!(refused(|s| s.command = Command::argv(["a", "b\0"])).contains("NUL"));
+        assert!(refused(|s| s.cwd = "tmp".into()).contains("'tmp'"));
+        assert!(refused(|s| s.name = Some("a\nb".into())).contains("the name"));
+        assert!(refused(|s| s.context.environment = vec![("A=B".into(), "c".into())]).contains("'A=B'"));
+        assert!(refused(|s| s.command = Command::argv(["x".repeat(5 << 20)])).contains("5242881"));
+    }
+
+    #[test]
+    fn environment_values_do_not_show_in_debug() {
+        let mut spec = JobSpec::new(Command::argv(["true"]), "/");
+        spec.context.environment.push(("TOKEN".into(), "s3cret".into()));
+        let shown = format!("{spec:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn equal_contexts_share_a_key_and_different_ones_do_not() {
+        let context = |pairs: &[(&str, &str)]| LaunchContext {
+            environment: pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            ..LaunchContext::default()
+        };
+        assert_eq!(context(&[("A", "bc")]).key(), context(&[("A", "bc")]).key());
+        assert_ne!(context(&[("A", "bc")]).key(), context(&[("AB", "c")]).key());
+        let umask = LaunchContext { umask: Some(0o077), ..LaunchContext::default() };
+        assert_ne!(umask.key(), LaunchContext::default().key());
+    }
+
+    #[test]
+    fn a_spec_survives_json() {
+        let mut spec = JobSpec::new(Command::Argv(vec!["a".into(), vec![0xff].into()]), "/");
+        spec.context.soft_limits.insert(ResourceLimit::Nofile, 1024);
+        let json = serde_json::to_string(&spec).expect("a spec is JSON");
+        assert_eq!(serde_json::from_str::<JobSpec>(&json).expect("the same spec"), spec);
+        let unknown = r#"{"command":{"shell":"x"},"cwd":"/","colour":"red"}"#;
+        assert!(serde_json::from_str::<JobSpec>(unknown).is_err());
+    }
+}
