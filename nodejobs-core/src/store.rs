@@ -69,6 +69,23 @@ impl JobChange {
         }
     }
 
+    /// The attempt this is about; `None` for a removal.
+    pub fn attempt(&self) -> Option<AttemptId> {
+        match self {
+            JobChange::Insert { id, state, .. }
+            | JobChange::NewAttempt { id, state, .. }
+            | JobChange::Update { id, state, .. } => {
+                Some(AttemptId { id: id.clone(), attempt: state.attempt })
+            }
+            JobChange::Remove { .. } => None,
+        }
+    }
+
+    /// Whether this begins an attempt.
+    pub fn begins_attempt(&self) -> bool {
+        matches!(self, JobChange::Insert { .. } | JobChange::NewAttempt { .. })
+    }
+
     /// The revision the job has once this is applied; `None` if it is gone then.
     pub fn revision_after(&self) -> Option<u64> {
         match self {

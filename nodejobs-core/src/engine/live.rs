@@ -1,0 +1,127 @@
+//! A live job as the engine holds it: small, without its command and environment.
+
+use crate::backend::{EndPlan, TreeMember};
+use crate::id::{AttemptId, JobId};
+use crate::job::{Definition, ExitStatus, Job, JobState};
+use crate::signal::Signal;
+use crate::status::{Reason, Status};
+use crate::store::{JobChange, Unit};
+use crate::time::Moment;
+
+use super::{Effect, StopRequest};
+
+/// What is known of the processes of a job beside its main one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Tree {
+    /// Nobody has asked for its end.
+    Whole,
+    /// The backend is at it.
+    Ending,
+    /// The backend has reported.
+    Ended { killed: bool, ended: Vec<TreeMember>, survivors: Vec<TreeMember> },
+}
+
+impl Tree {
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Tree::Ended { survivors, .. } if survivors.is_empty())
+    }
+
+    /// What the record says about it.
+    pub(super) fn sentence(&self) -> Option<String> {
+        let Tree::Ended { killed, ended, survivors } = self else { return None };
+        if !survivors.is_empty() {
+            return Some(format!("could not be killed: {}", list(survivors)));
+        }
+        match (killed, ended.is_empty()) {
+            (false, true) => None,
+            (true, true) => Some("killed".to_owned()),
+            (false, false) => Some(format!("also ended: {}", list(ended))),
+            (true, false) => Some(format!("killed; also ended: {}", list(ended))),
+        }
+    }
+}
+
+/// At most so many processes are named in a record.
+const LISTED: usize = 10;
+
+fn list(members: &[TreeMember]) -> String {
+    let named = members.iter().take(LISTED).map(|member| format!("{} ({})", member.pid, member.name));
+    let mut text = named.collect::<Vec<_>>().join(", ");
+    if members.len() > LISTED {
+        text.push_str(&format!(" and {} more", members.len() - LISTED));
+    }
+    text
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) revision: u64,
+    pub(super) state: JobState,
+    pub(super) submit_key: Option<String>,
+    pub(super) stop_requested: Option<StopRequest>,
+    pub(super) tree: Tree,
+    stop_signal: Signal,
+    grace_ms: u64,
+    success_codes: Vec<i32>,
+}
+
+impl Live {
+    pub(super) fn new(definition: &Definition, state: JobState) -> Self {
+        Self {
+            revision: 0,
+            state,
+            submit_key: definition.submit_key.clone(),
+            stop_requested: None,
+            tree: Tree::Whole,
+            stop_signal: definition.stop_signal,
+            grace_ms: definition.grace_ms,
+            success_codes: definition.success_codes.clone(),
+        }
+    }
+
+    pub(super) fn restored(job: Job) -> Self {
+        Self { revision: job.revision, ..Self::new(&job.definition, job.state) }
+    }
+
+    pub(super) fn attempt_id(&self, id: &JobId) -> AttemptId {
+        AttemptId { id: id.clone(), attempt: self.state.attempt }
+    }
+
+    /// The unit that writes the state down with this status.
+    pub(super) fn update(&mut self, id: &JobId, status: Status, now: Moment) -> Unit {
+        self.state.status = status;
+        self.state.last_update = now.wall;
+        let expected = self.revision;
+        self.revision += 1;
+        JobChange::Update { id: id.clone(), expected, state: self.state.clone() }.into()
+    }
+
+    /// Has the tree ended by the job's own rules, as far as the request does not say otherwise.
+    pub(super) fn end_tree(&mut self, id: &JobId, request: StopRequest, now: Moment) -> Effect {
+        self.tree = Tree::Ending;
+        let (signal, grace_ms) = if request.force {
+            (Signal::KILL, 0)
+        } else {
+            (request.signal.unwrap_or(self.stop_signal), request.grace_ms.unwrap_or(self.grace_ms))
+        };
+        Effect::EndTree {
+            attempt: self.attempt_id(id),
+            process: self.state.process.clone(),
+            plan: EndPlan { signal, deadline: now.boot.plus_millis(grace_ms) },
+        }
+    }
+
+    /// The last status of an attempt whose main process has ended.
+    pub(super) fn verdict(&self) -> (Status, Option<Reason>) {
+        match (self.state.status, self.state.exit) {
+            (Status::Stopping | Status::FailedStop, _) => (Status::Stopped, None),
+            (_, Some(ExitStatus::Code(code))) if self.success_codes.contains(&code) => {
+                (Status::Finished, None)
+            }
+            (_, Some(ExitStatus::Code(_))) => (Status::Failed, Some(Reason::Exit)),
+            (_, Some(ExitStatus::Signal { .. })) => (Status::Failed, Some(Reason::Signal)),
+            (_, None) => (Status::Lost, Some(Reason::Unknown)),
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The engine against the in-memory store, with a backend made of the test's own reports.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::backend::{StartFailure, TreeMember};
+use crate::job::ExitStatus;
+use crate::spec::{Command, JobSpec};
+use crate::status::Reason;
+use crate::store::memory::MemoryStore;
+use crate::store::{JobStore, Order, PageRequest};
+use crate::time::Timestamp;
+
+struct Bench {
+    engine: Engine,
+    store: MemoryStore,
+    now: Moment,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let wall = Timestamp::from_millis(1_784_000_000_000);
+        Self {
+            engine: Engine::new(1),
+            store: MemoryStore::new(),
+            now: Moment { wall, boot: BootTime(1_000) },
+        }
+    }
+
+    fn turn(&mut self, inputs: Vec<Input>) -> Vec<Effect> {
+        let mut turn = self.engine.begin_turn();
+        for input in inputs {
+            self.engine.handle(input, self.now, &mut turn);
+        }
+        self.commit(turn)
+    }
+
+    fn commit(&mut self, turn: Turn) -> Vec<Effect> {
+        let outcomes = self.store.commit(&turn.units).expect("memory does not fail");
+        self.engine.settle(turn, Some(&outcomes), self.now).expect("nobody else writes")
+    }
+
+    fn submission(&self, id: &str) -> Input {
+        self.submission_with_key(id, None)
+    }
+
+    fn submission_with_key(&self, id: &str, key: Option<&str>) -> Input {
+        let id = JobId::new(id).expect("valid");
+        let mut spec = JobSpec::new(Command::argv(["true"]), "/");
+        spec.submit_key = key.map(str::to_owned);
+        Input::Submit(Box::new(Submission {
+            ticket: 1,
+            definition: Definition::new(&spec, "/logs".into(), self.now.wall),
+            context: Vec::new(),
+            existing: self.store.job(&id).expect("memory does not fail"),
+            id: Some(id),
+        }))
+    }
+
+    fn state(&self, id: &str) -> JobState {
+        self.store
+            .job(&JobId::new(id).expect("valid"))
+            .expect("memory does not fail")
+            .expect("it exists")
+            .state
+    }
+
+    fn started(&self, id: &str) -> Input {
+        report(id, 1, BackendEvent::Started { process: process(), at: self.now })
+    }
+
+    fn exited(&self, id: &str, code: i32, leftovers: bool) -> Input {
+        let exit = ExitStatus::Code(code);
+        report(id, 1, BackendEvent::Exited { exit, usage: None, at: self.now, leftovers })
+    }
+
+    fn stop(&self, id: &str) -> Input {
+        Input::Stop { ticket: 2, id: JobId::new(id).expect("valid"), request: StopRequest::default() }
+    }
+
+    fn running(id: &str) -> Self {
+        let mut bench = Self::new();
+        let _ = bench.turn(vec![bench.submission(id)]);
+        let _ = bench.turn(vec![bench.started(id)]);
+        assert_eq!(bench.state(id).status, Status::Running);
+        bench
+    }
+}
+
+fn report(id: &str, attempt: u32, event: BackendEvent) -> Input {
+    let attempt = AttemptId { id: JobId::new(id).expect("valid"), attempt };
+    let receipt = Some(Receipt { source: "keeper".to_owned(), position: 7 });
+    Input::Report(BackendReport { attempt, event, receipt })
+}
+
+fn process() -> Process {
+    Process { handle: "p".to_owned(), pid: Some(42) }
+}
+
+fn tree_ended(id: &str, killed: bool, survivors: Vec<TreeMember>) -> Input {
+    report(id, 1, BackendEvent::TreeEnded { killed, ended: Vec::new(), survivors })
+}
+
+fn not_started(id: &str, kind: StartFailureKind, now: Moment) -> Input {
+    let failure = StartFailure { kind, detail: "why".to_owned() };
+    report(id, 1, BackendEvent::NotStarted { failure, at: now })
+}
+
+fn answers(effects: &[Effect]) -> Vec<&Answer> {
+    let replies = effects.iter().filter_map(|effect| match effect {
+        Effect::Reply { answer, .. } => Some(answer),
+        _ => None,
+    });
+    replies.collect()
+}
+
+fn launches(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Launch(_))).count()
+}
+
+#[test]
+fn a_job_goes_from_submit_to_finished_and_the_exit_is_acknowledged_after_its_commit() {
+    let mut bench = Bench::new();
+    let effects = bench.turn(vec![bench.submission("a")]);
+    assert_eq!((launches(&effects), bench.state("a").status), (1, Status::Starting));
+    let _ = bench.turn(vec![bench.started("a")]);
+    assert_eq!(bench.state("a").status, Status::Running);
+    let effects = bench.turn(vec![bench.exited("a", 0, false)]);
+    assert_eq!(bench.state("a").status, Status::Finished);
+    assert!(matches!(effects.as_slice(), [Effect::Acknowledge(receipts)] if receipts[0].position == 7));
+    assert_eq!(bench.engine.live_jobs(), 0);
+}
+
+#[test]
+fn the_exit_decides_the_status() {
+    let cases = [
+        (ExitStatus::Code(0), Status::Finished, None),
+        (ExitStatus::Code(3), Status::Failed, Some(Reason::Exit)),
+        (ExitStatus::Signal { number: 11, core_dumped: true }, Status::Failed, Some(Reason::Signal)),
+    ];
+    for (exit, status, reason) in cases {
+        let mut bench = Bench::running("a");
+        let event = BackendEvent::Exited { exit, usage: None, at: bench.now, leftovers: false };
+        let _ = bench.turn(vec![report("a", 1, event)]);
+        let state = bench.state("a");
+        assert_eq!((state.status, state.reason, state.exit), (status, reason, Some(exit)));
+    }
+}
+
+#[test]
+fn started_and_exited_in_one_turn_are_both_events() {
+    let mut bench = Bench::new();
+    let _ = bench.turn(vec![bench.submission("a")]);
+    let _ = bench.turn(vec![bench.started("a"), bench.exited("a", 0, false)]);
+    let statuses: Vec<_> =
+        bench.store.events(0, 10).expect("memory").into_iter().map(|event| event.status).collect();
+    assert_eq!(statuses, [Status::Starting, Status::Running, Status::Finished]);
+}
+
+#[test]
+fn a_live_id_is_refused_also_within_one_turn_and_an_ended_one_gets_a_second_attempt() {
+    let mut bench = Bench::new();
+    let effects = bench.turn(vec![bench.submission("a"), bench.submission("a")]);
+    assert_eq!(launches(&effects), 1);
+    let refused = Answer::Conflict { status: Some(Status::Starting) };
+    assert!(answers(&effects).contains(&&refused), "{effects:?}");
+    let _ = bench.turn(vec![bench.started("a"), bench.exited("a", 3, false)]);
+    let effects = bench.turn(vec![bench.submission("a")]);
+    assert_eq!((launches(&effects), bench.state("a").attempt), (1, 2));
+    let attempts = bench.store.attempts(&JobId::new("a").expect("valid")).expect("memory");
+    assert_eq!(
+        attempts.iter().map(|job| job.state.status).collect::<Vec<_>>(),
+        [Status::Failed, Status::Starting]
+    );
+}
+
+#[test]
+fn a_submit_that_is_sent_twice_is_one_job() {
+    let mut bench = Bench::new();
+    let _ = bench.turn(vec![bench.submission_with_key("a", Some("k"))]);
+    let effects = bench.turn(vec![bench.submission_with_key("a", Some("k"))]);
+    assert!(matches!(answers(&effects).as_slice(), [Answer::Accepted(_)]));
+    let _ = bench.turn(vec![bench.started("a"), bench.exited("a", 0, false)]);
+    let effects = bench.turn(vec![bench.submission_with_key("a", Some("k"))]);
+    assert!(matches!(answers(&effects).as_slice(), [Answer::Accepted(_)]));
+    assert_eq!((launches(&effects), bench.state("a").attempt), (0, 1));
+}
+
+#[test]
+fn a_start_that_fails_for_good_and_one_that_finds_no_room() {
+    let mut bench = Bench::new();
+    let _ = bench.turn(vec![bench.submission("a"), bench.submission("b")]);
+    let exec = StartFailureKind::Permanent(Reason::Exec);
+    let _ = bench
+        .turn(vec![not_started("a", exec, bench.now), not_started("b", StartFailureKind::NoRoom, bench.now)]);
+    assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::FailedStart, Some(Reason::Exec)));
+    assert_eq!((bench.state("b").status, bench.state("b").attempt), (Status::Queued, 1));
+    bench.now.boot = bench.engine.next_deadline().expect("it is tried again");
+    let effects = bench.turn(vec![Input::Tick]);
+    assert_eq!((launches(&effects), bench.state("b").status), (1, Status::Starting));
+    assert_eq!(bench.engine.next_deadline(), None);
+}
+
+#[test]
+fn stop_waits_for_the_exit_and_the_tree_in_either_order() {
+    for exit_first in [true, false] {
+        let mut bench = Bench::running("a");
+        let effects = bench.turn(vec![bench.stop("a")]);
+        let [Effect::Reply { .. }, Effect::EndTree { plan, .. }] = effects.as_slice() else {
+            panic!("{effects:?}")
+        };
+        assert_eq!((plan.signal, plan.deadline), (Signal::TERM, bench.now.boot.plus_millis(5_000)));
+        let mut last = vec![bench.exited("a", 143, false), tree_ended("a", true, Vec::new())];
+        if !exit_first {
+            last.reverse();
+        }
+        for input in last {
+            assert_eq!(bench.state("a").status, Status::Stopping);
+            let _ = bench.turn(vec![input]);
+        }
+        let state = bench.state("a");
+        assert_eq!((state.status, state.detail.as_deref()), (Status::Stopped, Some("killed")));
+        assert_eq!(state.exit, Some(ExitStatus::Code(143)));
+    }
+}
+
+#[test]
+fn a_stop_before_the_start_reaches_the_process_that_starts_all_the_same() {
+    let mut bench = Bench::new();
+    let _ = bench.turn(vec![bench.submission("a"), bench.stop("a")]);
+    assert_eq!(bench.state("a").status, Status::Stopping);
+    let effects = bench.turn(vec![bench.started("a")]);
+    assert!(matches!(effects.first(), Some(Effect::EndTree { process: Some(_), .. })), "{effects:?}");
+    let _ = bench.turn(vec![bench.exited("a", 0, false), tree_ended("a", false, Vec::new())]);
+    assert_eq!(bench.state("a").status, Status::Stopped);
+
+    let _ = bench.turn(vec![bench.submission("b"), bench.stop("b")]);
+    let _ = bench.turn(vec![not_started("b", StartFailureKind::CalledOff, bench.now)]);
+    assert_eq!(bench.state("b").status, Status::Stopped);
+}
+
+#[test]
+fn survivors_make_a_failed_stop_until_they_are_gone() {
+    let mut bench = Bench::running("a");
+    let _ = bench.turn(vec![bench.stop("a")]);
+    let survivor = TreeMember { pid: 77, name: "stuck".to_owned() };
+    let _ = bench.turn(vec![bench.exited("a", 0, false), tree_ended("a", true, vec![survivor])]);
+    let state = bench.state("a");
+    assert_eq!(state.status, Status::FailedStop);
+    assert!(state.detail.is_some_and(|detail| detail.contains("77 (stuck)")));
+    let _ = bench.turn(vec![tree_ended("a", true, Vec::new())]);
+    assert_eq!(bench.state("a").status, Status::Stopped);
+}
+
+#[test]
+fn leftovers_are_ended_before_the_last_word_and_the_exit_is_on_disk_meanwhile() {
+    let mut bench = Bench::running("a");
+    let effects = bench.turn(vec![bench.exited("a", 7, true)]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
+    let state = bench.state("a");
+    assert_eq!((state.status, state.exit), (Status::Running, Some(ExitStatus::Code(7))));
+    let ended = vec![TreeMember { pid: 9, name: "sleep".to_owned() }];
+    let event = BackendEvent::TreeEnded { killed: false, ended, survivors: Vec::new() };
+    let _ = bench.turn(vec![report("a", 1, event)]);
+    let state = bench.state("a");
+    assert_eq!((state.status, state.reason), (Status::Failed, Some(Reason::Exit)));
+    assert_eq!(state.detail.as_deref(), Some("also ended: 9 (sleep)"));
+}
+
+#[test]
+fn a_failed_commit_refuses_new_jobs_keeps_facts_and_launches_nothing() {
+    let mut bench = Bench::running("old");
+    let mut turn = bench.engine.begin_turn();
+    for input in [bench.submission("new"), bench.exited("old", 0, false)] {
+        bench.engine.handle(input, bench.now, &mut turn);
+    }
+    let effects = bench.engine.settle(turn, None, bench.now).expect("a failed commit is no inconsistency");
+    assert_eq!(answers(&effects), [&Answer::NotStored]);
+    assert_eq!(effects.len(), 1, "nothing is launched or acknowledged: {effects:?}");
+    bench.now.boot = bench.engine.next_deadline().expect("it is tried again");
+    let effects = bench.turn(vec![Input::Tick]);
+    assert_eq!(bench.state("old").status, Status::Finished);
+    assert!(matches!(effects.as_slice(), [Effect::Acknowledge(_)]), "{effects:?}");
+    assert_eq!(bench.engine.next_deadline(), None);
+    assert!(bench.store.job(&JobId::new("new").expect("valid")).expect("memory").is_none());
+}
+
+#[test]
+fn a_job_that_fills_the_disk_can_be_stopped() {
+    let mut bench = Bench::running("a");
+    let mut turn = bench.engine.begin_turn();
+    bench.engine.handle(bench.stop("a"), bench.now, &mut turn);
+    let effects = bench.engine.settle(turn, None, bench.now).expect("no inconsistency");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
+}
+
+#[test]
+fn a_new_owner_goes_on_where_the_old_one_was() {
+    let mut bench = Bench::new();
+    for id in ["starting", "running", "stopping", "swept", "never"] {
+        let _ = bench.turn(vec![bench.submission(id)]);
+    }
+    let _ = bench.turn(["running", "stopping", "swept"].map(|id| bench.started(id)).into());
+    let _ = bench.turn(vec![bench.stop("stopping"), bench.exited("swept", 4, true)]);
+
+    let live = PageRequest { filter: Default::default(), order: Order::OldestFirst, after: None, limit: 100 };
+    let jobs = bench.store.jobs(&live).expect("memory").jobs;
+    bench.engine = Engine::new(2);
+    let known = bench.engine.restore(jobs, bench.now);
+    assert_eq!(known.len(), 5);
+    let mut turn = bench.engine.begin_turn();
+    let answers = [
+        bench.started("starting"),
+        report("never", 1, BackendEvent::NeverLaunched),
+        bench.exited("running", 7, false),
+    ];
+    for input in answers {
+        bench.engine.handle(input, bench.now, &mut turn);
+    }
+    bench.engine.resume(bench.now, &mut turn);
+    let effects = bench.commit(turn);
+    assert_eq!(launches(&effects), 1);
+    let ended = |wanted: &str| {
+        let is_it = |effect: &&Effect| matches!(effect, Effect::EndTree { attempt, .. } if attempt.id.as_str() == wanted);
+        effects.iter().filter(is_it).count()
+    };
+    assert_eq!((ended("stopping"), ended("swept"), ended("starting")), (1, 1, 0));
+    assert_eq!(bench.state("starting").status, Status::Running);
+    assert_eq!(bench.state("running").exit, Some(ExitStatus::Code(7)));
+    assert_eq!(bench.state("never").status, Status::Starting);
+}
+
+#[test]
+fn a_live_job_is_small() {
+    assert!(std::mem::size_of::<(JobId, Live)>() <= 600, "{}", std::mem::size_of::<(JobId, Live)>());
+}
+
+fn any_input(bench: &Bench, choice: u8, id: &str, attempt: u32) -> Input {
+    let at = bench.now;
+    let exit = ExitStatus::Code(i32::from(choice % 3));
+    let survivors = || vec![TreeMember { pid: 1, name: "x".to_owned() }];
+    let event = match choice {
+        0..=3 => return bench.submission(id),
+        4..=6 => return bench.stop(id),
+        7 => return Input::Tick,
+        8..=11 => BackendEvent::Started { process: process(), at },
+        12 => return not_started(id, StartFailureKind::Permanent(Reason::Cwd), at),
+        13 => return not_started(id, StartFailureKind::NoRoom, at),
+        14 => return not_started(id, StartFailureKind::CalledOff, at),
+        15 => BackendEvent::NeverLaunched,
+        16..=18 => BackendEvent::Exited { exit, usage: None, at, leftovers: false },
+        19 => BackendEvent::Exited { exit, usage: None, at, leftovers: true },
+        20..=21 => BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new() },
+        22 => BackendEvent::TreeEnded { killed: true, ended: Vec::new(), survivors: survivors() },
+        _ => BackendEvent::Lost { reason: Reason::Unknown, at },
+    };
+    report(id, attempt, event)
+}
+
+proptest! {
+    /// Whatever arrives in whatever order, with commits that fail now and then: the store never refuses a move, an
+    /// ended attempt stays as it is, nothing is launched whose intent is not on disk, and no attempt that ran is
+    /// launched again.
+    #[test]
+    fn no_order_of_events_breaks_the_rules(
+        steps in prop::collection::vec((0_u8..25, 0_usize..2, 1_u32..3, any::<bool>(), 0_u8..8), 1..60)
+    ) {
+        let mut bench = Bench::new();
+        let ids = ["a", "b"];
+        let mut last_words: HashMap<AttemptId, JobState> = HashMap::new();
+        let mut launched: HashSet<AttemptId> = HashSet::new();
+        let mut turn = bench.engine.begin_turn();
+        for (choice, which, attempt, commit_now, luck) in steps {
+            bench.now.boot = bench.now.boot.plus_millis(400);
+            // The owner looks the job up for each submit, so what the store knows may be a turn old.
+            let input = any_input(&bench, choice, ids[which], attempt);
+            // A backend speaks only of what it was told to launch.
+            let told = |report: &BackendReport| launched.contains(&report.attempt);
+            if matches!(&input, Input::Report(report) if !told(report)) {
+                continue;
+            }
+            if let Input::Report(BackendReport { attempt, event, .. }) = &input
+                && matches!(event, BackendEvent::NotStarted { .. } | BackendEvent::NeverLaunched)
+            {
+                launched.remove(attempt);
+            }
+            bench.engine.handle(input, bench.now, &mut turn);
+            if !commit_now {
+                continue;
+            }
+            let done = std::mem::take(&mut turn);
+            let outcomes = if luck == 0 {
+                None
+            } else {
+                Some(bench.store.commit(&done.units).expect("memory does not fail"))
+            };
+            let effects = bench.engine.settle(done, outcomes.as_deref(), bench.now);
+            let effects = effects.map_err(|error| TestCaseError::fail(format!("{error}: {}", error.rejection)))?;
+            for effect in effects {
+                if let Effect::Launch(attempt) = effect {
+                    let state = bench.state(attempt.id.as_str());
+                    prop_assert_eq!(state.attempt, attempt.attempt);
+                    prop_assert!(!state.status.is_terminal() && state.started.is_none(), "{:?}", state);
+                    launched.insert(attempt);
+                }
+            }
+            for job in ids.iter().flat_map(|id| bench.store.attempts(&JobId::new(id).expect("valid")).expect("memory")) {
+                if job.state.status.is_terminal() {
+                    let known = last_words.entry(job.attempt_id()).or_insert_with(|| job.state.clone());
+                    prop_assert_eq!(&*known, &job.state);
+                }
+            }
+            turn = bench.engine.begin_turn();
+        }
+    }
+}
