@@ -1,0 +1,61 @@
+//! This machine, this boot and this pid namespace, read once, and the two clocks.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use nodejobs_core::time::{BootTime, Moment, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
+
+/// What distinguishes this machine, now, from any other place a process number could be from.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// `/etc/machine-id`; `None` where there is none.
+    pub machine_id: Option<String>,
+    /// Changes with every start of the machine.
+    pub boot_id: String,
+    /// Inode of this process's pid namespace.
+    pub pid_namespace: u64,
+    /// Whether pidfs numbers may be used.
+    pub(crate) use_pidfs: bool,
+    /// Whether exit statuses may be asked of the kernel.
+    pub(crate) use_pidfd_info: bool,
+}
+
+/// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, separated by commas. For tests, and for
+/// whoever has to find out whether one of them is at fault.
+pub const DISABLE_VARIABLE: &str = "NODEJOBS_DISABLE";
+
+impl Machine {
+    /// Reads what this process runs on.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn read() -> io::Result<Self> {
+        let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
+        let disabled = |feature: &str| disabled.split(',').any(|name| name.trim() == feature);
+        let read_line = |path: &str| {
+            std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+        };
+        Ok(Self {
+            machine_id: read_line("/etc/machine-id").ok().filter(|id| !id.is_empty()),
+            boot_id: read_line("/proc/sys/kernel/random/boot_id")?,
+            pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
+            use_pidfs: !disabled("pidfs"),
+            use_pidfd_info: !disabled("pidfd-info"),
+        })
+    }
+}
+
+/// This instant on both clocks.
+pub fn now() -> Moment {
+    let millis = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    };
+    Moment {
+        wall: Timestamp::from_millis(millis(ClockId::Realtime)),
+        boot: BootTime(millis(ClockId::Boottime).unsigned_abs()),
+    }
+}

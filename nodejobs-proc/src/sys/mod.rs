@@ -1,0 +1,228 @@
+//! The system calls that no safe wrapper offers. All `unsafe` of nodejobs is in this directory.
+#![allow(unsafe_code)]
+
+pub(crate) mod child;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Turns the C convention of -1 and errno into a result.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Sets every signal's disposition to the default: `exec` keeps "ignore", and a job must not inherit ours.
+pub(crate) fn reset_signal_dispositions() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL runs no code of ours; for KILL, STOP and the C library's own signals this fails harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Blocks every signal in the calling thread and those it starts.
+pub(crate) fn block_all_signals() -> io::Result<()> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set before it is used; a null old set is allowed.
+    check(unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut())
+    })?;
+    Ok(())
+}
+
+/// A descriptor that becomes readable when a child ends. The signal must be blocked.
+pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set before it is used; the new descriptor belongs to nobody else.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        let fd = check(libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Which side of [`fork`] this is.
+pub(crate) enum Forked {
+    /// The one that called, with the child's process id.
+    Parent(u32),
+    /// The new process.
+    Child,
+}
+
+/// Forks. Only for a process with a single thread.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the keeper calls this while it has one thread, so the child may go on like any other process.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid.unsigned_abs())),
+    }
+}
+
+/// How a child ended, and what it used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChildExit {
+    pub(crate) pid: u32,
+    /// `CLD_EXITED`, `CLD_KILLED` or `CLD_DUMPED`.
+    pub(crate) code: i32,
+    /// The exit code or the signal.
+    pub(crate) status: i32,
+    pub(crate) cpu_us: u64,
+    pub(crate) peak_kib: u64,
+}
+
+/// Which children [`wait_child`] looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Children {
+    /// Any, and only one that has ended already.
+    AnyEnded,
+    /// This one, waiting for its end.
+    Wait(u32),
+}
+
+/// Looks at a child that has ended and leaves it to be looked at again. `None` means that none has.
+///
+/// # Errors
+/// `ECHILD` when there are no children.
+pub(crate) fn wait_child(which: Children) -> io::Result<Option<ChildExit>> {
+    let (id_type, id, options) = match which {
+        Children::AnyEnded => (libc::P_ALL, 0, libc::WNOHANG),
+        Children::Wait(pid) => (libc::P_PID, pid, 0),
+    };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    loop {
+        // SAFETY: both pointers are to memory of the right type that outlives the call. The raw system call, unlike
+        // the C library's function, also fills the resource usage.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                id_type,
+                id,
+                info.as_mut_ptr(),
+                libc::WEXITED | libc::WNOWAIT | options,
+                usage.as_mut_ptr(),
+            )
+        };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: both were zeroed, which is a valid value, and the successful call filled them.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: for waitid these fields of the union are the ones that are set (or zero).
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let micros = |time: libc::timeval| {
+        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
+    };
+    Ok(Some(ChildExit {
+        pid: pid.unsigned_abs(),
+        code: info.si_code,
+        status,
+        cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
+        peak_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    }))
+}
+
+/// Collects a child that [`wait_child`] has shown to have ended.
+pub(crate) fn reap(pid: u32) -> io::Result<()> {
+    // SAFETY: null info and usage are allowed.
+    check(unsafe {
+        libc::waitid(libc::P_PID, pid, ptr::null_mut(), libc::WEXITED | libc::WNOHANG)
+    })?;
+    Ok(())
+}
+
+#[repr(C)]
+struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    data: [u8; 8],
+}
+
+/// The number by which pidfs knows a process for as long as the machine runs, never used twice.
+///
+/// # Errors
+/// On kernels without pidfs (before 6.14 its files had no handles).
+pub(crate) fn pidfs_number(pidfd: BorrowedFd<'_>) -> io::Result<u64> {
+    pidfs_number_raw(pidfd.as_raw_fd())
+}
+
+fn pidfs_number_raw(pidfd: RawFd) -> io::Result<u64> {
+    let mut handle = FileHandle { bytes: 8, kind: 0, data: [0; 8] };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the handle has the layout the kernel expects, with room for the eight bytes it announces.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            pidfd,
+            c"".as_ptr(),
+            ptr::from_mut(&mut handle),
+            ptr::from_mut(&mut mount),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    if handle.bytes != 8 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(u64::from_ne_bytes(handle.data))
+}
+
+/// `struct pidfd_info` of Linux 6.15 up to the exit code.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    pids: [u32; 3],
+    credentials: [u32; 8],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)` with the first published size of the structure, 64 bytes.
+const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+
+/// The wait status of a process that was reaped by somebody else, through a descriptor opened before that.
+///
+/// # Errors
+/// Before Linux 6.15, and while the process has not been reaped.
+pub(crate) fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the request number carries the structure's size, and the structure outlives the call.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, ptr::from_mut(&mut info)) })?;
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(info.exit_code)
+}
+
+/// Gives up every descriptor from 3 on, whoever left it open.
+pub(crate) fn close_inherited_descriptors() {
+    // SAFETY: called before the keeper has opened anything of its own, so nobody's descriptor is taken away. An
+    // ancient kernel without the call keeps them, which costs nothing but the descriptors.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_structures_have_their_published_sizes() {
+        assert_eq!(std::mem::size_of::<PidfdInfo>(), 64);
+        assert_eq!(std::mem::size_of::<FileHandle>(), 16);
+    }
+}
