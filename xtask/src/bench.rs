@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: the figures of the design's budget table, each beside the floor measured in the same run.
+//! `cargo xtask bench`: the figures of the design's budget table, each beside its floor on this machine.
 //!
-//! The groups below say what is measured, [`report`] what is allowed. A group that fails is reported and the others still run.
+//! [`groups`] says what is measured, [`report`] what is allowed. Floors are measured in the same run. A group that
+//! fails is reported and the others still run.
 
 mod floor;
 mod groups;
@@ -100,8 +101,8 @@ impl Bench {
         Ok(lock)
     }
 
-    /// Removes everything measured in. Only between runs, never between groups: thousands of deleted files make new ones up
-    /// to thirty times dearer for minutes.
+    /// Removes everything measured in. Only between runs, never between groups: thousands of deleted files make
+    /// new ones up to thirty times dearer for minutes.
     fn clear(&self) -> Result<()> {
         let cannot = || format!("cannot clear {}", self.directory.display());
         for entry in fs::read_dir(&self.directory).with_context(cannot)? {

@@ -16,7 +16,7 @@ const STEPS: &[Step] = &[
     Step { name: "layers",   when: When::Always, run: Run::Here(layers::run) },
     Step { name: "readme",   when: When::Always, run: Run::Here(readme) },
     Step { name: "clippy",   when: When::Always, run: Run::Cargo("clippy --workspace --all-targets --all-features -- -D warnings") },
-    Step { name: "doc",      when: When::Always, run: Run::Cargo("doc --workspace --no-deps") },
+    Step { name: "doc",      when: When::Always, run: Run::Here(doc) },
     Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
     Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
     Step { name: "features", when: When::Always, run: Run::Here(features) },
@@ -82,9 +82,16 @@ pub(crate) fn run(workspace: &Workspace, full: bool) -> Result<()> {
 }
 
 fn cargo(workspace: &Workspace, arguments: &str) -> Result<()> {
+    finish(&mut command(workspace, arguments), arguments)
+}
+
+fn command(workspace: &Workspace, arguments: &str) -> Command {
+    workspace.cargo(&arguments.split_whitespace().collect::<Vec<_>>())
+}
+
+fn finish(command: &mut Command, arguments: &str) -> Result<()> {
     println!("    cargo {arguments}");
-    let mut command: Command = workspace.cargo(&arguments.split_whitespace().collect::<Vec<_>>());
-    let status = command.env("RUSTDOCFLAGS", "-D warnings").status().context("cannot start cargo")?;
+    let status = command.status().context("cannot start cargo")?;
     ensure!(status.success(), "`cargo {arguments}` ended with {status}");
     Ok(())
 }
@@ -99,6 +106,11 @@ fn readme(workspace: &Workspace) -> Result<()> {
         file.display()
     );
     Ok(())
+}
+
+fn doc(workspace: &Workspace) -> Result<()> {
+    let arguments = "doc --workspace --no-deps";
+    finish(command(workspace, arguments).env("RUSTDOCFLAGS", "-D warnings"), arguments)
 }
 
 fn features(workspace: &Workspace) -> Result<()> {

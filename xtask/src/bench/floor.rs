@@ -19,8 +19,8 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use super::process::{kill_all, sealed, succeed};
 use super::report::percentile;
 
-/// Starts `/bin/true` `count` times, each in a session of its own and with two new log files, and waits for each; `in_flight`
-/// threads share the work. Returns the time for all of it.
+/// Starts `/bin/true` `count` times, each in a session of its own and with two new log files, and waits for each;
+/// `in_flight` threads share the work. Returns the time for all of it.
 pub(crate) fn spawn(directory: &Path, count: usize, in_flight: usize) -> Result<Duration> {
     // A fresh name each time: a log file that exists costs nothing.
     static CALLS: AtomicUsize = AtomicUsize::new(0);
@@ -91,7 +91,7 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// posix_spawn of `/bin/true` with POSIX_SPAWN_SETSID, stdin null, stdout and stderr appended to files that are created.
+/// posix_spawn of `/bin/true` with POSIX_SPAWN_SETSID, stdin null, stdout and stderr appended to new files.
 #[expect(unsafe_code, reason = "std offers neither POSIX_SPAWN_SETSID nor file actions")]
 fn spawn_true(stdout: &CStr, stderr: &CStr) -> io::Result<Pid> {
     let check = |code: libc::c_int| match code {
@@ -105,8 +105,8 @@ fn spawn_true(stdout: &CStr, stderr: &CStr) -> io::Result<Pid> {
     let mut attributes = MaybeUninit::<libc::posix_spawnattr_t>::uninit();
     let mut actions = MaybeUninit::<libc::posix_spawn_file_actions_t>::uninit();
     let mut pid = 0;
-    // SAFETY: both structures are initialised by their init call before any other use and destroyed once at the end; every
-    // pointer handed over is to a NUL-terminated string or a NULL-terminated array that outlives the call.
+    // SAFETY: both structures are initialised by their init call before any other use and destroyed once at the
+    // end; every pointer handed over is to a NUL-terminated string or a NULL-terminated array that outlives the call.
     let spawned = unsafe {
         check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
         check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;

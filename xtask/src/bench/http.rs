@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 over a unix socket as the bench needs: one POST a connection, JSON or server-sent events back.
+//! As much HTTP/1.1 over a unix socket as the bench needs: one POST a connection, JSON or events back.
 
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;

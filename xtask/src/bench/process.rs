@@ -20,7 +20,7 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// Runs a command to its end. It writes into memory, not into pipes: a daemon that kept one open could hold us up.
+/// Runs a command to its end. It writes into memory, not into pipes: a daemon that keeps one open cannot hold us up.
 pub(crate) fn finish(command: &mut Command, deadline: Duration) -> Result<Ended> {
     let shown = describe(command);
     let (mut stdout, mut stderr) = (memory()?, memory()?);
@@ -46,8 +46,8 @@ pub(crate) fn succeed(command: &mut Command, deadline: Duration) -> Result<Ended
     Ok(ended)
 }
 
-/// A command in the sealed environment in which everything is measured, the floors too: what cargo adds for its own
-/// children (directories for the dynamic linker) would slow each start down.
+/// A command in the sealed environment in which everything is measured, the floors too: what cargo adds for its
+/// own children (directories for the dynamic linker) would slow each start down.
 pub(crate) fn sealed(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("LANG", "C");

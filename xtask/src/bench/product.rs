@@ -1,4 +1,4 @@
-//! A daemon of our own in a directory of its own: calling the command line, asking for its state, and ending it.
+//! A daemon of our own in a directory of its own: calling it, asking for its state, and ending it.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(crate) struct Product {
     binary: PathBuf,
     directory: PathBuf,
     store: Option<String>,
-    /// The daemon's and keepers' processes, opened when the daemon told of them, so that no other is ever signalled.
+    /// The daemon's and keepers' processes, opened when the daemon told of them: no other is ever signalled.
     learned: RefCell<BTreeMap<u32, OwnedFd>>,
 }
 
@@ -114,8 +114,8 @@ impl Product {
         }
     }
 
-    /// Lets the daemon be for a while; an error if it ends meanwhile. Waiting on its process rather than on a clock alone
-    /// keeps a dead daemon from being measured as a quiet one.
+    /// Lets the daemon be for a while; an error if it ends meanwhile. Waiting on its process rather than on a
+    /// clock alone keeps a dead daemon from being measured as a quiet one.
     pub(crate) fn pause(&self, status: &Status, time: Duration) -> Result<()> {
         let learned = self.learned.borrow();
         let daemon = learned.get(&status.daemon).context("the daemon's process is not known")?;
@@ -155,8 +155,12 @@ impl Product {
 
 impl Drop for Product {
     fn drop(&mut self) {
+        // A daemon that is dead has left its jobs behind, and only a daemon can end them.
+        if self.status().is_err() {
+            let _ = self.call(&["daemon", "start"]);
+            let _ = self.status();
+        }
         // Each may fail because what it ends is gone already; the processes themselves are looked at below.
-        let _ = self.status();
         let _ = self.call(&["stop", "--all", "--force"]);
         let _ = self.call(&["daemon", "stop"]);
         for (pid, process) in self.learned.get_mut() {

@@ -31,7 +31,7 @@ const FIGURES: &[Figure] = &[
     figure("stop-50",         "`stop` of 50 at once",                            "ms",  &[Limit::AtMost(30.0)]),
     // The budget, 1.0 times a direct write, has one decimal.
     figure("output",          "200 MB of output, against a direct write",        "ms",  &[Limit::TimesFloor(1.05)]),
-    // "No CPU of ours": what a job of `true` costs us is the floor here, one ms on top is the noise of two such runs.
+    // "No CPU of ours": beyond what a job of `true` costs us; 1 ms is the noise between two such runs.
     figure("output-cpu",      "our CPU time for it, beyond that for `true`",     "ms",  &[Limit::AtMost(1.0)]),
     figure("wake-ups-daemon", "wake-ups of the daemon while idle",               "",    &[Limit::AtMost(0.0)]),
     figure("wake-ups-keeper", "wake-ups of guard and worker while idle",         "",    &[Limit::AtMost(0.0)]),
