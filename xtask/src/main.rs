@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! Developer tasks of the workspace: `cargo xtask layers`, `ci` and `bench`.
+
+mod bench;
+mod ci;
+mod layers;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer tasks of the nodejobs workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Checks the direction of the dependencies and the rules every source file keeps
+    Layers,
+    /// Runs what CI runs, step by step, and stops at the first failure
+    Ci {
+        /// Also repeats the tests and runs the bench
+        #[arg(long)]
+        full: bool,
+    },
+    /// Measures the figures of the budget table, each beside its floor
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let workspace = workspace::Workspace::load()?;
+    match task {
+        Task::Layers => layers::run(&workspace),
+        Task::Ci { full } => ci::run(&workspace, full),
+        Task::Bench(options) => bench::run(&workspace, &options),
+    }
+}

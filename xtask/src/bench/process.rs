@@ -1,0 +1,181 @@
+//! Running one process to its end and timing it, and what /proc says about the ones that stay.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// What a process that has ended left behind.
+pub(crate) struct Ended {
+    pub(crate) took: Duration,
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end. It writes into memory, not into pipes: a daemon that keeps one open cannot hold us up.
+pub(crate) fn finish(command: &mut Command, deadline: Duration) -> Result<Ended> {
+    let shown = describe(command);
+    let (mut stdout, mut stderr) = (memory()?, memory()?);
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let started = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+    let ended = exited(pidfd(child.id())?, deadline)?;
+    if !ended {
+        child.kill().context("cannot kill a process of ours")?;
+    }
+    let status = child.wait().context("cannot wait for a process of ours")?;
+    let took = started.elapsed();
+    ensure!(ended, "`{shown}` did not end within {} s", deadline.as_secs());
+    Ok(Ended { took, status, stdout: text(&mut stdout)?, stderr: text(&mut stderr)? })
+}
+
+/// [`finish`], for a command that has to succeed.
+pub(crate) fn succeed(command: &mut Command, deadline: Duration) -> Result<Ended> {
+    let ended = finish(command, deadline)?;
+    if !ended.status.success() {
+        bail!("`{}` ended with {}: {}", describe(command), ended.status, ended.stderr.trim());
+    }
+    Ok(ended)
+}
+
+/// A command in the sealed environment in which everything is measured, the floors too: what cargo adds for its
+/// own children (directories for the dynamic linker) would slow each start down.
+pub(crate) fn sealed(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", PATH).env("LANG", "C");
+    command
+}
+
+pub(crate) const PATH: &str = "/usr/bin:/bin";
+
+pub(crate) fn pidfd(pid: u32) -> Result<OwnedFd> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(|| format!("{pid} is no pid"))?;
+    pidfd_open(raw, PidfdFlags::empty()).with_context(|| format!("cannot open process {pid}"))
+}
+
+/// Waits until the process ends, at most `within`. True if it ended.
+pub(crate) fn exited(pidfd: impl AsFd, within: Duration) -> Result<bool> {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).context("too long a wait")?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot poll a process"),
+        }
+    }
+}
+
+/// Memory of one process in MiB, shared pages divided among those that share them.
+pub(crate) fn pss(pid: u32) -> Result<f64> {
+    Ok(number_after(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? / 1024.0)
+}
+
+/// How often the threads of a process went to sleep so far, which is how often they were woken.
+pub(crate) fn wake_ups(pid: u32) -> Result<f64> {
+    tasks(pid)?.iter().map(|task| number_after(&format!("{task}/status"), "voluntary_ctxt_switches:")).sum()
+}
+
+/// Processor time of the living threads of a process so far, in ms.
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
+    let nanoseconds: f64 =
+        tasks(pid)?.iter().map(|task| number_after(&format!("{task}/schedstat"), "")).sum::<Result<_>>()?;
+    Ok(nanoseconds / 1e6)
+}
+
+fn tasks(pid: u32) -> Result<Vec<String>> {
+    let directory = format!("/proc/{pid}/task");
+    fs::read_dir(&directory)
+        .with_context(|| format!("cannot list {directory}"))?
+        .map(|entry| Ok(entry?.path().display().to_string()))
+        .collect()
+}
+
+/// The number after a label at the start of a line.
+fn number_after(file: &str, label: &str) -> Result<f64> {
+    let text = fs::read_to_string(Path::new(file)).with_context(|| format!("cannot read {file}"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
+        .with_context(|| format!("{file} has no number after `{label}`"))
+}
+
+/// Kills children of ours and collects them.
+pub(crate) fn kill_all(children: &mut [Child]) -> Result<()> {
+    for child in children.iter_mut() {
+        child.kill().context("cannot kill a process of ours")?;
+    }
+    for child in children {
+        child.wait().context("cannot wait for a process of ours")?;
+    }
+    Ok(())
+}
+
+fn memory() -> Result<File> {
+    Ok(memfd_create("output", MemfdFlags::CLOEXEC).context("cannot create a memory file")?.into())
+}
+
+fn text(file: &mut File) -> Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text).context("the output is not UTF-8")?;
+    Ok(text)
+}
+
+/// The command as one would type it, shortened.
+fn describe(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let mut words = vec![program.to_string_lossy().into_owned()];
+    words.extend(command.get_args().take(6).map(|argument| argument.to_string_lossy().into_owned()));
+    if command.get_args().len() > 6 {
+        words.push("…".to_owned());
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_status_and_time_are_kept() {
+        let ended =
+            finish(sealed("sh").args(["-c", "echo out; echo err >&2; exit 3"]), Duration::from_secs(30))
+                .unwrap();
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(ended.status.code(), Some(3));
+        assert!(ended.took > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_failure_shows_what_the_command_said() {
+        let error = succeed(sealed("sh").args(["-c", "echo no room >&2; exit 5"]), Duration::from_secs(30))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("exit status: 5: no room"), "{error}");
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_ended_and_named() {
+        let error = finish(sealed("sleep").arg("1000"), Duration::from_millis(20)).err().unwrap();
+        assert!(error.to_string().starts_with("`sleep 1000` did not end"), "{error}");
+    }
+
+    #[test]
+    fn proc_is_read() {
+        let pid = std::process::id();
+        assert!(pss(pid).unwrap() > 0.1);
+        assert!(wake_ups(pid).unwrap() >= 0.0);
+        assert!(cpu(pid).unwrap() > 0.0);
+        assert!(number_after("/proc/self/status", "NoSuchLabel:").is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask ci`: what CI runs, in order, stopping at the first failure.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::workspace::Workspace;
+use crate::{bench, layers};
+
+/// Every step. New ones (fuzz, chaos) are a row here.
+#[rustfmt::skip]
+const STEPS: &[Step] = &[
+    Step { name: "format",   when: When::Always, run: Run::Cargo("fmt --all --check") },
+    Step { name: "layers",   when: When::Always, run: Run::Here(layers::run) },
+    Step { name: "readme",   when: When::Always, run: Run::Here(readme) },
+    Step { name: "clippy",   when: When::Always, run: Run::Cargo("clippy --workspace --all-targets --all-features -- -D warnings") },
+    Step { name: "doc",      when: When::Always, run: Run::Here(doc) },
+    Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
+    Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
+    Step { name: "features", when: When::Always, run: Run::Here(features) },
+    Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
+    Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
+];
+
+/// Features of the crate `nodejobs` that must build by themselves, without the default ones.
+const FEATURES: &[&str] = &[
+    "client",
+    "sqlite",
+    "redb",
+    "sled",
+    "local",
+    "sqlite,local",
+    "redb,local",
+    "sled,local",
+    "sqlite,local,server",
+    "sqlite,redb,sled,local,server,client",
+];
+
+const TEST: &str = "test --workspace";
+const REPEATS: u32 = 20;
+
+struct Step {
+    name: &'static str,
+    when: When,
+    run: Run,
+}
+
+#[derive(PartialEq)]
+enum When {
+    Always,
+    Full,
+}
+
+enum Run {
+    Cargo(&'static str),
+    Here(fn(&Workspace) -> Result<()>),
+}
+
+pub(crate) fn run(workspace: &Workspace, full: bool) -> Result<()> {
+    let begin = Instant::now();
+    let steps: Vec<_> = STEPS.iter().filter(|step| full || step.when == When::Always).collect();
+    for (index, step) in steps.iter().enumerate() {
+        println!("ci {}/{}: {}", index + 1, steps.len(), step.name);
+        let started = Instant::now();
+        match step.run {
+            Run::Cargo(arguments) => cargo(workspace, arguments),
+            Run::Here(function) => function(workspace),
+        }
+        .with_context(|| format!("ci: step {} failed", step.name))?;
+        println!(
+            "ci {}/{}: {} took {:.1} s",
+            index + 1,
+            steps.len(),
+            step.name,
+            started.elapsed().as_secs_f64()
+        );
+    }
+    println!("ci: ok, {} steps in {:.1} s", steps.len(), begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo(workspace: &Workspace, arguments: &str) -> Result<()> {
+    finish(&mut command(workspace, arguments), arguments)
+}
+
+fn command(workspace: &Workspace, arguments: &str) -> Command {
+    workspace.cargo(&arguments.split_whitespace().collect::<Vec<_>>())
+}
+
+fn finish(command: &mut Command, arguments: &str) -> Result<()> {
+    println!("    cargo {arguments}");
+    let status = command.status().context("cannot start cargo")?;
+    ensure!(status.success(), "`cargo {arguments}` ended with {status}");
+    Ok(())
+}
+
+/// The README tells a newcomer the command that CI runs, so it must be this one.
+fn readme(workspace: &Workspace) -> Result<()> {
+    let file = workspace.root.join("README.md");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(
+        text.lines().any(|line| line.trim() == "cargo xtask ci"),
+        "{}: no line `cargo xtask ci`\n    way out: name it as the command that runs the tests",
+        file.display()
+    );
+    Ok(())
+}
+
+fn doc(workspace: &Workspace) -> Result<()> {
+    let arguments = "doc --workspace --no-deps";
+    finish(command(workspace, arguments).env("RUSTDOCFLAGS", "-D warnings"), arguments)
+}
+
+fn features(workspace: &Workspace) -> Result<()> {
+    FEATURES.iter().try_for_each(|features| {
+        cargo(workspace, &format!("check -p nodejobs --no-default-features --features {features}"))
+    })
+}
+
+/// A test that fails one time in twenty is a failing test.
+fn repeat(workspace: &Workspace) -> Result<()> {
+    (1..=REPEATS).try_for_each(|round| {
+        println!("    round {round} of {REPEATS}");
+        cargo(workspace, TEST).with_context(|| format!("round {round} of {REPEATS}"))
+    })
+}
+
+fn full_bench(workspace: &Workspace) -> Result<()> {
+    bench::run(workspace, &bench::Options::default())
+}
