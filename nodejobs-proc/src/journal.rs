@@ -177,7 +177,9 @@ impl Entry {
                     Event::Started { pid, start_ticks, pidfs } => {
                         buffer.complete_started(pid, start_ticks, pidfs.unwrap_or(0), wall, boot);
                     }
-                    Event::StartFailed { stage, errno } => buffer.make_start_failure(stage, errno, wall, boot),
+                    Event::StartFailed { stage, errno } => {
+                        buffer.make_start_failure(stage, errno, wall, boot)
+                    }
                     Event::Exited { pid, exit, usage } => {
                         buffer.0[0] = EXITED;
                         let (kind, code) = match exit {

@@ -147,7 +147,13 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
         reached(Failpoint::ChildBeforeNote);
         let pid = libc::getpid();
         let start_ticks = own_start_ticks();
-        plan.entry.complete_started(pid.unsigned_abs(), start_ticks, own_pidfs_number(pid), now_wall(), now_boot());
+        plan.entry.complete_started(
+            pid.unsigned_abs(),
+            start_ticks,
+            own_pidfs_number(pid),
+            now_wall(),
+            now_boot(),
+        );
         if let Err(errno) = append(plan) {
             return (Stage::Journal, errno);
         }

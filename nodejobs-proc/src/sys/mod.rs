@@ -136,9 +136,7 @@ pub(crate) fn wait_child(which: Children) -> io::Result<Option<ChildExit>> {
 /// Collects a child that [`wait_child`] has shown to have ended.
 pub(crate) fn reap(pid: u32) -> io::Result<()> {
     // SAFETY: null info and usage are allowed.
-    check(unsafe {
-        libc::waitid(libc::P_PID, pid, ptr::null_mut(), libc::WEXITED | libc::WNOHANG)
-    })?;
+    check(unsafe { libc::waitid(libc::P_PID, pid, ptr::null_mut(), libc::WEXITED | libc::WNOHANG) })?;
     Ok(())
 }
 

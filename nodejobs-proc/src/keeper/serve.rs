@@ -1,0 +1,444 @@
+//! What the worker does, and the guard once the worker is gone: launch, collect, note, tell the owner.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::{ExitStatus, ResourceUsage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+
+use super::KeeperFiles;
+use crate::failpoint::{Failpoint, reached};
+use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
+use crate::launch::Unpacked;
+use crate::machine::now;
+use crate::protocol::{
+    ENTRIES_LEN, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
+};
+use crate::socket;
+use crate::sys::child::{ChildPlan, ChildStack, Progress, spawn};
+use crate::sys::{self, ChildExit, Children};
+
+/// Which of the two processes this is.
+#[derive(Debug)]
+pub(super) enum Role {
+    Worker { guard: Pid, guard_alive: io::PipeReader },
+    Guard,
+}
+
+/// How long a keeper waits for its first owner, in seconds. The owner that started it is a system call away.
+const FIRST_OWNER_SECONDS: i64 = 30;
+/// How long before a journal that could not be written is tried again, in seconds.
+const RETRY_SECONDS: i64 = 1;
+/// The journal is rewritten shorter when it has so many entries, most of them of no further use.
+const REWRITE_ENTRIES: u64 = 4096;
+/// Connections at a time: one owner, and those that it replaces.
+const MAX_CONNECTIONS: usize = 16;
+
+struct Connection {
+    socket: OwnedFd,
+    /// Set by its hello.
+    generation: Option<u64>,
+    /// The next journal entry it has to be told.
+    cursor: u64,
+    /// The socket was full.
+    blocked: bool,
+}
+
+pub(super) struct Keeper {
+    role: Role,
+    files: KeeperFiles,
+    listener: OwnedFd,
+    child_ended: OwnedFd,
+    journal: Journal,
+    /// The main processes of attempts that have not ended.
+    running: HashMap<u32, AttemptId>,
+    connections: Vec<Connection>,
+    /// The newest owner's.
+    generation: u64,
+    had_owner: bool,
+    draining: bool,
+    /// Everything before this is in the owner's store.
+    acknowledged: u64,
+    /// The newest entry that the owner has to acknowledge before this keeper may leave.
+    last_outcome: Option<u64>,
+    /// Where the journal is next rewritten.
+    rewrite_at: u64,
+    /// The journal could not be written: an ended child waits to be collected.
+    journal_full: bool,
+    stack: ChildStack,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        role: Role,
+        listener: OwnedFd,
+        journal: Journal,
+        files: &KeeperFiles,
+    ) -> io::Result<Self> {
+        let draining = matches!(role, Role::Guard);
+        let mut keeper = Self {
+            role,
+            files: files.clone(),
+            listener,
+            child_ended: sys::child_signal_fd()?,
+            running: HashMap::new(),
+            connections: Vec::new(),
+            generation: 0,
+            had_owner: draining,
+            draining,
+            acknowledged: 0,
+            last_outcome: None,
+            rewrite_at: journal.first() + REWRITE_ENTRIES,
+            journal_full: false,
+            stack: ChildStack::new(),
+            journal,
+        };
+        for (position, entry) in keeper.journal.read_all()? {
+            keeper.replay(position, entry);
+        }
+        Ok(keeper)
+    }
+
+    /// Takes in what the journal says, as the guard does when it goes on for the worker.
+    fn replay(&mut self, position: u64, entry: Entry) {
+        match entry {
+            Entry::Acknowledged { position } => self.acknowledged = self.acknowledged.max(position),
+            Entry::Attempt { attempt, event, .. } => match event {
+                Event::Started { pid, .. } => {
+                    self.running.insert(pid, attempt);
+                }
+                Event::StartFailed { .. } => {
+                    self.running.retain(|_, running| *running != attempt);
+                    self.last_outcome = Some(position);
+                }
+                Event::Exited { pid, .. } => {
+                    self.running.remove(&pid);
+                    self.last_outcome = Some(position);
+                }
+            },
+        }
+    }
+
+    pub(super) fn serve(mut self) -> ! {
+        // What ended before this process was there to hear of it.
+        self.collect();
+        let mut buffer = vec![0; MESSAGE_LEN];
+        loop {
+            self.tell_owners();
+            if self.may_leave() {
+                self.leave();
+            }
+            let Ready { child_ended, guard_gone, connecting, readable } = match self.wait() {
+                Ok(ready) => ready,
+                // Nothing here can fail for good; trying again is all there is to do.
+                Err(_) => continue,
+            };
+            if child_ended {
+                let mut info = [0; 512];
+                while rustix::io::read(&self.child_ended, &mut info).is_ok_and(|length| length > 0) {}
+            }
+            if child_ended || self.journal_full {
+                self.collect();
+            }
+            if guard_gone {
+                self.drain();
+                continue;
+            }
+            for index in readable.into_iter().rev() {
+                let connections = self.connections.len();
+                self.receive(index, &mut buffer);
+                if self.connections.len() != connections {
+                    // The indices have changed; whoever is still waiting is still readable.
+                    break;
+                }
+            }
+            if connecting {
+                self.accept();
+            }
+            self.rewrite_journal();
+        }
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let guard_pipe = match &self.role {
+            Role::Worker { guard_alive, .. } if !self.draining => Some(guard_alive.as_fd()),
+            _ => None,
+        };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.child_ended.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+        ];
+        for connection in &self.connections {
+            let flags = if connection.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            fds.push(PollFd::from_borrowed_fd(connection.socket.as_fd(), flags));
+        }
+        fds.extend(guard_pipe.map(|pipe: BorrowedFd<'_>| PollFd::from_borrowed_fd(pipe, PollFlags::empty())));
+        let seconds = match (self.journal_full, self.had_owner) {
+            (true, _) => Some(RETRY_SECONDS),
+            (false, false) => Some(FIRST_OWNER_SECONDS),
+            (false, true) => None,
+        };
+        let timeout = seconds.map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
+        let count = rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))?;
+        if count == 0 && !self.had_owner && !self.journal_full {
+            self.leave();
+        }
+        let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let connections = 2..2 + self.connections.len();
+        Ok(Ready {
+            child_ended: is_ready(0),
+            connecting: is_ready(1),
+            guard_gone: guard_pipe.is_some() && is_ready(connections.end),
+            readable: connections.filter(|index| is_ready(*index)).map(|index| index - 2).collect(),
+        })
+    }
+
+    fn accept(&mut self) {
+        if let Ok(Some(socket)) = socket::accept(self.listener.as_fd())
+            && self.connections.len() < MAX_CONNECTIONS
+        {
+            self.connections.push(Connection { socket, generation: None, cursor: 0, blocked: false });
+        }
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut [u8]) {
+        let connection = &mut self.connections[index];
+        connection.blocked = false;
+        let (message, descriptor) = match socket::receive(&connection.socket, buffer) {
+            Ok(Some(received)) => (OwnerMessage::decode(received.bytes), received.descriptor),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(None) | Err(_) => {
+                self.connections.remove(index);
+                return;
+            }
+        };
+        match (message, connection.generation, descriptor) {
+            (Ok(OwnerMessage::Hello { generation, .. }), None, _) => self.hello(index, generation),
+            (Ok(OwnerMessage::Acknowledge { position }), Some(_), _) => self.acknowledge(position),
+            (Ok(OwnerMessage::Launch(header)), Some(_), Some(memfd)) if !self.draining => {
+                reached(Failpoint::WorkerReceived);
+                self.launch(&header, memfd);
+                reached(Failpoint::WorkerLaunched);
+            }
+            // Whoever asks for a launch here has overlooked that this keeper is draining; whoever says anything else is not an owner that this keeper can serve.
+            _ => {
+                self.connections.remove(index);
+            }
+        }
+    }
+
+    fn hello(&mut self, index: usize, generation: u64) {
+        if generation < self.generation {
+            let superseded = KeeperMessage::Superseded { generation: self.generation };
+            let connection = self.connections.remove(index);
+            let _ = socket::send(&connection.socket, &superseded.encode(), None, false);
+            return;
+        }
+        self.generation = generation;
+        self.had_owner = true;
+        let welcome = KeeperMessage::Welcome(Welcome {
+            version: PROTOCOL_VERSION,
+            guard: self.guard_pid(),
+            worker: self.worker_pid(),
+            draining: self.draining,
+            first: self.journal.first(),
+            end: self.journal.end(),
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let connection = &mut self.connections[index];
+        connection.generation = Some(generation);
+        connection.cursor = self.journal.first();
+        let _ = socket::send(&connection.socket, &welcome.encode(), None, false);
+        // Fencing: what earlier owners have sent and nobody has read goes with their connections.
+        let mut current = 0..;
+        self.connections.retain(|connection| {
+            let is_new = current.next() == Some(index);
+            is_new || connection.generation.is_none()
+        });
+    }
+
+    fn guard_pid(&self) -> Option<u32> {
+        match &self.role {
+            Role::Worker { guard, .. } => (!self.draining).then(|| guard.as_raw_pid().unsigned_abs()),
+            Role::Guard => Some(std::process::id()),
+        }
+    }
+
+    fn worker_pid(&self) -> Option<u32> {
+        matches!(self.role, Role::Worker { .. }).then(std::process::id)
+    }
+
+    /// Takes no more launches. The owner notices because its connection ends, and hears why when it comes back; what
+    /// it had sent and nobody has read ends with the connection.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.connections.retain(|connection| connection.generation.is_none());
+    }
+
+    fn acknowledge(&mut self, position: u64) {
+        let position = position.min(self.journal.end());
+        if position > self.acknowledged {
+            self.acknowledged = position;
+            // If it cannot be noted, the next reader of the journal repeats what the owner knows already.
+            let _ = self.journal.append(&Entry::Acknowledged { position });
+        }
+    }
+
+    fn launch(&mut self, header: &LaunchHeader, memfd: OwnedFd) {
+        let attempt = &header.attempt;
+        let unpacked = match Unpacked::read(header, memfd) {
+            Ok(unpacked) => unpacked,
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                return self.note_start_failure(attempt, Stage::Message, errno);
+            }
+        };
+        let soft_limits: Vec<(u32, u64)> =
+            (0..).zip(header.soft_limits).filter_map(|(number, soft)| Some((number, soft?))).collect();
+        let mut entry = EntryBuffer::for_attempt(attempt);
+        let mut plan = ChildPlan {
+            candidates: &unpacked.candidates(),
+            argv: &mut unpacked.argv(),
+            envp: &unpacked.envp(),
+            cwd: unpacked.cwd(),
+            stdin: unpacked.stdin(),
+            stdout: unpacked.stdout(),
+            stderr: unpacked.stderr(),
+            umask: header.umask,
+            soft_limits: &soft_limits,
+            journal: self.journal.file().as_raw_fd(),
+            entry: &mut entry,
+        };
+        let spawned = spawn(&mut self.stack, &mut plan);
+        let _ = self.journal.refresh_end();
+        match spawned {
+            Err(error) => {
+                self.note_start_failure(attempt, Stage::Fork, error.raw_os_error().unwrap_or(libc::EAGAIN));
+            }
+            Ok((pid, Progress::Noted)) => {
+                self.running.insert(pid, attempt.clone());
+            }
+            Ok((_, Progress::FailureNoted)) => self.last_outcome = self.journal.end().checked_sub(1),
+            Ok((_, Progress::FailureNotNoted(errno))) => {
+                self.note_start_failure(attempt, Stage::Journal, errno)
+            }
+            Ok((_, Progress::NotNoted)) => self.note_start_failure(attempt, Stage::Killed, 0),
+        }
+    }
+
+    fn note_start_failure(&mut self, attempt: &AttemptId, stage: Stage, errno: i32) {
+        let event = Event::StartFailed { stage, errno };
+        self.note_outcome(attempt, event);
+    }
+
+    fn note_outcome(&mut self, attempt: &AttemptId, event: Event) -> bool {
+        let entry = Entry::Attempt { attempt: attempt.clone(), event, at: now() };
+        let noted = self.journal.append(&entry).is_ok();
+        if noted {
+            self.last_outcome = Some(self.journal.end() - 1);
+        }
+        noted
+    }
+
+    /// Looks at each child that ended, writes its status down, and only then collects it. Whoever is killed in
+    /// between leaves a status that is seen twice, never one that is lost.
+    fn collect(&mut self) {
+        self.journal_full = false;
+        while let Ok(Some(exit)) = sys::wait_child(Children::AnyEnded) {
+            reached(Failpoint::WorkerPeeked);
+            if let Some(attempt) = self.running.remove(&exit.pid) {
+                let usage = ResourceUsage { cpu_ms: exit.cpu_us / 1000, peak_memory_kib: exit.peak_kib };
+                let event = Event::Exited { pid: exit.pid, exit: exit_status(&exit), usage };
+                if !self.note_outcome(&attempt, event) {
+                    // It stays a zombie, which is the safest place for its status until there is room.
+                    self.running.insert(exit.pid, attempt);
+                    self.journal_full = true;
+                    return;
+                }
+                reached(Failpoint::WorkerNoted);
+            }
+            let _ = sys::reap(exit.pid);
+        }
+    }
+
+    fn tell_owners(&mut self) {
+        let mut raw = [0; ENTRIES_LEN];
+        let journal = &self.journal;
+        self.connections.retain_mut(|connection| {
+            while connection.generation.is_some() && !connection.blocked && connection.cursor < journal.end()
+            {
+                let Ok(entries) = journal.read_raw(connection.cursor, &mut raw) else { return false };
+                let count = (entries.len() / crate::journal::ENTRY_LEN) as u64;
+                let message = KeeperMessage::Entries { position: connection.cursor, raw: entries.to_vec() };
+                match socket::send(&connection.socket, &message.encode(), None, false) {
+                    Ok(()) => connection.cursor += count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.blocked = true,
+                    Err(_) => return false,
+                }
+            }
+            true
+        });
+    }
+
+    /// Keeps the journal from growing with history.
+    fn rewrite_journal(&mut self) {
+        let heard_all = self
+            .connections
+            .iter()
+            .all(|connection| connection.generation.is_none() || connection.cursor == self.journal.end());
+        if self.journal.end() < self.rewrite_at || !heard_all {
+            return;
+        }
+        let Ok(entries) = self.journal.read_all() else { return };
+        let kept: Vec<(Entry, bool)> = entries
+            .into_iter()
+            .filter_map(|(position, entry)| match &entry {
+                Entry::Attempt { attempt, event: Event::Started { pid, .. }, .. } => {
+                    (self.running.get(pid) == Some(attempt)).then_some((entry, false))
+                }
+                Entry::Attempt { .. } => (position >= self.acknowledged).then_some((entry, true)),
+                Entry::Acknowledged { .. } => None,
+            })
+            .collect();
+        let outcomes: Vec<bool> = kept.iter().map(|(_, is_outcome)| *is_outcome).collect();
+        let entries: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
+        if self.journal.rewrite(&entries).is_ok() {
+            let first = self.journal.first();
+            let last = outcomes.iter().rposition(|is_outcome| *is_outcome);
+            self.last_outcome = last.map(|index| first + index as u64);
+        }
+        self.rewrite_at = self.journal.end() + REWRITE_ENTRIES.max(entries.len() as u64);
+    }
+
+    fn may_leave(&self) -> bool {
+        let all_acknowledged = self.last_outcome.is_none_or(|position| position < self.acknowledged);
+        let has_owner = self.connections.iter().any(|connection| connection.generation.is_some());
+        let wanted = !self.draining && (has_owner || !self.had_owner);
+        self.running.is_empty()
+            && all_acknowledged
+            && !wanted
+            && self.connections.iter().all(|c| c.generation.is_some())
+    }
+
+    fn leave(&self) -> ! {
+        self.files.remove();
+        std::process::exit(0)
+    }
+}
+
+struct Ready {
+    child_ended: bool,
+    guard_gone: bool,
+    connecting: bool,
+    readable: Vec<usize>,
+}
+
+fn exit_status(exit: &ChildExit) -> ExitStatus {
+    match exit.code {
+        libc::CLD_EXITED => ExitStatus::Code(exit.status),
+        code => ExitStatus::Signal { number: exit.status, core_dumped: code == libc::CLD_DUMPED },
+    }
+}

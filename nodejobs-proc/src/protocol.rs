@@ -1,0 +1,323 @@
+//! What owner and keeper say to each other over a seqpacket socket, one message per packet.
+//!
+//! The protocol has a version and changes only by addition: unknown bytes at the end of a message are ignored, and
+//! the keeper's side of the journal format is its own ([`crate::journal`]). Little-endian throughout.
+
+use nodejobs_core::id::{AttemptId, JobId};
+
+use crate::journal::ENTRY_LEN;
+
+/// Version of this protocol.
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
+/// No message is longer.
+pub(crate) const MESSAGE_LEN: usize = 4096;
+/// Resource limits that can be passed on.
+pub(crate) const RESOURCES: usize = 16;
+
+/// A message that is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of the keeper's protocol")]
+pub(crate) struct InvalidMessage;
+
+/// From the owner to the keeper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OwnerMessage {
+    /// Must be the first message of a connection.
+    Hello { version: u32, generation: u64 },
+    /// Launch an attempt; the strings are in the memfd that comes with it.
+    Launch(LaunchHeader),
+    /// Everything before this position is in the owner's store.
+    Acknowledge { position: u64 },
+}
+
+/// The fixed part of a launch. The memfd holds NUL-terminated strings in this order: working directory, standard
+/// input, standard output, standard error, the names to try for the program, the arguments, the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaunchHeader {
+    pub(crate) attempt: AttemptId,
+    pub(crate) candidates: u32,
+    pub(crate) arguments: u32,
+    pub(crate) variables: u32,
+    pub(crate) bytes: u64,
+    pub(crate) umask: Option<u32>,
+    pub(crate) soft_limits: [Option<u64>; RESOURCES],
+}
+
+/// From the keeper to the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeeperMessage {
+    /// Answers a hello. Every journal entry from `first` on follows, and those before `end` are the past.
+    Welcome(Welcome),
+    /// Raw journal entries, the first of which has this position.
+    Entries { position: u64, raw: Vec<u8> },
+    /// A newer owner has spoken to this keeper.
+    Superseded { generation: u64 },
+}
+
+/// What a keeper says first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Welcome {
+    pub(crate) version: u32,
+    /// The guard, as long as there is one.
+    pub(crate) guard: Option<u32>,
+    /// The worker, as long as there is one.
+    pub(crate) worker: Option<u32>,
+    /// No launches are taken any more.
+    pub(crate) draining: bool,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) program_version: String,
+}
+
+const HELLO: u8 = 1;
+const LAUNCH: u8 = 2;
+const ACKNOWLEDGE: u8 = 3;
+const WELCOME: u8 = 1;
+const ENTRIES: u8 = 2;
+const SUPERSEDED: u8 = 3;
+
+/// Bytes before the raw entries of an `Entries` message.
+pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
+/// Bytes of raw entries that fit into one message.
+pub(crate) const ENTRIES_LEN: usize = (MESSAGE_LEN - ENTRIES_HEADER_LEN) / ENTRY_LEN * ENTRY_LEN;
+
+impl OwnerMessage {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer(Vec::with_capacity(256));
+        match self {
+            OwnerMessage::Hello { version, generation } => {
+                out.u8(HELLO);
+                out.u32(*version);
+                out.u64(*generation);
+            }
+            OwnerMessage::Launch(header) => {
+                out.u8(LAUNCH);
+                out.u32(header.attempt.attempt);
+                out.text(header.attempt.id.as_str());
+                out.u32(header.candidates);
+                out.u32(header.arguments);
+                out.u32(header.variables);
+                out.u64(header.bytes);
+                out.optional(header.umask.map(u64::from));
+                for limit in header.soft_limits {
+                    out.optional(limit);
+                }
+            }
+            OwnerMessage::Acknowledge { position } => {
+                out.u8(ACKNOWLEDGE);
+                out.u64(*position);
+            }
+        }
+        out.0
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+        let mut input = Reader(bytes);
+        match input.u8()? {
+            HELLO => Ok(OwnerMessage::Hello { version: input.u32()?, generation: input.u64()? }),
+            LAUNCH => {
+                let number = input.u32()?;
+                let id = JobId::new(&input.text()?).map_err(|_| InvalidMessage)?;
+                let mut header = LaunchHeader {
+                    attempt: AttemptId { id, attempt: number },
+                    candidates: input.u32()?,
+                    arguments: input.u32()?,
+                    variables: input.u32()?,
+                    bytes: input.u64()?,
+                    umask: None,
+                    soft_limits: [None; RESOURCES],
+                };
+                let umask = input.optional()?.map(u32::try_from).transpose();
+                header.umask = umask.map_err(|_| InvalidMessage)?;
+                for limit in &mut header.soft_limits {
+                    *limit = input.optional()?;
+                }
+                Ok(OwnerMessage::Launch(header))
+            }
+            ACKNOWLEDGE => Ok(OwnerMessage::Acknowledge { position: input.u64()? }),
+            _ => Err(InvalidMessage),
+        }
+    }
+}
+
+impl KeeperMessage {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Writer(Vec::with_capacity(MESSAGE_LEN));
+        match self {
+            KeeperMessage::Welcome(welcome) => {
+                out.u8(WELCOME);
+                out.u32(welcome.version);
+                out.u32(welcome.guard.unwrap_or(0));
+                out.u32(welcome.worker.unwrap_or(0));
+                out.u8(u8::from(welcome.draining));
+                out.u64(welcome.first);
+                out.u64(welcome.end);
+                out.text(&welcome.program_version);
+            }
+            KeeperMessage::Entries { position, raw } => {
+                out.u8(ENTRIES);
+                out.u64(*position);
+                out.0.resize(ENTRIES_HEADER_LEN, 0);
+                out.0.extend_from_slice(raw);
+            }
+            KeeperMessage::Superseded { generation } => {
+                out.u8(SUPERSEDED);
+                out.u64(*generation);
+            }
+        }
+        out.0
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+        let mut input = Reader(bytes);
+        match input.u8()? {
+            WELCOME => Ok(KeeperMessage::Welcome(Welcome {
+                version: input.u32()?,
+                guard: Some(input.u32()?).filter(|pid| *pid != 0),
+                worker: Some(input.u32()?).filter(|pid| *pid != 0),
+                draining: input.u8()? != 0,
+                first: input.u64()?,
+                end: input.u64()?,
+                program_version: input.text()?,
+            })),
+            ENTRIES => {
+                let position = input.u64()?;
+                let raw = bytes.get(ENTRIES_HEADER_LEN..).ok_or(InvalidMessage)?.to_vec();
+                if raw.len() % ENTRY_LEN != 0 {
+                    return Err(InvalidMessage);
+                }
+                Ok(KeeperMessage::Entries { position, raw })
+            }
+            SUPERSEDED => Ok(KeeperMessage::Superseded { generation: input.u64()? }),
+            _ => Err(InvalidMessage),
+        }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn optional(&mut self, value: Option<u64>) {
+        self.u8(u8::from(value.is_some()));
+        self.u64(value.unwrap_or(0));
+    }
+
+    /// A text of at most 255 bytes; a longer one is cut.
+    fn text(&mut self, text: &str) {
+        let bytes = &text.as_bytes()[..text.len().min(255)];
+        self.u8(u8::try_from(bytes.len()).unwrap_or(255));
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], InvalidMessage> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(InvalidMessage)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], InvalidMessage> {
+        self.take(N)?.try_into().map_err(|_| InvalidMessage)
+    }
+
+    fn u8(&mut self) -> Result<u8, InvalidMessage> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, InvalidMessage> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, InvalidMessage> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn optional(&mut self) -> Result<Option<u64>, InvalidMessage> {
+        let present = self.u8()? != 0;
+        let value = self.u64()?;
+        Ok(present.then_some(value))
+    }
+
+    fn text(&mut self) -> Result<String, InvalidMessage> {
+        let length = usize::from(self.u8()?);
+        std::str::from_utf8(self.take(length)?).map(str::to_owned).map_err(|_| InvalidMessage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn launch() -> OwnerMessage {
+        let id = JobId::new(&"x".repeat(JobId::MAX_LEN)).expect("valid");
+        let mut soft_limits = [None; RESOURCES];
+        soft_limits[7] = Some(u64::MAX);
+        OwnerMessage::Launch(LaunchHeader {
+            attempt: AttemptId { id, attempt: 2 },
+            candidates: 3,
+            arguments: 4,
+            variables: 5,
+            bytes: 6,
+            umask: Some(0o077),
+            soft_limits,
+        })
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_fit() {
+        let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation: 9 };
+        for message in [hello, launch(), OwnerMessage::Acknowledge { position: 7 }] {
+            let mut bytes = message.encode();
+            assert!(bytes.len() <= MESSAGE_LEN);
+            assert_eq!(OwnerMessage::decode(&bytes), Ok(message.clone()));
+            bytes.extend_from_slice(b"added by a later version");
+            assert_eq!(OwnerMessage::decode(&bytes), Ok(message));
+        }
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            guard: Some(1),
+            worker: None,
+            draining: true,
+            first: 2,
+            end: 3,
+            program_version: "0.1.0".to_owned(),
+        };
+        let entries = KeeperMessage::Entries { position: 5, raw: vec![1; ENTRIES_LEN] };
+        let superseded = KeeperMessage::Superseded { generation: 4 };
+        for message in [KeeperMessage::Welcome(welcome), entries, superseded] {
+            let bytes = message.encode();
+            assert!(bytes.len() <= MESSAGE_LEN);
+            assert_eq!(KeeperMessage::decode(&bytes), Ok(message));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoders_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = OwnerMessage::decode(&bytes);
+            let _ = KeeperMessage::decode(&bytes);
+        }
+
+        #[test]
+        fn a_cut_message_is_refused(length in 0_usize..200) {
+            let bytes = launch().encode();
+            prop_assert!(OwnerMessage::decode(&bytes[..length.min(bytes.len() - 1)]).is_err());
+        }
+    }
+}
