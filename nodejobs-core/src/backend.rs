@@ -196,6 +196,9 @@ pub trait BackendHost: Send + Sync {
 
     /// Takes a report. Does not block.
     fn report(&self, report: BackendReport);
+
+    /// Takes a sentence for the owner's log: something is weaker than it should be, and work goes on.
+    fn warn(&self, message: String);
 }
 
 /// Runs attempts.

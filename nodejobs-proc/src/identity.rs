@@ -71,7 +71,7 @@ impl LocalProcess {
         }
         match ProcStat::read(self.pid) {
             Some(stat) if stat.start_ticks != self.start_ticks => Found::Gone,
-            Some(stat) if stat.state == b'Z' || stat.state == b'X' => Found::Zombie(pidfd),
+            Some(stat) if stat.is_dead() => Found::Zombie(pidfd),
             Some(_) => Found::Alive(pidfd),
             None => Found::Gone,
         }
@@ -113,6 +113,11 @@ impl ProcStat {
     /// `None` if there is no such process, or none we may look at.
     pub(crate) fn read(pid: u32) -> Option<Self> {
         Self::parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Whether it has ended, collected or not.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
     }
 
     fn parse(pid: u32, bytes: &[u8]) -> Option<Self> {

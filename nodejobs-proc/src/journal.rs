@@ -114,7 +114,7 @@ impl EntryBuffer {
         let mut buffer = Self([0; ENTRY_LEN]);
         let id = attempt.id.as_str().as_bytes();
         // A job id has at most 128 bytes, and that is the room there is.
-        buffer.0[1] = id.len() as u8;
+        buffer.0[1] = u8::try_from(id.len()).unwrap_or(u8::MAX);
         buffer.0[ID_AT..ID_AT + id.len()].copy_from_slice(id);
         buffer.put(4, attempt.attempt.to_le_bytes());
         buffer
@@ -178,7 +178,7 @@ impl Entry {
                         buffer.complete_started(pid, start_ticks, pidfs.unwrap_or(0), wall, boot);
                     }
                     Event::StartFailed { stage, errno } => {
-                        buffer.make_start_failure(stage, errno, wall, boot)
+                        buffer.make_start_failure(stage, errno, wall, boot);
                     }
                     Event::Exited { pid, exit, usage } => {
                         buffer.0[0] = EXITED;

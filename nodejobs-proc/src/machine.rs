@@ -43,8 +43,18 @@ impl Machine {
             boot_id: read_line("/proc/sys/kernel/random/boot_id")?,
             pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
             use_pidfs: !disabled("pidfs"),
-            use_pidfd_info: !disabled("pidfd-info"),
+            use_pidfd_info: kernel_is_at_least(6, 15) && !disabled("pidfd-info"),
         })
+    }
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(this_major)), Some(Ok(this_minor))) => (this_major, this_minor) >= (major, minor),
+        _ => false,
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum OwnerMessage {
     /// Must be the first message of a connection.
     Hello { version: u32, generation: u64 },
     /// Launch an attempt; the strings are in the memfd that comes with it.
-    Launch(LaunchHeader),
+    Launch(Box<LaunchHeader>),
     /// Everything before this position is in the owner's store.
     Acknowledge { position: u64 },
 }
@@ -132,7 +132,7 @@ impl OwnerMessage {
                 for limit in &mut header.soft_limits {
                     *limit = input.optional()?;
                 }
-                Ok(OwnerMessage::Launch(header))
+                Ok(OwnerMessage::Launch(Box::new(header)))
             }
             ACKNOWLEDGE => Ok(OwnerMessage::Acknowledge { position: input.u64()? }),
             _ => Err(InvalidMessage),
@@ -268,7 +268,7 @@ mod tests {
         let id = JobId::new(&"x".repeat(JobId::MAX_LEN)).expect("valid");
         let mut soft_limits = [None; RESOURCES];
         soft_limits[7] = Some(u64::MAX);
-        OwnerMessage::Launch(LaunchHeader {
+        OwnerMessage::Launch(Box::new(LaunchHeader {
             attempt: AttemptId { id, attempt: 2 },
             candidates: 3,
             arguments: 4,
@@ -276,7 +276,7 @@ mod tests {
             bytes: 6,
             umask: Some(0o077),
             soft_limits,
-        })
+        }))
     }
 
     #[test]

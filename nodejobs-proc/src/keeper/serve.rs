@@ -131,11 +131,8 @@ impl Keeper {
             if self.may_leave() {
                 self.leave();
             }
-            let Ready { child_ended, guard_gone, connecting, readable } = match self.wait() {
-                Ok(ready) => ready,
-                // Nothing here can fail for good; trying again is all there is to do.
-                Err(_) => continue,
-            };
+            // Nothing here can fail for good; trying again is all there is to do.
+            let Ok(Ready { child_ended, guard_gone, connecting, readable }) = self.wait() else { continue };
             if child_ended {
                 let mut info = [0; 512];
                 while rustix::io::read(&self.child_ended, &mut info).is_ok_and(|length| length > 0) {}
@@ -323,7 +320,7 @@ impl Keeper {
             }
             Ok((_, Progress::FailureNoted)) => self.last_outcome = self.journal.end().checked_sub(1),
             Ok((_, Progress::FailureNotNoted(errno))) => {
-                self.note_start_failure(attempt, Stage::Journal, errno)
+                self.note_start_failure(attempt, Stage::Journal, errno);
             }
             Ok((_, Progress::NotNoted)) => self.note_start_failure(attempt, Stage::Killed, 0),
         }

@@ -1,0 +1,810 @@
+//! [`LocalBackend`]: jobs as processes of this machine, kept by keepers.
+//!
+//! One thread holds the connections to the keepers and every descriptor that is watched, and sleeps until one of
+//! them, or the owner, has something to say. What it decides is in three places: [`link`] speaks with one keeper,
+//! [`ending`] ends trees, and this file moves attempts between them.
+
+mod ending;
+mod link;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nodejobs_core::backend::{
+    BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
+    KnownAttempt, LaunchSpec, ProcessBackend, Receipt, StartFailure, StartFailureKind,
+};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::{ExitStatus, Process};
+use nodejobs_core::status::Reason;
+use nodejobs_core::time::BootTime;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::identity::{Found, LocalProcess, ProcStat};
+use crate::journal::{Entry, Event, Stage};
+use crate::keeper::{self, KeeperFiles};
+use crate::launch;
+use crate::machine::{Machine, now};
+use crate::tree::{self, View};
+use crate::{failpoint, sys};
+use ending::{Ending, Progress};
+use link::{Buried, Link, LinkError};
+
+/// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
+const IN_FLIGHT: usize = 32;
+
+/// Which program keeps the jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeeperProgram {
+    /// The executable of this process, whose `main` begins with [`keeper::serve_if_asked`].
+    ThisExecutable,
+    /// This program: `nodejobs-keeper`, or one whose `main` begins with [`keeper::serve_if_asked`].
+    Path(PathBuf),
+}
+
+impl KeeperProgram {
+    /// The program `nodejobs-keeper` beside this executable, else this executable if it can serve.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn find() -> io::Result<Self> {
+        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("nodejobs-keeper")));
+        match beside.filter(|path| path.is_file()) {
+            Some(path) => Ok(KeeperProgram::Path(path)),
+            None if keeper::own_executable_serves() => Ok(KeeperProgram::ThisExecutable),
+            None => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "no program can keep the jobs: put nodejobs-keeper beside this executable, \
+                 or begin its main with nodejobs::serve_keeper_if_asked()",
+            )),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            KeeperProgram::ThisExecutable => Path::new("/proc/self/exe"),
+            KeeperProgram::Path(path) => path,
+        }
+    }
+}
+
+/// What a [`LocalBackend`] is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the keepers' journals and sockets are; made if it is not there.
+    pub keepers: PathBuf,
+    /// Tells the processes of this data directory from those of others.
+    pub directory_id: String,
+    /// The owner's generation: keepers obey the highest.
+    pub generation: u64,
+    /// The program that keeps the jobs.
+    pub program: KeeperProgram,
+    /// This machine.
+    pub machine: Machine,
+}
+
+enum Command {
+    Launch(AttemptId),
+    EndTree { attempt: AttemptId, process: Option<Process>, plan: EndPlan },
+    Acknowledge(Vec<Receipt>),
+    Keepers(SyncSender<Vec<KeeperStatus>>),
+    Quit,
+}
+
+/// Runs jobs as processes of this machine.
+pub struct LocalBackend {
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    /// Until `recover` has started it.
+    dormant: Mutex<Option<Loop>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl LocalBackend {
+    /// Prepares a backend. Nothing is touched before [`ProcessBackend::recover`].
+    ///
+    /// # Errors
+    /// When the directory of keepers cannot be made.
+    pub fn new(config: Config, host: Arc<dyn BackendHost>) -> Result<Self, BackendError> {
+        let failed =
+            |operation: String, source: io::Error| BackendError { operation, source: Box::new(source) };
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.keepers)
+            .map_err(|error| failed(format!("create {}", config.keepers.display()), error))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| failed("make an eventfd".to_owned(), error.into()))?;
+        let (commands, receiver) = channel();
+        let wake = Arc::new(wake);
+        let dormant = Loop {
+            config,
+            host,
+            commands: receiver,
+            wake: Arc::clone(&wake),
+            links: BTreeMap::new(),
+            buried: Vec::new(),
+            keepers_started: 0,
+            launching: None,
+            waiting: VecDeque::new(),
+            in_flight: HashMap::new(),
+            running: HashMap::new(),
+            watched: HashMap::new(),
+            endings: HashMap::new(),
+            log_directories: HashSet::new(),
+            orphans_anywhere: false,
+        };
+        Ok(Self { commands, wake, dormant: Mutex::new(Some(dormant)), thread: Mutex::new(None) })
+    }
+
+    fn command(&self, command: Command) {
+        // The thread ends only with this value, so there is always somebody to receive it.
+        let _ = self.commands.send(command);
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl ProcessBackend for LocalBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { pause: false, usage: false, stdin: false, adopt: true }
+    }
+
+    fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
+        let dormant = self.dormant.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut work) = dormant else { return Ok(Vec::new()) };
+        let reports = work.recover(attempts)?;
+        let thread =
+            std::thread::Builder::new().name("nodejobs-procs".to_owned()).spawn(move || work.run()).map_err(
+                |error| BackendError { operation: "start a thread".to_owned(), source: Box::new(error) },
+            )?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(reports)
+    }
+
+    fn launch(&self, attempt: &AttemptId) {
+        self.command(Command::Launch(attempt.clone()));
+    }
+
+    fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan) {
+        self.command(Command::EndTree { attempt: attempt.clone(), process: process.cloned(), plan });
+    }
+
+    fn acknowledge(&self, receipts: &[Receipt]) {
+        self.command(Command::Acknowledge(receipts.to_vec()));
+    }
+
+    fn keepers(&self) -> Vec<KeeperStatus> {
+        let (answer, receiver) = sync_channel(1);
+        self.command(Command::Keepers(answer));
+        receiver.recv().unwrap_or_default()
+    }
+}
+
+impl Drop for LocalBackend {
+    fn drop(&mut self) {
+        self.command(Command::Quit);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A launched attempt that has not ended.
+struct Running {
+    process: LocalProcess,
+    /// Its keeper, as long as that one lives.
+    keeper: Option<String>,
+}
+
+struct Loop {
+    config: Config,
+    host: Arc<dyn BackendHost>,
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+    /// Living keepers by name.
+    links: BTreeMap<String, Link>,
+    /// Dead ones whose journals hold what is not acknowledged.
+    buried: Vec<Buried>,
+    keepers_started: u32,
+    /// The keeper that takes launches.
+    launching: Option<String>,
+    /// Launches that no keeper has been told of.
+    waiting: VecDeque<AttemptId>,
+    /// Launches that a keeper has been told of and has not answered.
+    in_flight: HashMap<AttemptId, String>,
+    running: HashMap<AttemptId, Running>,
+    /// Main processes without a keeper, watched by descriptor.
+    watched: HashMap<AttemptId, OwnedFd>,
+    endings: HashMap<AttemptId, Ending>,
+    log_directories: HashSet<PathBuf>,
+    /// A keeper with living jobs has died, so their orphans are not all with a keeper.
+    orphans_anywhere: bool,
+}
+
+impl Loop {
+    // ---- taking over -------------------------------------------------------------------------------------------
+
+    fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
+        let failed =
+            |operation: String, source: LinkError| BackendError { operation, source: Box::new(source) };
+        let mut reports = Vec::new();
+        for name in self.keeper_names() {
+            self.attach(&name, &mut reports)
+                .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
+        }
+        let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
+        for known in attempts {
+            if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
+                self.look_for(known, &mut reports);
+            }
+        }
+        self.launching =
+            self.links.iter().find(|(_, link)| link.takes_launches()).map(|(name, _)| name.clone());
+        Ok(reports)
+    }
+
+    /// The keepers that have left files, oldest first.
+    fn keeper_names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned)
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn files(&self, name: &str) -> KeeperFiles {
+        KeeperFiles { directory: self.config.keepers.clone(), name: name.to_owned() }
+    }
+
+    /// Connects to a keeper and hears its past, or reads it from the journal of a dead one.
+    fn attach(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
+        let files = self.files(name);
+        let (link, past) = match Link::connect(&files, self.config.generation) {
+            Ok(connected) => connected,
+            Err(LinkError::Dead) => {
+                let (buried, past) = Buried::open(files)?;
+                self.handle_entries(name, buried.boot_id(), past, reports);
+                self.orphan(name, reports);
+                self.bury(buried);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.links.insert(name.to_owned(), link);
+        let boot_id = self.config.machine.boot_id.clone();
+        self.handle_entries(name, &boot_id, past, reports);
+        // The keeper has been cut off from whoever spoke to it before, and its past is complete: what it was told to
+        // launch and has not noted was never executed.
+        self.never_launched(name, reports);
+        Ok(())
+    }
+
+    fn bury(&mut self, buried: Buried) {
+        if buried.is_settled() {
+            buried.remove();
+        } else {
+            self.buried.push(buried);
+        }
+    }
+
+    /// The keeper is gone: its jobs are watched from here, and what it had not launched never will be.
+    fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let orphans: Vec<AttemptId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.keeper.as_deref() == Some(name))
+            .map(|(attempt, _)| attempt.clone())
+            .collect();
+        for attempt in orphans {
+            let Some(running) = self.running.get_mut(&attempt) else { continue };
+            running.keeper = None;
+            let process = running.process.clone();
+            self.orphans_anywhere = true;
+            self.watch(&attempt, &process, reports);
+        }
+        self.never_launched(name, reports);
+    }
+
+    fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let lost: Vec<AttemptId> =
+            self.in_flight.iter().filter(|(_, keeper)| *keeper == name).map(|(a, _)| a.clone()).collect();
+        for attempt in lost {
+            self.in_flight.remove(&attempt);
+            reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+        }
+    }
+
+    /// No keeper knows the attempt; what is on disk has to do.
+    fn look_for(&mut self, known: &KnownAttempt, reports: &mut Vec<BackendReport>) {
+        let attempt = known.attempt.clone();
+        match known.process.as_ref().and_then(LocalProcess::from_process) {
+            // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
+            Some(_) if known.ended => self.orphans_anywhere = true,
+            Some(process) => {
+                self.orphans_anywhere = true;
+                self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
+                self.watch(&attempt, &process, reports);
+            }
+            None => {
+                // All keepers have been fenced and none has noted it, so it never executed anything.
+                reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+            }
+        }
+    }
+
+    /// Watches a main process that has no keeper, or reports what became of it.
+    fn watch(&mut self, attempt: &AttemptId, process: &LocalProcess, reports: &mut Vec<BackendReport>) {
+        let reason = match process.find(&self.config.machine) {
+            Found::Alive(pidfd) | Found::Zombie(pidfd) => {
+                self.watched.insert(attempt.clone(), pidfd);
+                return;
+            }
+            Found::Gone if process.boot_id != self.config.machine.boot_id => Reason::Reboot,
+            Found::Gone | Found::OutOfReach => Reason::Unknown,
+        };
+        self.running.remove(attempt);
+        let event = BackendEvent::Lost { reason, at: now() };
+        reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
+    }
+
+    // ---- the loop ----------------------------------------------------------------------------------------------
+
+    fn run(mut self) {
+        loop {
+            let Some(commands) = self.take_commands() else { return };
+            self.carry_out(commands);
+            self.advance_endings();
+            self.send_launches();
+            let Ready { links, watched, endings } = self.wait();
+            let mut reports = Vec::new();
+            for name in links {
+                self.hear(&name, &mut reports);
+            }
+            for attempt in watched {
+                self.watched_ended(&attempt, &mut reports);
+            }
+            for (attempt, pid) in endings {
+                if let Some(ending) = self.endings.get_mut(&attempt) {
+                    ending.gone(pid);
+                }
+            }
+            for report in reports {
+                self.host.report(report);
+            }
+        }
+    }
+
+    /// `None` when the backend is dropped.
+    fn take_commands(&mut self) -> Option<Vec<Command>> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.wake, &mut count);
+        let mut commands = Vec::new();
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Quit) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
+                Ok(command) => commands.push(command),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return Some(commands),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Launch(attempt) => self.waiting.push_back(attempt),
+                Command::EndTree { attempt, process, plan } => {
+                    self.begin_ending(attempt, process.as_ref(), plan);
+                }
+                Command::Acknowledge(receipts) => self.acknowledge(&receipts),
+                Command::Keepers(answer) => {
+                    let _ = answer.send(self.keeper_statuses());
+                }
+                Command::Quit => {}
+            }
+        }
+    }
+
+    fn wait(&self) -> Ready {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        let links: Vec<&String> = self.links.keys().collect();
+        fds.extend(self.links.values().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
+        let watched: Vec<&AttemptId> = self.watched.keys().collect();
+        // Ended but not yet collected shows as IN for ever; the exit status is there only after it was collected.
+        fds.extend(self.watched.values().map(|pidfd| {
+            let flags = if self.config.machine.use_pidfd_info { PollFlags::empty() } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(pidfd.as_fd(), flags)
+        }));
+        let mut members = Vec::new();
+        for (attempt, ending) in &self.endings {
+            for (pid, pidfd) in ending.living() {
+                members.push((attempt, pid));
+                fds.push(PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
+            }
+        }
+        let deadline =
+            self.endings.values().map(Ending::deadline).filter(|at| *at != BootTime(u64::MAX)).min();
+        let timeout = deadline.map(|deadline| {
+            // One more, so that the deadline has passed when this returns.
+            let millis = deadline.millis_since(now().boot) + 1;
+            let nanos = (millis % 1000) * 1_000_000;
+            Timespec { tv_sec: (millis / 1000).cast_signed(), tv_nsec: nanos.cast_signed() }
+        });
+        if rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref())).is_err() {
+            return Ready::default();
+        }
+        let mut results = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
+        let mut ready = Ready::default();
+        ready.links.extend(links.into_iter().filter(|_| results.next() == Some(true)).cloned());
+        ready.watched.extend(watched.into_iter().filter(|_| results.next() == Some(true)).cloned());
+        let ended = members.into_iter().filter(|_| results.next() == Some(true));
+        ready.endings.extend(ended.map(|(attempt, pid)| (attempt.clone(), pid)));
+        ready
+    }
+
+    // ---- what keepers say --------------------------------------------------------------------------------------
+
+    fn hear(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let Some(link) = self.links.get_mut(name) else { return };
+        match link.receive() {
+            Ok(entries) => {
+                let boot_id = self.config.machine.boot_id.clone();
+                self.handle_entries(name, &boot_id, entries, reports);
+            }
+            Err(_) => self.reattach(name, reports),
+        }
+    }
+
+    /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
+    /// what happened; if nobody is, the journal does.
+    fn reattach(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        self.links.remove(name);
+        if self.launching.as_deref() == Some(name) {
+            self.launching = None;
+        }
+        let mut past = Vec::new();
+        match self.attach(name, &mut past) {
+            Ok(()) => reports.append(&mut past),
+            Err(error) => {
+                // Its jobs are watched by identity, which is all that is left of it.
+                self.host.warn(format!("keeper {name}: {error}; its jobs are watched by their identities"));
+                reports.append(&mut past);
+                self.orphan(name, reports);
+            }
+        }
+    }
+
+    fn handle_entries(
+        &mut self,
+        name: &str,
+        boot_id: &str,
+        entries: Vec<(u64, Entry)>,
+        reports: &mut Vec<BackendReport>,
+    ) {
+        // Taken when the first exit wants it, after everything in `entries` has happened; serves all of them.
+        let mut view: Option<View> = None;
+        let mut main_processes: HashSet<u32> = self.main_processes();
+        main_processes.extend(entries.iter().filter_map(|(_, entry)| match entry {
+            Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
+            _ => None,
+        }));
+        for (position, entry) in entries {
+            let Entry::Attempt { attempt, event, at } = entry else { continue };
+            self.in_flight.remove(&attempt);
+            let event = match event {
+                Event::Started { pid, start_ticks, pidfs } => {
+                    let process = LocalProcess {
+                        boot_id: boot_id.to_owned(),
+                        pid_namespace: self.config.machine.pid_namespace,
+                        pid,
+                        start_ticks,
+                        pidfs,
+                    };
+                    let event = BackendEvent::Started { process: process.to_process(), at };
+                    // If the keeper turns out to be dead, `orphan` follows and takes it out again.
+                    let keeper = Some(name.to_owned());
+                    self.running.insert(attempt.clone(), Running { process, keeper });
+                    event
+                }
+                Event::StartFailed { stage, errno } => {
+                    self.running.remove(&attempt);
+                    BackendEvent::NotStarted { failure: self.start_failure(&attempt, stage, errno), at }
+                }
+                Event::Exited { exit, usage, .. } => {
+                    let running = self.running.remove(&attempt);
+                    let leftovers = running.is_some_and(|running| {
+                        let view = view.get_or_insert_with(|| self.view(&main_processes));
+                        self.has_leftovers(view, &attempt, &running.process)
+                    });
+                    BackendEvent::Exited { exit, usage: Some(usage), at, leftovers }
+                }
+            };
+            let receipt = Some(Receipt { source: name.to_owned(), position: position + 1 });
+            reports.push(BackendReport { attempt, event, receipt });
+        }
+    }
+
+    fn main_processes(&self) -> HashSet<u32> {
+        self.running.values().map(|running| running.process.pid).collect()
+    }
+
+    fn view(&self, main_processes: &HashSet<u32>) -> View {
+        if self.orphans_anywhere {
+            return View::everywhere();
+        }
+        let collectors: Vec<u32> = self.links.values().filter_map(Link::collector).collect();
+        View::of_keepers(&collectors, main_processes)
+    }
+
+    /// Whether an ended main process has left others behind.
+    fn has_leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> bool {
+        let mark = launch::mark(&self.config.directory_id, attempt);
+        let is_of_this_boot = main.boot_id == self.config.machine.boot_id;
+        is_of_this_boot && !view.members(&tree::Root { main, mark: &mark }).is_empty()
+    }
+
+    fn start_failure(&self, attempt: &AttemptId, stage: Stage, errno: i32) -> StartFailure {
+        let error = io::Error::from_raw_os_error(errno);
+        let no_room = matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE);
+        // The spec is asked for again: a failed start is rare, and remembering every command would not be.
+        let spec = self.host.launch_spec(attempt).ok();
+        let (reason, detail) = match stage {
+            Stage::Fork => (Reason::Exec, format!("no process could be made: {error}")),
+            Stage::Stdin => (Reason::Exec, format!("cannot open the standard input: {error}")),
+            Stage::Stdout | Stage::Stderr => {
+                let path = spec.map(|spec| match stage {
+                    Stage::Stdout => spec.output.stdout.to_string(),
+                    _ => spec.output.stderr.to_string(),
+                });
+                (Reason::Exec, format!("cannot open log file '{}': {error}", path.unwrap_or_default()))
+            }
+            Stage::Cwd => {
+                let path = spec.map(|spec| spec.cwd.to_string()).unwrap_or_default();
+                (Reason::Cwd, format!("cannot enter working directory '{path}': {error}"))
+            }
+            Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
+            Stage::Exec => {
+                (Reason::Exec, spec.map_or_else(|| error.to_string(), |spec| exec_failure(&spec, &error)))
+            }
+            Stage::Killed => (Reason::Exec, "it was killed before the program was executed".to_owned()),
+            Stage::Message => (Reason::Exec, format!("the keeper did not understand the launch: {error}")),
+        };
+        let kind = match stage {
+            Stage::Killed => StartFailureKind::NoRoom,
+            _ if no_room => StartFailureKind::NoRoom,
+            _ => StartFailureKind::Permanent(reason),
+        };
+        StartFailure { kind, detail }
+    }
+
+    /// A main process without a keeper has ended; whoever is its parent now has collected it, or is about to.
+    fn watched_ended(&mut self, attempt: &AttemptId, reports: &mut Vec<BackendReport>) {
+        let (Some(pidfd), Some(running)) = (self.watched.remove(attempt), self.running.remove(attempt))
+        else {
+            return;
+        };
+        let status = match self.config.machine.use_pidfd_info {
+            true => sys::pidfd_exit_status(pidfd.as_fd()).ok(),
+            false => None,
+        };
+        let zombie = || {
+            let stat = ProcStat::read(running.process.pid)?;
+            let is_it = stat.start_ticks == running.process.start_ticks && stat.state == b'Z';
+            (is_it && stat.exit_code != 0).then_some(stat.exit_code)
+        };
+        let at = now();
+        let event = match status.or_else(zombie) {
+            Some(status) => {
+                let exit = exit_of_wait_status(status);
+                let leftovers = self.has_leftovers(&View::everywhere(), attempt, &running.process);
+                BackendEvent::Exited { exit, usage: None, at, leftovers }
+            }
+            None => BackendEvent::Lost { reason: Reason::Unknown, at },
+        };
+        reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
+    }
+
+    fn acknowledge(&mut self, receipts: &[Receipt]) {
+        for receipt in receipts {
+            if let Some(link) = self.links.get_mut(&receipt.source) {
+                // If the connection has ended, the next one hears the same again, which does no harm.
+                let _ = link.acknowledge(receipt.position);
+            }
+            for buried in &mut self.buried {
+                buried.acknowledge(receipt);
+            }
+        }
+        for settled in self.buried.extract_if(.., |buried| buried.is_settled()) {
+            settled.remove();
+        }
+    }
+
+    fn keeper_statuses(&self) -> Vec<KeeperStatus> {
+        let jobs_of = |name: &str| {
+            self.running.values().filter(|running| running.keeper.as_deref() == Some(name)).count()
+        };
+        self.links.iter().map(|(name, link)| link.status(jobs_of(name))).collect()
+    }
+
+    // ---- launching ---------------------------------------------------------------------------------------------
+
+    fn send_launches(&mut self) {
+        while self.in_flight.len() < IN_FLIGHT
+            && let Some(attempt) = self.waiting.pop_front()
+        {
+            if let Err(failure) = self.send_launch(&attempt) {
+                let event = BackendEvent::NotStarted { failure, at: now() };
+                self.host.report(BackendReport { attempt, event, receipt: None });
+            }
+        }
+    }
+
+    fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
+        let permanent = |detail| StartFailure { kind: StartFailureKind::Permanent(Reason::Exec), detail };
+        let no_room = |detail| StartFailure { kind: StartFailureKind::NoRoom, detail };
+        let spec = self.host.launch_spec(attempt).map_err(permanent)?;
+        self.make_log_directory(&spec).map_err(permanent)?;
+        let (header, memfd) = launch::pack(attempt, &spec, &self.config.directory_id)
+            .map_err(|error| no_room(format!("cannot pack the launch: {error}")))?;
+        let name = match &self.launching {
+            Some(name) => name.clone(),
+            None => self
+                .start_keeper()
+                .map_err(|error| no_room(format!("no keeper could be started: {error}")))?,
+        };
+        let Some(link) = self.links.get_mut(&name) else {
+            return Err(no_room("the keeper has just left".to_owned()));
+        };
+        // From here on only the keeper's journal knows whether it was executed.
+        self.in_flight.insert(attempt.clone(), name.clone());
+        if link.launch(header, &memfd).is_err() {
+            let mut reports = Vec::new();
+            self.reattach(&name, &mut reports);
+            for report in reports {
+                self.host.report(report);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
+        use std::os::unix::ffi::OsStrExt;
+        for file in [&spec.output.stdout, &spec.output.stderr] {
+            let path = Path::new(std::ffi::OsStr::from_bytes(file.as_bytes()));
+            let Some(directory) = path.parent() else { continue };
+            if self.log_directories.contains(directory) && directory.is_dir() {
+                continue;
+            }
+            let mut builder = std::fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(|error| format!("cannot make log directory '{}': {error}", directory.display()))?;
+            self.log_directories.insert(directory.to_owned());
+        }
+        Ok(())
+    }
+
+    fn start_keeper(&mut self) -> Result<String, String> {
+        self.keepers_started += 1;
+        // Sorts by age, and no other owner ever uses the name.
+        let name = format!("{:08}-{}", self.config.generation, self.keepers_started);
+        let files = self.files(&name);
+        let mut command = std::process::Command::new(self.config.program.path());
+        command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
+        command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
+        if cfg!(debug_assertions)
+            && let Some(failpoint) = std::env::var_os(failpoint::VARIABLE)
+        {
+            command.env(failpoint::VARIABLE, failpoint);
+        }
+        let program = self.config.program.path().display();
+        let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+        if !output.status.success() {
+            files.remove();
+            return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let mut reports = Vec::new();
+        let attached = self.attach(&name, &mut reports);
+        for report in reports {
+            self.host.report(report);
+        }
+        attached.map_err(|error| error.to_string())?;
+        self.launching = Some(name.clone());
+        Ok(name)
+    }
+
+    // ---- ending ------------------------------------------------------------------------------------------------
+
+    fn begin_ending(&mut self, attempt: AttemptId, process: Option<&Process>, plan: EndPlan) {
+        if let Some(index) = self.waiting.iter().position(|waiting| *waiting == attempt) {
+            self.waiting.remove(index);
+            let failure = StartFailure { kind: StartFailureKind::CalledOff, detail: "called off".to_owned() };
+            let event = BackendEvent::NotStarted { failure, at: now() };
+            return self.host.report(BackendReport { attempt, event, receipt: None });
+        }
+        let known = self.running.get(&attempt).map(|running| running.process.clone());
+        let Some(main) = known.or_else(|| process.and_then(LocalProcess::from_process)) else {
+            // It is being launched; once it has started, the engine asks again with its process.
+            return;
+        };
+        match self.endings.get_mut(&attempt) {
+            Some(ending) => ending.change_plan(plan),
+            None => {
+                let mark = launch::mark(&self.config.directory_id, &attempt);
+                self.endings.insert(attempt, Ending::new(main, mark, plan));
+            }
+        }
+    }
+
+    /// Takes every ending as far as it gets now. All that have to look at the processes share one look.
+    fn advance_endings(&mut self) {
+        if self.endings.is_empty() {
+            return;
+        }
+        let at = now();
+        let mut endings = std::mem::take(&mut self.endings);
+        let mut shared: Option<Rc<View>> = None;
+        let mut view = || Rc::clone(shared.get_or_insert_with(|| Rc::new(self.view(&self.main_processes()))));
+        endings.retain(|attempt, ending| {
+            let (event, is_over) = match ending.advance(&mut view, &self.config.machine, at) {
+                Progress::Waiting => return true,
+                Progress::Ended(event) => (event, true),
+                Progress::Survived(event) => (event, false),
+            };
+            self.host.report(BackendReport { attempt: attempt.clone(), event, receipt: None });
+            !is_over
+        });
+        self.endings = endings;
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    links: Vec<String>,
+    watched: Vec<AttemptId>,
+    endings: Vec<(AttemptId, u32)>,
+}
+
+fn exit_of_wait_status(status: i32) -> ExitStatus {
+    if libc::WIFEXITED(status) {
+        ExitStatus::Code(libc::WEXITSTATUS(status))
+    } else {
+        ExitStatus::Signal { number: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+    }
+}
+
+/// Says which path could not be executed and why.
+fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let words = spec.command.words();
+    let Some(program) = words.first() else { return error.to_string() };
+    let candidates = launch::candidates(program, &spec.context);
+    let cwd = Path::new(std::ffi::OsStr::from_bytes(spec.cwd.as_bytes()));
+    let existing = candidates
+        .iter()
+        .map(|bytes| cwd.join(std::ffi::OsStr::from_bytes(bytes)))
+        .find(|path| std::fs::symlink_metadata(path).is_ok());
+    match (existing, error.raw_os_error()) {
+        (None, Some(libc::ENOENT)) if !program.as_bytes().contains(&b'/') => {
+            format!("there is no program '{program}' in PATH: {error}")
+        }
+        (None, _) => format!("cannot execute '{program}': {error}"),
+        (Some(path), Some(libc::ENOENT)) => {
+            format!("cannot execute '{}': its interpreter or loader is missing: {error}", path.display())
+        }
+        (Some(path), _) => format!("cannot execute '{}': {error}", path.display()),
+    }
+}

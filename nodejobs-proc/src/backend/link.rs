@@ -1,0 +1,193 @@
+//! The connection to one keeper, and what is left of a keeper that is gone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nodejobs_core::backend::{KeeperStatus, Receipt};
+
+use crate::journal::{Entry, Event, Journal, decode_all};
+use crate::keeper::KeeperFiles;
+use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
+use crate::socket;
+
+/// How long a keeper may take to answer a hello. It does nothing that takes long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("neither of its processes is alive")]
+    Dead,
+    #[error("it does not answer; is its worker (or its guard) stopped?")]
+    Silent,
+    #[error("a newer owner, of generation {0}, has taken it over")]
+    Superseded(u64),
+    #[error("it speaks another protocol")]
+    Foreign,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A living keeper.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: OwnedFd,
+    welcome: Welcome,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    /// Connects, cuts off earlier owners, and hears the keeper's past.
+    pub(super) fn connect(
+        files: &KeeperFiles,
+        generation: u64,
+    ) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
+        let socket = match socket::connect(&files.directory, &files.socket_name()) {
+            Ok(socket) => socket,
+            Err(error) if is_nobody_there(&error) => return Err(LinkError::Dead),
+            Err(error) => return Err(error.into()),
+        };
+        socket::set_read_timeout(&socket, Some(PATIENCE))?;
+        let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation }.encode();
+        if let Err(error) = socket::send(&socket, &hello, None, true) {
+            return Err(if is_nobody_there(&error) { LinkError::Dead } else { error.into() });
+        }
+        let mut buffer = vec![0; MESSAGE_LEN];
+        let welcome = match read(&socket, &mut buffer)? {
+            KeeperMessage::Welcome(welcome) => welcome,
+            KeeperMessage::Superseded { generation } => return Err(LinkError::Superseded(generation)),
+            KeeperMessage::Entries { .. } => return Err(LinkError::Foreign),
+        };
+        let mut past = Vec::new();
+        let mut heard = welcome.first;
+        while heard < welcome.end {
+            let KeeperMessage::Entries { position, raw } = read(&socket, &mut buffer)? else {
+                return Err(LinkError::Foreign);
+            };
+            heard = position + (raw.len() / crate::journal::ENTRY_LEN) as u64;
+            past.extend(decode_all(position, &raw));
+        }
+        socket::set_read_timeout(&socket, None)?;
+        Ok((Self { socket, welcome, buffer }, past))
+    }
+
+    /// Reads one message of entries, which must be waiting.
+    pub(super) fn receive(&mut self) -> Result<Vec<(u64, Entry)>, LinkError> {
+        match read(&self.socket, &mut self.buffer)? {
+            KeeperMessage::Entries { position, raw } => Ok(decode_all(position, &raw).collect()),
+            KeeperMessage::Superseded { generation } => Err(LinkError::Superseded(generation)),
+            KeeperMessage::Welcome(_) => Err(LinkError::Foreign),
+        }
+    }
+
+    pub(super) fn launch(&mut self, header: LaunchHeader, memfd: &OwnedFd) -> io::Result<()> {
+        socket::send(
+            &self.socket,
+            &OwnerMessage::Launch(Box::new(header)).encode(),
+            Some(memfd.as_fd()),
+            true,
+        )
+    }
+
+    pub(super) fn acknowledge(&mut self, position: u64) -> io::Result<()> {
+        socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
+    }
+
+    pub(super) fn takes_launches(&self) -> bool {
+        !self.welcome.draining && self.welcome.version == PROTOCOL_VERSION
+    }
+
+    /// The process whose children the jobs are.
+    pub(super) fn collector(&self) -> Option<u32> {
+        self.welcome.worker.or(self.welcome.guard)
+    }
+
+    pub(super) fn status(&self, jobs: usize) -> KeeperStatus {
+        KeeperStatus {
+            pid: self.welcome.guard,
+            worker_pid: self.welcome.worker,
+            version: self.welcome.program_version.clone(),
+            jobs,
+            draining: self.welcome.draining,
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<KeeperMessage, LinkError> {
+    match socket::receive(socket, buffer) {
+        Ok(Some(received)) => KeeperMessage::decode(received.bytes).map_err(|_| LinkError::Foreign),
+        Ok(None) => Err(LinkError::Dead),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(LinkError::Silent),
+        Err(error) if is_nobody_there(&error) => Err(LinkError::Dead),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_nobody_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// The journal of a keeper that is gone, kept until everything in it is in the store.
+#[derive(Debug)]
+pub(super) struct Buried {
+    files: KeeperFiles,
+    boot_id: String,
+    /// One more than the position of the last outcome in it.
+    last_outcome: u64,
+    acknowledged: u64,
+}
+
+impl Buried {
+    /// Reads the journal once no launch is in flight any more. A keeper that left in order has left none.
+    pub(super) fn open(files: KeeperFiles) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
+        let (boot_id, entries) = match Journal::open_locked(&files.journal()) {
+            Ok(journal) => (journal.boot_id().to_owned(), journal.read_all()?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), Vec::new()),
+            // Killed while it made the file: it has launched nothing.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => (String::new(), Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut buried = Self { files, boot_id, last_outcome: 0, acknowledged: 0 };
+        for (position, entry) in &entries {
+            match entry {
+                Entry::Acknowledged { position } => buried.acknowledged = buried.acknowledged.max(*position),
+                Entry::Attempt { event: Event::Started { .. }, .. } => {}
+                Entry::Attempt { .. } => buried.last_outcome = position + 1,
+            }
+        }
+        Ok((buried, entries))
+    }
+
+    /// The boot in which it was written.
+    pub(super) fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    pub(super) fn acknowledge(&mut self, receipt: &Receipt) {
+        if receipt.source == self.files.name {
+            self.acknowledged = self.acknowledged.max(receipt.position);
+        }
+    }
+
+    /// Whether nothing in it is needed any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.last_outcome <= self.acknowledged
+    }
+
+    pub(super) fn remove(&self) {
+        self.files.remove();
+    }
+}

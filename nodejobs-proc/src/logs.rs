@@ -1,0 +1,116 @@
+//! Reading the log files that jobs write: the last lines, and what comes next.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+/// Where the last so many lines of a file begin. A last line without its newline counts as one.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn offset_of_last_lines(file: &mut File, lines: u64) -> io::Result<u64> {
+    const CHUNK: u64 = 64 * 1024;
+    let end = file.seek(SeekFrom::End(0))?;
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut newlines = 0;
+    let mut chunk_end = end;
+    let mut buffer = Vec::new();
+    while chunk_end > 0 {
+        let chunk_start = chunk_end.saturating_sub(CHUNK);
+        buffer.clear();
+        file.seek(SeekFrom::Start(chunk_start))?;
+        file.by_ref().take(chunk_end - chunk_start).read_to_end(&mut buffer)?;
+        for (index, _) in buffer.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let behind = chunk_start + index as u64 + 1;
+            // The newline that ends the last line begins none.
+            if behind == end {
+                continue;
+            }
+            newlines += 1;
+            if newlines == lines {
+                return Ok(behind);
+            }
+        }
+        chunk_end = chunk_start;
+    }
+    Ok(0)
+}
+
+/// Tells when files are written to. Readable once something was written after [`arm`](Self::arm); each arming tells of
+/// one write, because a standing watch slows the writer down.
+#[derive(Debug)]
+pub struct WriteWatch(OwnedFd);
+
+impl WriteWatch {
+    /// A watch of nothing yet.
+    ///
+    /// # Errors
+    /// When the user has too many of them (`fs.inotify.max_user_instances`).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?))
+    }
+
+    /// Watches for the next write to the file. What was written before is not told.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn arm(&self, path: &Path) -> io::Result<()> {
+        inotify::add_watch(&self.0, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?;
+        Ok(())
+    }
+
+    /// Forgets what it was told so far.
+    pub fn clear(&self) {
+        let mut buffer = [0; 4096];
+        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|length| length > 0) {}
+    }
+}
+
+impl AsFd for WriteWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for WriteWatch {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn last_lines(content: &[u8], lines: u64) -> Vec<u8> {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(content).expect("written");
+        let offset = offset_of_last_lines(&mut file, lines).expect("read");
+        content[usize::try_from(offset).expect("small")..].to_vec()
+    }
+
+    #[test]
+    fn the_last_lines_are_exact() {
+        assert_eq!(last_lines(b"a\nb\nc\n", 2), b"b\nc\n");
+        assert_eq!(last_lines(b"a\nb\nc", 2), b"b\nc");
+        assert_eq!(last_lines(b"a\nb\n", 9), b"a\nb\n");
+        assert_eq!(last_lines(b"a\nb\n", 0), b"");
+        assert_eq!(last_lines(b"", 3), b"");
+        assert_eq!(last_lines(b"\n\n\n", 2), b"\n\n");
+    }
+
+    #[test]
+    fn lines_longer_than_a_chunk_are_found() {
+        let mut content = vec![b'x'; 200_000];
+        content.push(b'\n');
+        let line = content.clone();
+        content.extend_from_slice(&line);
+        assert_eq!(last_lines(&content, 1), line);
+    }
+}
