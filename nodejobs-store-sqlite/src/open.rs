@@ -1,0 +1,232 @@
+//! Creating, checking and opening the file.
+//!
+//! A file that exists is looked at without a lock and without its WAL first, so that what is not ours is left exactly
+//! as it is. A new one is made under another name and appears under its own only when it is complete and on disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nodejobs_core::store::StoreError;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::error::Fault;
+use crate::schema;
+
+/// How long a lock of another process is waited for before the store counts as in use.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After so many pages the WAL is folded into the file. A page that is written often costs one write then, so more is
+/// faster; 16 MiB are read in about 15 ms after a crash.
+const CHECKPOINT_PAGES: i64 = 4000;
+
+/// To this size a WAL that grew in a burst is cut again.
+const WAL_BYTES: i64 = 32 << 20;
+
+/// What the writer keeps in memory, in KiB (negative: SQLite's way to say that it is not a number of pages).
+const CACHE_KIB: i64 = -2048;
+
+/// Prepared statements the writer keeps: all it has, and a few of the engine's callers.
+const STATEMENTS: usize = 24;
+
+/// Opens the writing connection.
+pub(crate) fn open_or_create(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |source: io::Error| StoreError::Failed {
+        operation: "open",
+        path: path.to_owned(),
+        source: source.into(),
+    };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.is_file() => {
+            return Err(failed(io::Error::other("this is not a regular file")));
+        }
+        Ok(found) if found.len() == 0 => {
+            // We never leave an empty file, so this is what is left of one.
+            return Err(damaged(path, "the file is empty"));
+        }
+        Ok(_) => {}
+    }
+    refuse_unknown(path)?;
+    keep_private(path).map_err(failed)?;
+    open_writer(path).map_err(|fault| fault.into_store_error("open", path))
+}
+
+/// Looks at the header of the file and nothing else: no lock, no WAL, no file beside it.
+fn refuse_unknown(path: &Path) -> Result<(), StoreError> {
+    let look = || {
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(immutable_uri(path)?, flags)?;
+        check_format(&connection, path)
+    };
+    look().map_err(|fault: Fault| fault.into_store_error("open", path))
+}
+
+fn check_format(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id")?;
+    let format = pragma("user_version")?;
+    let unknown = |found| StoreError::UnknownFormat { path: path.to_owned(), found, known: schema::FORMAT };
+    match (application, format) {
+        (schema::APPLICATION_ID, format) if format == i64::from(schema::FORMAT) => Ok(()),
+        (schema::APPLICATION_ID, format) => Err(unknown(format).into()),
+        // Another program's own number says more than a version that means something else there.
+        (application, _) => Err(unknown(application).into()),
+    }
+}
+
+fn open_writer(path: &Path) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(absolute(path)?, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    if connection.is_readonly("main")? {
+        return Err(Fault::Store(StoreError::Failed {
+            operation: "open",
+            path: path.to_owned(),
+            source: io::Error::from(io::ErrorKind::PermissionDenied).into(),
+        }));
+    }
+    // The header was checked already, but only here the WAL is seen as well. Whatever is found there stays there.
+    if let Err(error) = check_format(&connection, path) {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        return Err(error);
+    }
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        let message = format!("the file system allows only journal mode '{mode}', not 'wal'");
+        let source = io::Error::new(io::ErrorKind::Unsupported, message);
+        return Err(Fault::Store(StoreError::Failed {
+            operation: "open",
+            path: path.to_owned(),
+            source: source.into(),
+        }));
+    }
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A store that could not be written to is refused now and not at the first job.
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
+    let prepared = || -> Result<(), rusqlite::Error> {
+        for statement in crate::read::STATEMENTS {
+            connection.prepare(statement)?;
+        }
+        for statement in crate::write::STATEMENTS {
+            connection.prepare_cached(statement)?;
+        }
+        Ok(())
+    };
+    prepared().map_err(|error| StoreError::Damaged {
+        what: format!("the tables of {}", path.display()),
+        source: error.into(),
+    })?;
+    Ok(connection)
+}
+
+/// Makes a complete, empty store appear at the path. One that appears there meanwhile is left alone.
+fn create(path: &Path) -> Result<(), StoreError> {
+    if beside(path, "-wal").exists() {
+        // A new file would be mixed with what the old one left.
+        return Err(damaged(path, "the file is missing, but its write-ahead log is there"));
+    }
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full { operation: "create", path: path.to_owned() }
+        }
+        _ => StoreError::Failed { operation: "create", path: path.to_owned(), source: source.into() },
+    };
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let new = beside(path, &format!(".new-{}-{number}", std::process::id()));
+    // One of that name can only be left over from a process that died: this one has not used it yet.
+    remove_if_there(&new).map_err(failed)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    let made =
+        fill(&new).map_err(|error| Fault::Engine(error).into_store_error("create", path)).and_then(|()| {
+            match fs::hard_link(&new, path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+                _ => Ok(()),
+            }
+        });
+    let removed = remove_if_there(&new).map_err(failed);
+    made.and(removed)?;
+    // A path without a directory part is in the current one.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Writes the tables outside WAL mode, so that the header of the file tells its format from the first instant.
+fn fill(new: &Path) -> Result<(), rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(absolute(new)?, flags)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(schema::CREATE)?;
+    transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", schema::FORMAT)?;
+    transaction.commit()?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Takes the file away from everybody but its owner; the engine gives the files beside it the same mode.
+fn keep_private(path: &Path) -> io::Result<()> {
+    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+        match fs::metadata(&file) {
+            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                fs::set_permissions(&file, fs::Permissions::from_mode(found.permissions().mode() & 0o700))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// An absolute path means a file to the engine, whatever it is called; `:memory:` and `file:x` would not.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, rusqlite::Error> {
+    std::path::absolute(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))
+}
+
+fn immutable_uri(path: &Path) -> Result<String, rusqlite::Error> {
+    let mut uri = "file:".to_owned();
+    for byte in absolute(path)?.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'_' | b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    Ok(uri)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    bytes.extend_from_slice(ending.as_bytes());
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn damaged(path: &Path, message: &'static str) -> StoreError {
+    StoreError::Damaged { what: path.display().to_string(), source: message.into() }
+}

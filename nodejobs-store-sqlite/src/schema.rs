@@ -1,0 +1,135 @@
+//! The tables, the indexes and the version of the format.
+//!
+//! Rules for whoever changes this: a reader refuses every version but its own; a change that an older version cannot
+//! write correctly raises [`FORMAT`]; the version is raised outside WAL mode, so that the file's header always tells.
+
+/// Version of the format, `PRAGMA user_version`.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Says that the file is ours, `PRAGMA application_id`: the letters `njob`.
+pub(crate) const APPLICATION_ID: i64 = 0x6e6a_6f62;
+
+/// How far an attempt got, in the order in which `rows.rs` reads and writes it.
+macro_rules! state_columns {
+    () => {
+        "attempt, restarts, status, reason, detail, waiting_on, pid, process_handle, started_at, started_boot, \
+         ended_at, ended_boot, exit_code, signal, core_dumped, cpu_ms, peak_memory_kib, last_update"
+    };
+}
+
+/// What an attempt runs, in the order in which `rows.rs` reads and writes it.
+macro_rules! definition_columns {
+    () => {
+        "name, group_name, priority, slots, context_key, submit_key, stop_signal, grace_ms, success_codes, \
+         created_at, cwd, dirname, logdir, logfile, labels, command"
+    };
+}
+
+/// Every stored column of an attempt, in the order in which `rows.rs` reads it.
+macro_rules! attempt_columns {
+    () => {
+        concat!(
+            "seq, id, revision, ",
+            $crate::schema::state_columns!(),
+            ", ",
+            $crate::schema::definition_columns!()
+        )
+    };
+}
+
+pub(crate) use {attempt_columns, definition_columns, state_columns};
+
+/// What `jobs` and `attempts` have in common. Small columns come first and the long ones last, so that looking at
+/// the head of a row does not follow it over its pages. `ANY` holds text where it is UTF-8 and a blob where it is not.
+macro_rules! attempt_fields {
+    () => {
+        "
+  id              TEXT NOT NULL,
+  revision        INTEGER NOT NULL,    -- counts the changes of the job
+  attempt         INTEGER NOT NULL,    -- from 1
+  restarts        INTEGER NOT NULL,
+  status          TEXT NOT NULL,
+  reason          TEXT,
+  detail          TEXT,
+  waiting_on      TEXT,
+  pid             INTEGER,
+  process_handle  TEXT,                -- what finds this very process again
+  started_at      INTEGER,             -- milliseconds since 1970, as all times named _at
+  started_boot    INTEGER,             -- milliseconds since the machine started
+  ended_at        INTEGER,
+  ended_boot      INTEGER,
+  exit_code       INTEGER,
+  signal          INTEGER,             -- the signal that ended it
+  core_dumped     INTEGER,
+  cpu_ms          INTEGER,
+  peak_memory_kib INTEGER,
+  last_update     INTEGER NOT NULL,    -- milliseconds since 1970
+  name            TEXT,
+  group_name      TEXT,
+  priority        INTEGER NOT NULL,
+  slots           INTEGER NOT NULL,
+  context_key     TEXT NOT NULL,       -- the document of kind 'context' with environment, umask and limits
+  submit_key      TEXT,
+  stop_signal     INTEGER NOT NULL,
+  grace_ms        INTEGER NOT NULL,
+  success_codes   TEXT NOT NULL,       -- JSON
+  created_at      INTEGER NOT NULL,
+  cwd             ANY NOT NULL,
+  dirname         ANY NOT NULL,
+  logdir          ANY NOT NULL,
+  logfile         ANY NOT NULL,        -- standard output
+  labels          TEXT NOT NULL,       -- JSON
+  command         TEXT NOT NULL,       -- JSON
+  runtime_ms      ANY AS (CASE WHEN ended_boot > started_boot THEN ended_boot - started_boot
+                              WHEN ended_boot IS NOT NULL AND started_boot IS NOT NULL THEN 0 END) VIRTUAL"
+    };
+}
+
+/// Makes an empty database into a store.
+///
+/// An index ends in the row's number without saying so, and that number is `seq`: each of them also serves listings
+/// in the order of submission.
+pub(crate) const CREATE: &str = concat!(
+    "
+CREATE TABLE jobs (                    -- each job with its newest attempt
+  seq             INTEGER PRIMARY KEY AUTOINCREMENT,",
+    attempt_fields!(),
+    "
+) STRICT;
+CREATE UNIQUE INDEX jobs_id ON jobs (id);
+CREATE INDEX jobs_status ON jobs (status);
+CREATE INDEX jobs_last_update ON jobs (last_update);
+CREATE INDEX jobs_name ON jobs (name) WHERE name IS NOT NULL;
+CREATE INDEX jobs_group ON jobs (group_name) WHERE group_name IS NOT NULL;
+
+CREATE TABLE job_labels (              -- jobs.labels, for finding
+  key             TEXT NOT NULL,
+  value           TEXT NOT NULL,
+  seq             INTEGER NOT NULL,
+  PRIMARY KEY (key, value, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attempts (                -- earlier attempts
+  seq             INTEGER NOT NULL,",
+    attempt_fields!(),
+    ",
+  UNIQUE (seq, attempt)
+) STRICT;
+
+CREATE TABLE events (                  -- a job reached a status
+  seq             INTEGER PRIMARY KEY, -- without a gap: nothing is ever deleted from the end
+  id              TEXT NOT NULL,
+  attempt         INTEGER NOT NULL,
+  status          TEXT NOT NULL,
+  reason          TEXT,
+  at              INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE documents (
+  kind            TEXT NOT NULL,
+  key             TEXT NOT NULL,
+  body            ANY NOT NULL,
+  UNIQUE (kind, key)
+) STRICT;
+"
+);

@@ -1,0 +1,370 @@
+//! The store does what the in-memory store does: the same outcomes and the same answers, whatever is asked.
+
+use std::collections::BTreeMap;
+
+use nodejobs_core::filter::{JobFilter, TimeRange};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::{Definition, ExitStatus, JobState, LogPaths, Process, ResourceUsage, WaitingOn};
+use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::{Command, JobSpec};
+use nodejobs_core::store::memory::MemoryStore;
+use nodejobs_core::store::{DocumentChange, DocumentKind, JobChange, JobStore, Order, PageRequest, Unit};
+use nodejobs_core::time::{BootTime, Moment};
+use nodejobs_core::{JobId, RawText, Reason, Status, Timestamp};
+use nodejobs_store_sqlite::SqliteStore;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const IDS: [&str; 9] = ["a", "ab", "abc", "b", "A", "a.b", "a-b", "_", "0"];
+
+fn ids() -> impl Strategy<Value = JobId> {
+    select(IDS.as_slice()).prop_map(|id| JobId::new(id).expect("valid"))
+}
+
+/// Few different texts, so that filters meet jobs, and among them what could be taken for something else.
+fn texts() -> impl Strategy<Value = String> {
+    select(["", "x", "X", "x y", "1", "1.0", "é", "x%", "'", "null", "a\0b", "\u{10ffff}"].as_slice())
+        .prop_map(str::to_owned)
+}
+
+fn raw_texts() -> impl Strategy<Value = RawText> {
+    static TEXTS: &[&[u8]] =
+        &[b"/", b"/x", b"/x/", b"/x/y", b"/1", b"1", b"", b"/\xff", b"\xff", b"/x/\xff\xfe", "/é".as_bytes()];
+    select(TEXTS).prop_map(|bytes| RawText::from(bytes.to_vec()))
+}
+
+fn numbers() -> impl Strategy<Value = u64> {
+    prop_oneof![0_u64..4, Just(u64::MAX), Just(1 << 63), any::<u64>()]
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![6 => 0_i64..4, 1 => Just(i64::MAX), 1 => Just(i64::MIN)].prop_map(Timestamp::from_millis)
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(texts(), texts(), 0..3)
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    prop_oneof![vec(raw_texts(), 0..3).prop_map(Command::Argv), raw_texts().prop_map(Command::Shell)]
+}
+
+prop_compose! {
+    fn definitions()(
+        (name, group, submit_key) in (option::of(texts()), option::of(texts()), option::of(texts())),
+        (command, cwd, logdir) in (commands(), raw_texts(), raw_texts()),
+        (priority, slots, grace_ms) in (any::<i32>(), any::<u32>(), numbers()),
+        (labels, context_key) in (labels(), texts()),
+        (stop_signal, success_codes, created_at) in (1..=64, vec(any::<i32>(), 0..3), times()),
+    ) -> Definition {
+        let mut definition = Definition::new(&JobSpec::new(command, cwd), logdir, created_at);
+        definition.name = name;
+        definition.group = group;
+        definition.submit_key = submit_key;
+        definition.priority = priority;
+        definition.slots = slots;
+        definition.grace_ms = grace_ms;
+        definition.labels = labels;
+        definition.context_key = context_key;
+        definition.stop_signal = Signal::from_number(stop_signal).expect("1 to 64");
+        definition.success_codes = success_codes;
+        definition
+    }
+}
+
+fn moments() -> impl Strategy<Value = Moment> {
+    (times(), numbers()).prop_map(|(wall, boot)| Moment { wall, boot: BootTime(boot) })
+}
+
+fn exits() -> impl Strategy<Value = ExitStatus> {
+    prop_oneof![
+        (0..3).prop_map(ExitStatus::Code),
+        any::<i32>().prop_map(ExitStatus::Code),
+        (0..3, any::<bool>()).prop_map(|(number, core_dumped)| ExitStatus::Signal { number, core_dumped }),
+    ]
+}
+
+fn reasons() -> impl Strategy<Value = Reason> {
+    select([Reason::Exit, Reason::Signal, Reason::Exec, Reason::Unknown].as_slice())
+}
+
+prop_compose! {
+    fn states()(
+        (restarts, status) in (any::<u32>(), select(Status::ALL.as_slice())),
+        (reason, detail) in (option::of(reasons()), option::of(texts())),
+        waits in any::<bool>(),
+        process in option::of((texts(), option::of(prop_oneof![0_u32..3, any::<u32>()]))),
+        (started, ended) in (option::of(moments()), option::of(moments())),
+        exit in option::of(exits()),
+        usage in option::of((numbers(), numbers())),
+        last_update in times(),
+    ) -> JobState {
+        JobState {
+            restarts,
+            reason,
+            detail,
+            waiting_on: waits.then_some(WaitingOn::Resources),
+            process: process.map(|(handle, pid)| Process { handle, pid }),
+            started,
+            ended,
+            exit,
+            usage: usage.map(|(cpu_ms, peak_memory_kib)| ResourceUsage { cpu_ms, peak_memory_kib }),
+            ..JobState::new(1, status, last_update)
+        }
+    }
+}
+
+/// What is tried with one job. `honest` ones name the revision and attempt that fit.
+#[derive(Clone, Debug)]
+enum Attempted {
+    Insert,
+    NewAttempt,
+    Update,
+    Remove,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    job: Option<(Attempted, JobId, Definition, JobState)>,
+    honest: bool,
+    documents: Vec<DocumentChange>,
+}
+
+fn document_kinds() -> impl Strategy<Value = DocumentKind> {
+    select([DocumentKind::Context, DocumentKind::Meta].as_slice())
+}
+
+fn document_changes() -> impl Strategy<Value = DocumentChange> {
+    let body = prop_oneof![vec(any::<u8>(), 0..5), texts().prop_map(String::into_bytes)];
+    (document_kinds(), texts(), body, 0..3).prop_map(|(kind, key, body, which)| match which {
+        0 => DocumentChange::Put { kind, key, body },
+        1 => DocumentChange::PutIfAbsent { kind, key, body },
+        _ => DocumentChange::Remove { kind, key },
+    })
+}
+
+prop_compose! {
+    fn steps()(
+        attempted in prop_oneof![
+            3 => Just(Attempted::Insert), 2 => Just(Attempted::NewAttempt), 5 => Just(Attempted::Update),
+            1 => Just(Attempted::Remove),
+        ],
+        with_job in prop::bool::weighted(0.95),
+        (id, definition, state) in (ids(), definitions(), states()),
+        honest in prop::bool::weighted(0.9),
+        documents in vec(document_changes(), 0..3),
+    ) -> Step {
+        Step { job: with_job.then_some((attempted, id, definition, state)), honest, documents }
+    }
+}
+
+prop_compose! {
+    fn filters()(
+        status in prop_oneof![2 => Just(Vec::new()), 1 => vec(select(Status::ALL.as_slice()), 1..6)],
+        (self_id, id_prefix) in (sometimes(ids().prop_map(String::from)), sometimes(prop_oneof![
+            ids().prop_map(String::from), texts()
+        ])),
+        (name, group) in (sometimes(texts()), sometimes(texts())),
+        label in prop_oneof![3 => Just(Vec::new()), 1 => vec((texts(), option::of(texts())), 1..3)],
+        (cwd, dirname, logdir) in (sometimes(raw_texts()), sometimes(raw_texts()), sometimes(raw_texts())),
+        logfile in sometimes((raw_texts(), ids(), 1_u32..3)),
+        (last_pid, exit_code) in (sometimes(0_u32..3), sometimes(0..3)),
+        (last_update, created, started, ended) in (ranges(), ranges(), ranges(), ranges()),
+    ) -> JobFilter {
+        let logfile = logfile.map(|(logdir, id, attempt)| LogPaths::of(&logdir, &AttemptId { id, attempt }).stdout);
+        JobFilter {
+            status, self_id, id_prefix, name, group, label, cwd, dirname, logdir, logfile, last_pid, exit_code,
+            last_update, created, started, ended,
+        }
+    }
+}
+
+fn sometimes<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
+    option::weighted(0.1, strategy)
+}
+
+fn ranges() -> impl Strategy<Value = TimeRange> {
+    (sometimes(times()), sometimes(times())).prop_map(|(from, until)| TimeRange { from, until })
+}
+
+fn requests() -> impl Strategy<Value = PageRequest> {
+    let cursor = prop_oneof![0_u64..12, Just(u64::MAX)];
+    let limit = prop_oneof![4 => 1_usize..4, 1 => Just(usize::MAX)];
+    (filters(), any::<bool>(), sometimes(cursor), limit).prop_map(|(filter, newest_first, after, limit)| {
+        let order = if newest_first { Order::NewestFirst } else { Order::OldestFirst };
+        PageRequest { filter, order, after, limit }
+    })
+}
+
+/// Fits the step to the jobs as they are, unless it is meant to be refused.
+fn unit_of(step: Step, model: &MemoryStore) -> Unit {
+    let job = step.job.map(|(attempted, id, definition, mut state)| {
+        let stored = model.job(&id).expect("memory does not fail");
+        let revision = stored.as_ref().map_or(1, |job| job.revision);
+        let attempt = stored.as_ref().map_or(1, |job| job.state.attempt);
+        let expected = if step.honest { revision } else { revision.wrapping_sub(1) };
+        let definition = Box::new(definition);
+        match attempted {
+            Attempted::Insert => JobChange::Insert { id, definition, state },
+            Attempted::NewAttempt => {
+                state.attempt = attempt + 1;
+                JobChange::NewAttempt { id, expected, definition, state }
+            }
+            Attempted::Update => {
+                state.attempt = attempt;
+                // Most random moves are illegal; most of these are not.
+                let from = stored.map_or(Status::Queued, |job| job.state.status);
+                if step.honest
+                    && let Some(to) = Status::ALL.into_iter().rev().find(|to| from.may_become(*to))
+                    && !from.may_become(state.status)
+                {
+                    state.status = to;
+                }
+                JobChange::Update { id, expected, state }
+            }
+            Attempted::Remove => JobChange::Remove { id, expected },
+        }
+    });
+    Unit { job, documents: step.documents }
+}
+
+fn compare(store: &dyn JobStore, model: &dyn JobStore, requests: &[PageRequest]) {
+    for id in IDS {
+        let id = JobId::new(id).expect("valid");
+        assert_eq!(store.job(&id).expect("job"), model.job(&id).expect("job"));
+        assert_eq!(store.attempts(&id).expect("attempts"), model.attempts(&id).expect("attempts"));
+    }
+    assert_eq!(store.counts().expect("counts"), model.counts().expect("counts"));
+    for (after, limit) in [(0, usize::MAX), (3, 2), (u64::MAX, 1)] {
+        assert_eq!(store.events(after, limit).expect("events"), model.events(after, limit).expect("events"));
+    }
+    for kind in [DocumentKind::Context, DocumentKind::Meta] {
+        for text in ["", "x", "1", "a", "\u{10ffff}", "nothing"] {
+            assert_eq!(store.document(kind, text).expect("body"), model.document(kind, text).expect("body"));
+            assert_eq!(
+                store.documents(kind, text).expect("family"),
+                model.documents(kind, text).expect("family")
+            );
+        }
+    }
+    for request in requests {
+        assert_eq!(store.jobs(request).expect("page"), model.jobs(request).expect("page"), "{request:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_answers_as_the_in_memory_store_does(
+        commits in vec((vec(steps(), 0..8), prop::bool::weighted(0.2)), 1..10),
+        requests in vec(requests(), 60),
+    ) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("nodejobs.sqlite");
+        let model = MemoryStore::new();
+        let mut store = SqliteStore::open(&path).expect("open");
+        for (steps, reopen) in commits {
+            // Units are made for the state before the commit, so several of one job meet each other's changes.
+            let units: Vec<Unit> = steps.into_iter().map(|step| unit_of(step, &model)).collect();
+            prop_assert_eq!(store.commit(&units).expect("commit"), model.commit(&units).expect("commit"));
+            if reopen {
+                drop(store);
+                store = SqliteStore::open(&path).expect("open again");
+            }
+        }
+        compare(&store, &model, &requests);
+    }
+}
+
+/// One condition at a time over many jobs, so that each index is gone along in both directions and over several pages.
+#[test]
+fn every_filter_pages_through_exactly_the_jobs_that_match() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = SqliteStore::open(&directory.path().join("nodejobs.sqlite")).expect("open");
+    let model = MemoryStore::new();
+    let mut units = Vec::new();
+    for number in 0..60_u32 {
+        let id = JobId::new(&format!("{}{number}", ["a", "ab", "b"][number as usize % 3])).expect("valid");
+        let time = Timestamp::from_millis(i64::from(number % 10));
+        let mut definition = Definition::new(
+            &JobSpec::new(Command::argv(["true"]), format!("/{}", number % 5)),
+            "/l".into(),
+            time,
+        );
+        definition.name = (number % 2 == 0).then(|| format!("n{}", number % 4));
+        definition.group = (number % 3 == 0).then(|| format!("g{}", number % 6));
+        definition.labels.insert("parity".to_owned(), (number % 2).to_string());
+        if number % 7 == 0 {
+            definition.labels.insert("rare".to_owned(), String::new());
+        }
+        let mut state = JobState::new(1, Status::ALL[number as usize % Status::ALL.len()], time);
+        state.process = Some(Process { handle: String::new(), pid: Some(number % 4) });
+        state.started = Some(Moment { wall: time, boot: BootTime::default() });
+        state.ended = (number % 2 == 0).then_some(Moment { wall: time, boot: BootTime::default() });
+        state.exit = Some(ExitStatus::Code(i32::from(number % 3 == 0)));
+        units.push(Unit::from(JobChange::Insert { id, definition: Box::new(definition), state }));
+    }
+    assert_eq!(store.commit(&units).expect("commit"), model.commit(&units).expect("commit"));
+
+    let logfile = model.job(&JobId::new("a0").expect("valid")).expect("read").expect("there");
+    let logfile = LogPaths::of(&logfile.definition.logdir, &logfile.attempt_id()).stdout.to_string();
+    let early = Timestamp::from_millis(4).to_string();
+    let conditions = [
+        ("status", "running"),
+        ("status", "finished,failed,lost"),
+        ("status", "queued,running,queued"),
+        ("self_id", "a0"),
+        ("id_prefix", "a"),
+        ("id_prefix", "ab"),
+        ("id_prefix", ""),
+        ("name", "n0"),
+        ("group", "g3"),
+        ("label", "parity=1"),
+        ("label", "rare"),
+        ("label", "rare=1"),
+        ("cwd", "/3"),
+        ("dirname", "3"),
+        ("logdir", "/l"),
+        ("logfile", &logfile),
+        ("last_pid", "2"),
+        ("exit_code", "1"),
+        ("last_update_from", &early),
+        ("last_update_until", &early),
+        ("created_from", &early),
+        ("created_until", &early),
+        ("started_from", &early),
+        ("started_until", &early),
+        ("ended_from", &early),
+        ("ended_until", &early),
+    ];
+    for key in JobFilter::KEYS {
+        assert!(conditions.iter().any(|(tested, _)| *tested == key), "{key} is not tested");
+    }
+    for (index, (key, value)) in conditions.iter().enumerate() {
+        for (second_key, second) in &conditions[index..] {
+            let mut filter = JobFilter::default();
+            filter.set(key, value).expect("a filter");
+            filter.set(second_key, second).expect("a filter");
+            for order in [Order::OldestFirst, Order::NewestFirst] {
+                let mut after = None;
+                loop {
+                    let request = PageRequest { filter: filter.clone(), order, after, limit: 4 };
+                    let page = store.jobs(&request).expect("page");
+                    assert_eq!(
+                        page,
+                        model.jobs(&request).expect("page"),
+                        "{key}={value} {second_key}={second}"
+                    );
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(store.commit(&[]).expect("nothing to do"), []);
+}
