@@ -1,0 +1,289 @@
+//! The data directory: who may own it, on which machine, with which store.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nodejobs_proc::machine::Machine;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::api::ProblemKind;
+use crate::error::Error;
+use crate::stores::StoreKind;
+
+const FORMAT: u32 = 1;
+const META: &str = "nodejobs.json";
+const OWNER_LOCK: &str = "owner.lock";
+const START_LOCK: &str = "start.lock";
+
+/// A directory that exists and may be used.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDirectory {
+    path: PathBuf,
+}
+
+/// What the directory says about itself, written when it is first owned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Meta {
+    format: u32,
+    pub(crate) store: StoreKind,
+    /// Tells its processes from those of other directories.
+    pub(crate) directory_id: String,
+    /// The machine that owned it last; `None` where machines have no id.
+    machine_id: Option<String>,
+}
+
+/// Who owns the directory, as the owner has written into the lock file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    /// Whether it serves the socket.
+    pub(crate) serves: bool,
+}
+
+/// Holds a lock file until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+fn unavailable(message: String) -> Error {
+    Error::new(ProblemKind::Unavailable, message)
+}
+
+impl DataDirectory {
+    /// Makes the directory if it is not there, and refuses one that cannot keep the promises.
+    pub(crate) fn prepare(path: &Path) -> Result<Self, Error> {
+        let shown = path.display();
+        let path = std::path::absolute(path)
+            .map_err(|error| unavailable(format!("data directory '{shown}' is no path")).with_source(error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
+            unavailable(format!("data directory '{shown}' cannot be made; choose another with --data-dir"))
+                .with_source(error)
+        })?;
+        let failed = |error: io::Error| {
+            unavailable(format!("data directory '{shown}' cannot be used; choose another with --data-dir"))
+                .with_source(error)
+        };
+        let metadata = std::fs::metadata(&path).map_err(failed)?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            // Logs and environments of jobs are nobody else's business.
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
+        }
+        if let Some(kind) = network_file_system(&path).map_err(failed)? {
+            return Err(unavailable(format!(
+                "data directory '{shown}' is on {kind}, where locks and flushes cannot be relied on; \
+                 choose one on a local disk with --data-dir"
+            )));
+        }
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn keepers(&self) -> PathBuf {
+        self.path.join("keepers")
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// Waits until nobody else is becoming the owner.
+    pub(crate) fn lock_start(&self) -> Result<Lock, Error> {
+        let file = self.open_file(START_LOCK)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
+            .map_err(|error| self.failed_with(START_LOCK, error.into()))?;
+        Ok(Lock(file))
+    }
+
+    /// Becomes the owner, unless somebody is; then says who.
+    pub(crate) fn lock_owner(&self) -> Result<Result<Lock, Option<Holder>>, Error> {
+        let mut file = self.open_file(OWNER_LOCK)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Ok(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let read = file.read_to_string(&mut text);
+                read.map_err(|error| self.failed_with(OWNER_LOCK, error))?;
+                Ok(Err(serde_json::from_str(&text).ok()))
+            }
+            Err(error) => Err(self.failed_with(OWNER_LOCK, error.into())),
+        }
+    }
+
+    /// Reads what the directory says about itself, or writes it if it is new. Only for the owner.
+    pub(crate) fn meta(&self, wanted: Option<StoreKind>, machine: &Machine) -> Result<Meta, Error> {
+        let path = self.path.join(META);
+        let shown = path.display();
+        let mut meta = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Meta>(&bytes).map_err(|error| {
+                unavailable(format!("'{shown}' cannot be understood; restore it or choose another directory"))
+                    .with_source(error)
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Meta {
+                format: FORMAT,
+                store: wanted.unwrap_or_default(),
+                directory_id: new_directory_id()?,
+                machine_id: None,
+            },
+            Err(error) => return Err(self.failed_with(META, error)),
+        };
+        if meta.format != FORMAT {
+            return Err(unavailable(format!(
+                "'{shown}' has format {}, this version knows {FORMAT}; use the version that wrote it",
+                meta.format
+            )));
+        }
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != meta.store) {
+            return Err(Error::new(
+                ProblemKind::Conflict,
+                format!(
+                    "data directory '{}' uses the store {}, not {wanted}; leave out --store, or choose another \
+                     directory",
+                    self.path.display(),
+                    meta.store
+                ),
+            ));
+        }
+        if let (Some(before), Some(now)) = (&meta.machine_id, &machine.machine_id)
+            && before != now
+        {
+            return Err(unavailable(format!(
+                "data directory '{}' was last owned on another machine (machine id {before}); its jobs may still run \
+                 there. If that machine is gone, remove machine_id from '{shown}'",
+                self.path.display()
+            )));
+        }
+        if meta.machine_id.is_none() {
+            meta.machine_id.clone_from(&machine.machine_id);
+            self.write_meta(&meta)?;
+        }
+        Ok(meta)
+    }
+
+    fn write_meta(&self, meta: &Meta) -> Result<(), Error> {
+        let write = || {
+            let temporary = self.path.join(format!("{META}.new"));
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            serde_json::to_writer(&mut file, meta)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, self.path.join(META))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|error| self.failed_with(META, error))
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, Error> {
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path.join(name));
+        opened.map_err(|error| self.failed_with(name, error))
+    }
+
+    fn failed_with(&self, name: &str, error: io::Error) -> Error {
+        let path = self.path.join(name);
+        unavailable(format!("'{}' cannot be used; choose another directory with --data-dir", path.display()))
+            .with_source(error)
+    }
+}
+
+impl Lock {
+    /// Writes down who holds it.
+    pub(crate) fn write_holder(&mut self, holder: &Holder) -> io::Result<()> {
+        self.0.set_len(0)?;
+        self.0.seek(SeekFrom::Start(0))?;
+        serde_json::to_writer(&mut self.0, holder)?;
+        self.0.write_all(b"\n")
+    }
+}
+
+fn new_directory_id() -> Result<String, Error> {
+    let mut bytes = [0; 8];
+    let filled = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    filled.map_err(|error| unavailable("no random numbers can be had".to_owned()).with_source(error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The name of the network file system that the directory is on, if it is on one.
+fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+    const KINDS: [(u32, &str); 7] = [
+        (0x6969, "NFS"),
+        (0x517B, "SMB"),
+        (0xFF53_4D42, "CIFS"),
+        (0xFE53_4D42, "SMB2"),
+        (0x5346_414F, "AFS"),
+        (0x7375_7245, "Coda"),
+        (0x0102_1997, "9P"),
+    ];
+    let kind = rustix::fs::statfs(path)?.f_type;
+    // The kernel's numbers are 32 bits, whatever the field's width and sign.
+    let kind = u32::try_from(i64::from(kind) & 0xFFFF_FFFF).unwrap_or(0);
+    Ok(KINDS.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(id: Option<&str>) -> Machine {
+        let mut machine = Machine::read().expect("this machine");
+        machine.machine_id = id.map(str::to_owned);
+        machine
+    }
+
+    fn directory() -> (tempfile::TempDir, DataDirectory) {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = DataDirectory::prepare(&parent.path().join("a/b")).expect("prepared");
+        (parent, directory)
+    }
+
+    #[test]
+    fn it_is_made_for_its_owner_only() {
+        let (_parent, directory) = directory();
+        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(directory.path()), 0o700);
+        let _lock = directory.lock_start().expect("locked");
+        directory.meta(None, &machine(None)).expect("written");
+        assert_eq!(mode(&directory.path().join(START_LOCK)), 0o600);
+        assert_eq!(mode(&directory.path().join(META)), 0o600);
+    }
+
+    #[test]
+    fn one_owner_at_a_time_and_the_second_learns_who() {
+        let (_parent, directory) = directory();
+        let mut lock = directory.lock_owner().expect("opened").expect("free");
+        let holder = Holder { pid: 42, serves: false };
+        lock.write_holder(&holder).expect("written");
+        assert_eq!(directory.lock_owner().expect("opened").expect_err("taken"), Some(holder));
+        drop(lock);
+        assert!(directory.lock_owner().expect("opened").is_ok());
+    }
+
+    #[test]
+    fn another_machine_or_store_or_format_is_refused_by_name() {
+        let (_parent, directory) = directory();
+        let first = directory.meta(None, &machine(Some("one"))).expect("written");
+        assert_eq!(directory.meta(Some(StoreKind::Sqlite), &machine(Some("one"))).expect("the same"), first);
+        let error = directory.meta(None, &machine(Some("two"))).expect_err("another machine");
+        assert!(error.to_string().contains("one"), "{error}");
+        let error = directory.meta(Some(StoreKind::Redb), &machine(Some("one"))).expect_err("another store");
+        assert!(error.to_string().contains("sqlite"), "{error}");
+        std::fs::write(directory.path().join(META), r#"{"format":9,"store":"sqlite","directory_id":"x","machine_id":null}"#)
+            .expect("written");
+        let error = directory.meta(None, &machine(None)).expect_err("another format");
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+
+    #[test]
+    fn a_path_below_a_file_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let error = DataDirectory::prepare(&file.path().join("x")).expect_err("not a directory");
+        assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
+        assert_eq!(error.kind(), ProblemKind::Unavailable);
+    }
+}

@@ -1,0 +1,61 @@
+//! Who waits for which job to change.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use nodejobs_core::store::JobEvent;
+use nodejobs_core::{JobId, Status};
+use tokio::sync::watch;
+
+/// The newest attempt's number and status, once it has changed since somebody began to watch.
+pub(crate) type LastChange = Option<(u32, Status)>;
+
+/// Tells those who watch a job that it has changed. A job that nobody watches costs nothing.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    watched: Mutex<HashMap<JobId, watch::Sender<LastChange>>>,
+    live_jobs: watch::Sender<usize>,
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self { watched: Mutex::default(), live_jobs: watch::Sender::new(0) }
+    }
+
+    /// Begins to watch a job. Whatever is published from now on is heard, so a look at the store after this misses
+    /// nothing.
+    pub(crate) fn watch(&self, id: &JobId) -> watch::Receiver<LastChange> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        match watched.get(id) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(None);
+                watched.insert(id.clone(), sender);
+                receiver
+            }
+        }
+    }
+
+    /// Tells of a change that is on disk.
+    pub(crate) fn publish(&self, event: &JobEvent) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = watched.get(&event.attempt.id) else { return };
+        if sender.send(Some((event.attempt.attempt, event.status))).is_err() {
+            watched.remove(&event.attempt.id);
+        }
+    }
+
+    /// Forgets whoever waited: nothing will change any more.
+    pub(crate) fn close(&self) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn set_live_jobs(&self, count: usize) {
+        self.live_jobs.send_if_modified(|known| std::mem::replace(known, count) != count);
+    }
+
+    /// How many jobs are live, now and whenever that changes.
+    pub(crate) fn live_jobs(&self) -> watch::Receiver<usize> {
+        self.live_jobs.subscribe()
+    }
+}

@@ -1,0 +1,429 @@
+//! The owner of a data directory: one thread that decides and writes, and the reports that come to it.
+//!
+//! Each round of the thread takes everything that has arrived, lets the engine decide, commits what it decided with
+//! one flush, and carries out what follows. While it flushes, the next round's inputs gather: that is the group commit.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nodejobs_core::backend::{BackendHost, BackendReport, LaunchSpec, ProcessBackend};
+use nodejobs_core::engine::{Answer, Effect, Engine, Input, StopRequest, Submission, Ticket, Turn};
+use nodejobs_core::filter::JobFilter;
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::{Definition, Job, LogPaths};
+use nodejobs_core::spec::LaunchContext;
+use nodejobs_core::store::{
+    DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
+};
+use nodejobs_core::time::BootTime;
+use nodejobs_core::{JobId, Status, Timestamp};
+use nodejobs_proc::machine::{Machine, now};
+use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
+use tokio::sync::oneshot;
+
+use crate::api::ProblemKind;
+use crate::directory::{DataDirectory, Lock};
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::stores::StoreKind;
+
+/// One turn takes at most so many inputs, so that the first of them does not wait for a flood to end.
+const TURN_INPUTS: usize = 1024;
+/// How far back a repeated submit without an id looks for the job that it may have made, in milliseconds.
+const RESEND_WINDOW_MS: i64 = 600_000;
+
+/// A job that is asked for.
+pub(crate) struct SubmitMessage {
+    pub(crate) id: Option<JobId>,
+    pub(crate) definition: Definition,
+    /// The launch context as it is stored.
+    pub(crate) context: Vec<u8>,
+    pub(crate) resend: bool,
+    pub(crate) reply: oneshot::Sender<Answer>,
+}
+
+enum Message {
+    Submit(Box<SubmitMessage>),
+    Stop { id: JobId, request: StopRequest, reply: oneshot::Sender<Answer> },
+    Report(BackendReport),
+    Quit,
+}
+
+/// The owner of a data directory, as everything in this process sees it.
+pub(crate) struct Owner {
+    pub(crate) directory: DataDirectory,
+    pub(crate) store: Arc<dyn JobStore>,
+    pub(crate) store_kind: StoreKind,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) backend: Arc<LocalBackend>,
+    pub(crate) started_at: Timestamp,
+    inputs: Sender<Message>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Given up last, when nothing of this owner is at work any more.
+    _lock: Mutex<Lock>,
+}
+
+impl Owner {
+    /// Takes over the directory whose lock is given: opens its store, hears from the keepers what happened meanwhile,
+    /// and writes that down.
+    pub(crate) fn open(
+        directory: DataDirectory,
+        lock: Lock,
+        wanted_store: Option<StoreKind>,
+        program: KeeperProgram,
+        machine: Machine,
+    ) -> Result<Self, Error> {
+        crate::capture::raise_open_files();
+        let meta = directory.meta(wanted_store, &machine)?;
+        let store = meta.store.open(directory.path())?;
+        let generation = next_generation(&*store)?;
+        let hub = Arc::new(Hub::new());
+        let (inputs, receiver) = channel();
+        let host = Host { store: Arc::clone(&store), inputs: Mutex::new(inputs.clone()), last_context: Mutex::new(None) };
+        let config = Config {
+            keepers: directory.keepers(),
+            directory_id: meta.directory_id.clone(),
+            generation,
+            program,
+            machine,
+        };
+        let unusable = |error| {
+            Error::new(ProblemKind::Unavailable, "the jobs of this directory cannot be taken over").with_source(error)
+        };
+        let backend = Arc::new(LocalBackend::new(config, Arc::new(host)).map_err(unusable)?);
+        let mut work = Work {
+            engine: Engine::new(generation),
+            store: Arc::clone(&store),
+            backend: Arc::clone(&backend),
+            hub: Arc::clone(&hub),
+            waiting: HashMap::new(),
+            last_ticket: 0,
+        };
+        let known = work.engine.restore(live_jobs(&*store)?, now());
+        let reports = backend.recover(&known).map_err(unusable)?;
+        let mut turn = work.engine.begin_turn();
+        for report in reports {
+            work.engine.handle(Input::Report(report), now(), &mut turn);
+        }
+        work.engine.resume(now(), &mut turn);
+        let outcomes = store.commit(&turn.units)?;
+        work.settle(turn, Some(&outcomes)).map_err(|error| {
+            Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
+        })?;
+        let thread = std::thread::Builder::new()
+            .name("nodejobs-owner".to_owned())
+            .spawn(move || work.run(&receiver))
+            .map_err(|error| Error::new(ProblemKind::Unavailable, "no thread can be started").with_source(error))?;
+        Ok(Self {
+            directory,
+            store,
+            store_kind: meta.store,
+            hub,
+            backend,
+            started_at: now().wall,
+            inputs,
+            thread: Mutex::new(Some(thread)),
+            _lock: Mutex::new(lock),
+        })
+    }
+
+    /// Who holds the lock, for others to read.
+    pub(crate) fn announce(&self, serves: bool) -> std::io::Result<()> {
+        let holder = crate::directory::Holder { pid: std::process::id(), serves };
+        self._lock.lock().unwrap_or_else(PoisonError::into_inner).write_holder(&holder)
+    }
+
+    pub(crate) fn submit(&self, message: SubmitMessage) -> Result<(), Error> {
+        self.send(Message::Submit(Box::new(message)))
+    }
+
+    pub(crate) fn stop(&self, id: JobId, request: StopRequest, reply: oneshot::Sender<Answer>) -> Result<(), Error> {
+        self.send(Message::Stop { id, request, reply })
+    }
+
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.inputs.send(message).map_err(|_| stopped())
+    }
+}
+
+/// The owner's thread has ended; a new owner has to start from what is on disk.
+pub(crate) fn stopped() -> Error {
+    Error::new(ProblemKind::Unavailable, "the owner of this data directory has stopped; its log says why")
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.inputs.send(Message::Quit);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn next_generation(store: &dyn JobStore) -> Result<u64, Error> {
+    const KEY: &str = "generation";
+    let stored = store.document(DocumentKind::Meta, KEY)?;
+    let last = stored.and_then(|body| String::from_utf8(body).ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let put = DocumentChange::Put {
+        kind: DocumentKind::Meta,
+        key: KEY.to_owned(),
+        body: (last + 1).to_string().into_bytes(),
+    };
+    store.commit(&[Unit { job: None, documents: vec![put] }])?;
+    Ok(last + 1)
+}
+
+/// The filter for jobs that have not ended.
+pub(crate) fn live_filter() -> JobFilter {
+    let live = Status::ALL.into_iter().filter(|status| !status.is_terminal());
+    JobFilter { status: live.collect(), ..JobFilter::default() }
+}
+
+pub(crate) fn live_jobs(store: &dyn JobStore) -> Result<Vec<Job>, StoreError> {
+    let mut jobs = Vec::new();
+    let mut after = None;
+    loop {
+        let request = PageRequest { filter: live_filter(), order: Order::OldestFirst, after, limit: 1000 };
+        let page = store.jobs(&request)?;
+        jobs.extend(page.jobs);
+        after = page.next;
+        if after.is_none() {
+            return Ok(jobs);
+        }
+    }
+}
+
+/// What the backend asks of the owner.
+struct Host {
+    store: Arc<dyn JobStore>,
+    inputs: Mutex<Sender<Message>>,
+    /// Jobs of one batch or one shell share it.
+    last_context: Mutex<Option<(String, LaunchContext)>>,
+}
+
+impl Host {
+    fn context(&self, key: &str) -> Result<LaunchContext, String> {
+        let mut last = self.last_context.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, context)) = last.as_ref().filter(|(known, _)| known == key) {
+            return Ok(context.clone());
+        }
+        let body = self.store.document(DocumentKind::Context, key).map_err(|error| error.to_string())?;
+        let body = body.ok_or_else(|| format!("its launch context {key} is not in the store"))?;
+        let context: LaunchContext = serde_json::from_slice(&body)
+            .map_err(|error| format!("its launch context {key} cannot be understood: {error}"))?;
+        *last = Some((key.to_owned(), context.clone()));
+        Ok(context)
+    }
+}
+
+impl BackendHost for Host {
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
+        let job = self.store.job(&attempt.id).map_err(|error| error.to_string())?;
+        let job = job.filter(|job| job.state.attempt == attempt.attempt);
+        let Job { definition, .. } = job.ok_or_else(|| "it is not in the store".to_owned())?;
+        Ok(LaunchSpec {
+            context: self.context(&definition.context_key)?,
+            output: LogPaths::of(&definition.logdir, attempt),
+            command: definition.command,
+            cwd: definition.cwd,
+        })
+    }
+
+    fn report(&self, report: BackendReport) {
+        // Without an owner the report stays with the keeper, and the next owner hears it.
+        let _ = self.inputs.lock().unwrap_or_else(PoisonError::into_inner).send(Message::Report(report));
+    }
+
+    fn warn(&self, message: String) {
+        log::warn!("{message}");
+    }
+}
+
+/// What the owner's thread has.
+struct Work {
+    engine: Engine,
+    store: Arc<dyn JobStore>,
+    backend: Arc<LocalBackend>,
+    hub: Arc<Hub>,
+    waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
+    last_ticket: Ticket,
+}
+
+impl Work {
+    fn run(mut self, inputs: &Receiver<Message>) {
+        if let Err(error) = self.serve(inputs) {
+            log::error!("the owner stops, and has to start over from what is on disk: {error}");
+        }
+        self.hub.close();
+    }
+
+    fn serve(&mut self, inputs: &Receiver<Message>) -> Result<(), nodejobs_core::engine::Inconsistent> {
+        loop {
+            let mut next = match self.engine.next_deadline() {
+                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => inputs.recv_timeout(until(deadline)),
+            };
+            let mut turn = self.engine.begin_turn();
+            let mut taken = 0;
+            loop {
+                match next {
+                    Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return self.commit(turn),
+                    Ok(message) => {
+                        if let Message::Submit(submit) = &message
+                            && submit.id.as_ref().is_some_and(|id| turn.concerns(id))
+                        {
+                            // Decided against what is on disk, so what was just decided has to be there first.
+                            self.commit(turn)?;
+                            turn = self.engine.begin_turn();
+                        }
+                        self.handle(message, &mut turn);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                }
+                taken += 1;
+                if taken == TURN_INPUTS {
+                    break;
+                }
+                next = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+            }
+            if self.engine.next_deadline().is_some_and(|deadline| deadline <= now().boot) {
+                self.engine.handle(Input::Tick, now(), &mut turn);
+            }
+            self.commit(turn)?;
+        }
+    }
+
+    fn handle(&mut self, message: Message, turn: &mut Turn) {
+        let input = match message {
+            Message::Report(report) => Input::Report(report),
+            Message::Stop { id, request, reply } => Input::Stop { ticket: self.ticket(reply), id, request },
+            Message::Submit(submit) => {
+                let SubmitMessage { id, definition, context, resend, reply } = *submit;
+                let existing = match self.find_existing(id.as_ref(), &definition, resend) {
+                    Ok(existing) => existing,
+                    Err(error) => {
+                        log::error!("{}", Error::from(error).to_problem());
+                        let _ = reply.send(Answer::NotStored);
+                        return;
+                    }
+                };
+                let ticket = self.ticket(reply);
+                Input::Submit(Box::new(Submission { ticket, id, definition, context, existing }))
+            }
+            Message::Quit => return,
+        };
+        self.engine.handle(input, now(), turn);
+    }
+
+    fn ticket(&mut self, reply: oneshot::Sender<Answer>) -> Ticket {
+        self.last_ticket += 1;
+        self.waiting.insert(self.last_ticket, reply);
+        self.last_ticket
+    }
+
+    fn find_existing(
+        &self,
+        id: Option<&JobId>,
+        definition: &Definition,
+        resend: bool,
+    ) -> Result<Option<Job>, StoreError> {
+        match id {
+            Some(id) => self.store.job(id),
+            None if resend => self.find_by_submit_key(definition),
+            None => Ok(None),
+        }
+    }
+
+    /// The job that an earlier, unanswered submit has made. It can only be among the newest.
+    fn find_by_submit_key(&self, definition: &Definition) -> Result<Option<Job>, StoreError> {
+        let key = &definition.submit_key;
+        let oldest = Timestamp::from_millis(definition.created_at.as_millis() - RESEND_WINDOW_MS);
+        let mut after = None;
+        loop {
+            let filter = JobFilter::default();
+            let page = self.store.jobs(&PageRequest { filter, order: Order::NewestFirst, after, limit: 200 })?;
+            let too_old = page.jobs.last().is_some_and(|job| job.definition.created_at < oldest);
+            let found = page.jobs.into_iter().find(|job| key.is_some() && job.definition.submit_key == *key);
+            after = page.next;
+            if found.is_some() || too_old || after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn commit(&mut self, turn: Turn) -> Result<(), nodejobs_core::engine::Inconsistent> {
+        if turn.is_empty() {
+            return Ok(());
+        }
+        if turn.units.is_empty() {
+            return self.settle(turn, Some(&[]));
+        }
+        match self.store.commit(&turn.units) {
+            Ok(outcomes) => self.settle(turn, Some(&outcomes)),
+            Err(error) => {
+                log::error!("{}", Error::from(error).to_problem());
+                self.settle(turn, None)
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        turn: Turn,
+        outcomes: Option<&[UnitOutcome]>,
+    ) -> Result<(), nodejobs_core::engine::Inconsistent> {
+        let events: Vec<JobEvent> = match outcomes {
+            Some(outcomes) => turn.units.iter().zip(outcomes).filter_map(event_of).collect(),
+            None => Vec::new(),
+        };
+        let effects = self.engine.settle(turn, outcomes, now())?;
+        self.hub.set_live_jobs(self.engine.live_jobs());
+        for effect in effects {
+            match effect {
+                Effect::Launch(attempt) => self.backend.launch(&attempt),
+                Effect::EndTree { attempt, process, plan } => self.backend.end_tree(&attempt, process.as_ref(), plan),
+                Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
+                Effect::Reply { ticket, answer } => {
+                    if let Some(reply) = self.waiting.remove(&ticket) {
+                        let _ = reply.send(answer);
+                    }
+                }
+            }
+        }
+        for event in events {
+            self.hub.publish(&event);
+        }
+        Ok(())
+    }
+}
+
+/// What an applied unit has said about its job.
+fn event_of((unit, outcome): (&Unit, &UnitOutcome)) -> Option<JobEvent> {
+    let (Some(change), UnitOutcome::Applied { event, .. }) = (&unit.job, outcome) else { return None };
+    let (JobChange::Insert { id, state, .. }
+    | JobChange::NewAttempt { id, state, .. }
+    | JobChange::Update { id, state, .. }) = change
+    else {
+        return None;
+    };
+    Some(JobEvent {
+        seq: *event,
+        attempt: AttemptId { id: id.clone(), attempt: state.attempt },
+        status: state.status,
+        reason: state.reason,
+        at: state.last_update,
+    })
+}
+
+fn until(deadline: BootTime) -> Duration {
+    // One more, so that the deadline has passed when the time is up.
+    Duration::from_millis(deadline.millis_since(now().boot) + 1)
+}
+
+/// Where the logs of a directory's jobs go.
+pub(crate) fn default_logdir(directory: &DataDirectory) -> PathBuf {
+    directory.logs()
+}

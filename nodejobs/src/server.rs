@@ -1,0 +1,356 @@
+//! The socket interface, served: HTTP/1.1 and JSON on a unix socket, see [`crate::api`].
+
+use std::convert::Infallible;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use nodejobs_core::JobId;
+use nodejobs_core::record::JobRecord;
+use nodejobs_core::spec::JobSpec;
+use nodejobs_proc::socket::with_address;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+
+use crate::api::{
+    BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream, Problem,
+    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, WaitEvent, WaitRequest,
+};
+use crate::error::Error;
+use crate::follow::follow;
+use crate::owner::Owner;
+use crate::service::LogPart;
+
+/// The largest request: a batch of many jobs.
+const MAX_BODY: usize = 256 << 20;
+/// Bytes of a log that are read at a time.
+const LOG_CHUNK: usize = 256 * 1024;
+
+/// A bound socket, not yet served.
+pub(crate) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    state: ServerState,
+    connections: watch::Sender<usize>,
+}
+
+#[derive(Clone)]
+struct ServerState {
+    owner: Arc<Owner>,
+    socket: PathBuf,
+    leave: watch::Sender<bool>,
+}
+
+/// What others can see and do of a running server.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerHandle {
+    /// How many clients are connected.
+    pub(crate) connections: watch::Receiver<usize>,
+    /// Turns true when the server shall leave, or somebody has asked it to.
+    pub(crate) leave: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Takes the socket of the directory, whose lock the owner holds: what is there is of a dead owner.
+    pub(crate) fn bind(owner: &Arc<Owner>) -> Result<Self, Error> {
+        let directory = owner.directory.path();
+        let path = directory.join(SOCKET_NAME);
+        let bind = || {
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            let listener = with_address(directory, SOCKET_NAME, |address| UnixListener::bind(address))?;
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+            Ok(listener)
+        };
+        let listener = bind().map_err(|error| {
+            Error::new(ProblemKind::Unavailable, format!("socket '{}' cannot be served", path.display()))
+                .with_source(error)
+        })?;
+        let (leave, _) = watch::channel(false);
+        let state = ServerState { owner: Arc::clone(owner), socket: path.clone(), leave };
+        Ok(Self { listener, path, state, connections: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn handle(&self) -> ServerHandle {
+        ServerHandle { connections: self.connections.subscribe(), leave: self.state.leave.clone() }
+    }
+
+    /// Serves until asked to leave; then answers what is under way, and returns.
+    pub(crate) async fn serve(self) {
+        let Self { listener, path, state, connections } = self;
+        let mut leave = state.leave.subscribe();
+        let router = router(state);
+        let mut clients = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = leave.wait_for(|leave| *leave) => break,
+                Some(_) = clients.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, _)) if is_trusted(&stream) => {
+                    let counted = Counted::new(&connections);
+                    clients.spawn(serve_client(stream, router.clone(), leave.clone(), counted));
+                }
+                // A stranger learns nothing, not even why.
+                Ok(_) => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: others have to close some first.
+                    log::warn!("no client can be accepted: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+        // Whoever comes now finds nobody, and starts or finds the next owner.
+        let _ = std::fs::remove_file(&path);
+        drop(listener);
+        while clients.join_next().await.is_some() {}
+    }
+}
+
+async fn serve_client(stream: UnixStream, router: axum::Router, mut leave: watch::Receiver<bool>, _counted: Counted) {
+    let service = TowerToHyperService::new(router);
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // A client that breaks off, or talks nonsense, ends its own connection and nothing else.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = leave.wait_for(|leave| *leave) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Counts a client for as long as it is connected.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn new(connections: &watch::Sender<usize>) -> Self {
+        connections.send_modify(|count| *count += 1);
+        Self(connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+fn is_trusted(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+fn router(state: ServerState) -> axum::Router {
+    axum::Router::new()
+        .route("/v1/daemon", get(daemon_status))
+        .route("/v1/daemon/stop", post(daemon_stop))
+        .route("/v1/jobs", post(run).get(list))
+        .route("/v1/jobs/batch", post(run_batch))
+        .route("/v1/jobs/{reference}", get(status))
+        .route("/v1/jobs/{reference}/logs/{stream}", get(logs))
+        .route("/v1/jobs/{reference}/follow", get(follow_job))
+        .route("/v1/wait", post(wait))
+        .route("/v1/stop", post(stop))
+        .fallback(|| async { Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation") })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(state)
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let problem = self.to_problem();
+        let status = StatusCode::from_u16(problem.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(ErrorBody { error: problem })).into_response()
+    }
+}
+
+/// A body that is read as JSON whatever the client calls it, with the reason if it cannot be.
+fn parse<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Error> {
+    serde_json::from_slice(body)
+        .map_err(|error| Error::new(ProblemKind::Usage, format!("the request cannot be understood: {error}")))
+}
+
+fn query<T>(query: Result<Query<T>, axum::extract::rejection::QueryRejection>) -> Result<T, Error> {
+    query.map(|Query(value)| value).map_err(|error| Error::new(ProblemKind::Usage, error.body_text()))
+}
+
+type QueryOf<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+
+async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonStatus>, Error> {
+    Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
+}
+
+async fn daemon_stop(State(state): State<ServerState>) -> StatusCode {
+    state.leave.send_replace(true);
+    StatusCode::ACCEPTED
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunQuery {
+    #[serde(default)]
+    resend: bool,
+}
+
+async fn run(
+    State(state): State<ServerState>,
+    parameters: QueryOf<RunQuery>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<JobRecord>), Error> {
+    let RunQuery { resend } = query(parameters)?;
+    let spec: JobSpec = parse(&body)?;
+    Ok((StatusCode::CREATED, Json(state.owner.run(&spec, resend).await?)))
+}
+
+async fn run_batch(
+    State(state): State<ServerState>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Vec<BatchResult>>), Error> {
+    let specs: Vec<JobSpec> = parse(&body)?;
+    let results = state.owner.run_batch(&specs).await.into_iter().map(|result| match result {
+        Ok(id) => BatchResult::Id(id),
+        Err(error) => BatchResult::Error(error.to_problem()),
+    });
+    Ok((StatusCode::CREATED, Json(results.collect())))
+}
+
+async fn list(
+    State(state): State<ServerState>,
+    parameters: QueryOf<Vec<(String, String)>>,
+) -> Result<Json<JobPage>, Error> {
+    let list = ListQuery::from_pairs(query(parameters)?)?;
+    Ok(Json(state.owner.list(&list).await?))
+}
+
+async fn status(State(state): State<ServerState>, Path(reference): Path<String>) -> Result<Json<JobRecord>, Error> {
+    let job = state.owner.job(&reference).await?;
+    Ok(Json(crate::service::record(&job)))
+}
+
+async fn logs(
+    State(state): State<ServerState>,
+    Path((reference, stream)): Path<(String, String)>,
+    parameters: QueryOf<LogQuery>,
+) -> Result<Response, Error> {
+    let stream: LogStream = stream.parse()?;
+    let part = state.owner.log(&reference, stream, &query(parameters)?).await?;
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, (part.end - part.start).to_string())];
+    Ok((headers, Body::from_stream(log_chunks(part))).into_response())
+}
+
+/// The bytes of a log, read where nobody has to wait for them, a few pieces ahead of the client.
+fn log_chunks(part: LogPart) -> impl Stream<Item = io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let Some(mut file) = part.file else { return };
+        let mut left = part.end - part.start;
+        let mut read = || {
+            file.seek(SeekFrom::Start(part.start))?;
+            while left > 0 {
+                let mut bytes = Vec::with_capacity(LOG_CHUNK);
+                let length = file.by_ref().take(left.min(LOG_CHUNK as u64)).read_to_end(&mut bytes)?;
+                if length == 0 {
+                    return Err(io::Error::other("the log file was truncated while it was read"));
+                }
+                left -= length as u64;
+                if sender.blocking_send(Ok(Bytes::from(bytes))).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn follow_job(
+    State(state): State<ServerState>,
+    Path(reference): Path<String>,
+    parameters: QueryOf<FollowQuery>,
+) -> Result<impl IntoResponse, Error> {
+    let events = follow(&state.owner, &reference, &query(parameters)?).await?;
+    Ok(sse(events, FollowEvent::to_sse))
+}
+
+async fn wait(State(state): State<ServerState>, body: Bytes) -> Result<impl IntoResponse, Error> {
+    let WaitRequest { jobs, any } = parse(&body)?;
+    if jobs.is_empty() {
+        return Err(Error::new(ProblemKind::Usage, "name at least one job to wait for"));
+    }
+    let mut ids: Vec<JobId> = Vec::with_capacity(jobs.len());
+    for reference in &jobs {
+        let id = state.owner.job(reference).await?.id;
+        ids.push(id);
+    }
+    ids.sort();
+    ids.dedup();
+    let (events, receiver) = mpsc::channel(16);
+    tokio::spawn(wait_for_all(Arc::clone(&state.owner), ids, any, events));
+    Ok(sse(receiver, WaitEvent::to_sse))
+}
+
+async fn wait_for_all(owner: Arc<Owner>, ids: Vec<JobId>, any: bool, events: mpsc::Sender<WaitEvent>) {
+    let mut waits = JoinSet::new();
+    for id in ids {
+        let owner = Arc::clone(&owner);
+        waits.spawn(async move { owner.wait(&id).await });
+    }
+    loop {
+        let ended = tokio::select! {
+            ended = waits.join_next() => ended,
+            () = events.closed() => return,
+        };
+        let event = match ended {
+            None => break,
+            Some(Ok(Ok(record))) => WaitEvent::Ended(Box::new(record)),
+            Some(Ok(Err(error))) => WaitEvent::Error(error.to_problem()),
+            Some(Err(error)) => WaitEvent::Error(Problem::new(ProblemKind::Failed, error.to_string())),
+        };
+        let is_last = event.is_last();
+        if events.send(event).await.is_err() || is_last {
+            return;
+        }
+        if any {
+            break;
+        }
+    }
+    let _ = events.send(WaitEvent::Done).await;
+}
+
+async fn stop(State(state): State<ServerState>, body: Bytes) -> Result<Json<StopAnswer>, Error> {
+    let request: StopRequest = parse(&body)?;
+    if request.jobs.is_empty() && !request.all {
+        return Err(Error::new(ProblemKind::Usage, "name the jobs to stop, or ask for all"));
+    }
+    Ok(Json(state.owner.stop_jobs(&request).await?))
+}
+
+fn sse<E: Send + 'static>(
+    events: mpsc::Receiver<E>,
+    to_sse: fn(&E) -> Result<(&'static str, String), serde_json::Error>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(ReceiverStream::new(events).map(move |event| {
+        let (name, data) = to_sse(&event).unwrap_or_else(|error| ("error", format!("{:?}", error.to_string())));
+        Ok(Event::default().event(name).data(data))
+    }))
+}

@@ -1,0 +1,315 @@
+//! What can be asked of an owner, by this process and through the socket alike.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
+use nodejobs_core::filter::JobFilter;
+use nodejobs_core::job::{Definition, Job, LogPaths};
+use nodejobs_core::record::JobRecord;
+use nodejobs_core::spec::JobSpec;
+use nodejobs_core::store::{JobStore, Order, PageRequest};
+use nodejobs_core::{JobId, RawText, Status};
+use nodejobs_proc::logs::offset_of_last_lines;
+use nodejobs_proc::machine::now;
+use nodejobs_core::backend::ProcessBackend;
+use tokio::sync::oneshot;
+
+use crate::api::{
+    self, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream, Problem, ProblemKind, StopAnswer, StopResult,
+};
+use crate::error::Error;
+use crate::hub::LastChange;
+use crate::owner::{Owner, SubmitMessage, live_jobs, stopped};
+
+/// At most so many candidates are named when a reference is ambiguous.
+const CANDIDATES: usize = 20;
+
+impl Owner {
+    /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn JobStore) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || work(&*store)).await.map_err(|error| {
+            Error::new(ProblemKind::Failed, "a look into the store ended with a panic").with_source(error)
+        })?
+    }
+
+    /// Accepts a job. It is on disk when this returns.
+    pub(crate) async fn run(&self, spec: &JobSpec, resend: bool) -> Result<JobRecord, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.submit(self.submit_message(spec, resend, reply)?)?;
+        let id = accepted(answer.await, spec)?;
+        self.blocking(move |store| match store.job(&id)? {
+            Some(job) => Ok(record(&job)),
+            None => Err(Error::not_found(id.as_str())),
+        })
+        .await
+    }
+
+    /// Accepts many jobs with as few flushes as can be. The answers are in the order of the specs.
+    pub(crate) async fn run_batch(&self, specs: &[JobSpec]) -> Vec<Result<JobId, Error>> {
+        let sent: Vec<_> = specs
+            .iter()
+            .map(|spec| {
+                let (reply, answer) = oneshot::channel();
+                let sent = self.submit_message(spec, false, reply).and_then(|message| self.submit(message));
+                sent.map(|()| (spec, answer))
+            })
+            .collect();
+        let mut results = Vec::with_capacity(sent.len());
+        for sent in sent {
+            results.push(match sent {
+                Ok((spec, answer)) => accepted(answer.await, spec),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    fn submit_message(
+        &self,
+        spec: &JobSpec,
+        resend: bool,
+        reply: oneshot::Sender<Answer>,
+    ) -> Result<SubmitMessage, Error> {
+        spec.validate().map_err(|error| Error::new(ProblemKind::Usage, error.to_string()))?;
+        let logdir = RawText::from(self.directory.logs().into_os_string().into_vec());
+        let context = serde_json::to_vec(&spec.context)
+            .map_err(|error| Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error))?;
+        let definition = Definition::new(spec, logdir, now().wall);
+        Ok(SubmitMessage { id: spec.id.clone(), definition, context, resend, reply })
+    }
+
+    /// The job that a reference means.
+    pub(crate) async fn job(&self, reference: &str) -> Result<Job, Error> {
+        let reference = reference.to_owned();
+        self.blocking(move |store| resolve(store, &reference)).await
+    }
+
+    pub(crate) async fn list(&self, query: &ListQuery) -> Result<JobPage, Error> {
+        let request = PageRequest {
+            filter: query.filter().clone(),
+            order: query.order,
+            after: query.after,
+            limit: query.limit,
+        };
+        self.blocking(move |store| {
+            let page = store.jobs(&request)?;
+            Ok(JobPage { jobs: page.jobs.iter().map(record).collect(), next: page.next })
+        })
+        .await
+    }
+
+    pub(crate) async fn daemon_status(&self, socket: PathBuf) -> Result<DaemonStatus, Error> {
+        let jobs = self.blocking(|store| Ok(store.counts()?)).await?;
+        let backend = Arc::clone(&self.backend);
+        let keepers = tokio::task::spawn_blocking(move || backend.keepers()).await.unwrap_or_default();
+        Ok(DaemonStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: path_text(self.directory.path()),
+            socket: path_text(&socket),
+            store: self.store_kind.to_string(),
+            started_at: self.started_at,
+            keepers,
+            jobs,
+        })
+    }
+
+    /// Returns the job once `enough` is satisfied with its status.
+    pub(crate) async fn until(&self, id: &JobId, enough: fn(Status) -> bool) -> Result<Job, Error> {
+        let mut changes = self.hub.watch(id);
+        loop {
+            let wanted = id.clone();
+            let job = self.blocking(move |store| Ok(store.job(&wanted)?)).await?;
+            let job = job.ok_or_else(|| Error::not_found(id.as_str()))?;
+            if enough(job.state.status) {
+                return Ok(job);
+            }
+            let is_enough = |change: &LastChange| change.is_some_and(|(_, status)| enough(status));
+            changes.wait_for(is_enough).await.map_err(|_| stopped())?;
+            changes.mark_unchanged();
+        }
+    }
+
+    /// Returns the record of the job once it has ended.
+    pub(crate) async fn wait(&self, id: &JobId) -> Result<JobRecord, Error> {
+        Ok(record(&self.until(id, Status::is_terminal).await?))
+    }
+
+    /// Ends jobs, all within one grace, and returns when they have ended or could not be.
+    pub(crate) async fn stop_jobs(&self, request: &api::StopRequest) -> Result<StopAnswer, Error> {
+        let references = if request.all {
+            let jobs = self.blocking(|store| Ok(live_jobs(store)?)).await?;
+            jobs.into_iter().map(|job| job.id.as_str().to_owned()).collect()
+        } else {
+            request.jobs.clone()
+        };
+        let how = EngineStop { signal: request.signal, grace_ms: request.grace_ms, force: request.force };
+        // All are asked before any is waited for: they share the grace.
+        let mut asked = Vec::with_capacity(references.len());
+        for reference in references {
+            let answer = match self.job(&reference).await {
+                Ok(job) => self.ask_to_stop(job.id, how),
+                Err(error) => Err(error),
+            };
+            asked.push((reference, answer));
+        }
+        let mut results = Vec::with_capacity(asked.len());
+        for (job, answer) in asked {
+            let result = match answer {
+                Ok((id, answer)) => self.stopped(&id, answer).await,
+                Err(error) => Err(error),
+            };
+            results.push(match result {
+                Ok((record, already_ended)) => StopResult::Done { job, record: Box::new(record), already_ended },
+                Err(error) => StopResult::Refused { job, error: error.to_problem() },
+            });
+        }
+        Ok(StopAnswer { results })
+    }
+
+    fn ask_to_stop(&self, id: JobId, how: EngineStop) -> Result<(JobId, oneshot::Receiver<Answer>), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.stop(id.clone(), how, reply)?;
+        Ok((id, answer))
+    }
+
+    async fn stopped(&self, id: &JobId, answer: oneshot::Receiver<Answer>) -> Result<(JobRecord, bool), Error> {
+        let already_ended = matches!(answer.await.map_err(|_| stopped())?, Answer::NotLive);
+        let settled = |status: Status| status.is_terminal() || status == Status::FailedStop;
+        Ok((record(&self.until(id, settled).await?), already_ended))
+    }
+
+    /// The log file of an attempt, where the wanted part begins, and how long the file is now.
+    pub(crate) async fn log(&self, reference: &str, stream: LogStream, query: &LogQuery) -> Result<LogPart, Error> {
+        let (reference, query) = (reference.to_owned(), query.clone());
+        self.blocking(move |store| {
+            let job = attempt_of(store, &reference, query.attempt)?;
+            let path = log_path(&job, stream);
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                // Not executed yet, or never: there is no output.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogPart::default()),
+                Err(error) => return Err(log_unreadable(&path, error)),
+            };
+            let tail = query.tail.map_or(Ok(0), |lines| offset_of_last_lines(&mut file, lines));
+            let tail = tail.map_err(|error| log_unreadable(&path, error))?;
+            let end = file.metadata().map_err(|error| log_unreadable(&path, error))?.len();
+            let start = tail.max(query.offset.unwrap_or(0)).min(end);
+            Ok(LogPart { file: Some(file), start, end })
+        })
+        .await
+    }
+}
+
+/// A part of a log file.
+#[derive(Debug, Default)]
+pub(crate) struct LogPart {
+    pub(crate) file: Option<File>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+pub(crate) fn log_unreadable(path: &Path, error: io::Error) -> Error {
+    Error::new(ProblemKind::Failed, format!("log file '{}' cannot be read", path.display())).with_source(error)
+}
+
+pub(crate) fn log_path(job: &Job, stream: LogStream) -> PathBuf {
+    let paths = LogPaths::of(&job.definition.logdir, &job.attempt_id());
+    text_path(match stream {
+        LogStream::Stdout => &paths.stdout,
+        LogStream::Stderr => &paths.stderr,
+    })
+}
+
+fn text_path(text: &RawText) -> PathBuf {
+    std::ffi::OsStr::from_bytes(text.as_bytes()).into()
+}
+
+fn path_text(path: &Path) -> RawText {
+    path.as_os_str().as_bytes().to_vec().into()
+}
+
+/// The record of a job, with the size of its logs.
+pub(crate) fn record(job: &Job) -> JobRecord {
+    let mut record = JobRecord::new(job, now());
+    if job.state.started.is_some() {
+        let sizes = [LogStream::Stdout, LogStream::Stderr]
+            .map(|stream| std::fs::metadata(log_path(job, stream)).map(|metadata| metadata.len()));
+        record.log_bytes = Some(sizes.into_iter().flatten().sum());
+    }
+    record
+}
+
+fn accepted(answer: Result<Answer, oneshot::error::RecvError>, spec: &JobSpec) -> Result<JobId, Error> {
+    match answer {
+        Ok(Answer::Accepted(attempt)) => Ok(attempt.id),
+        Ok(Answer::Conflict { status }) => {
+            let id = spec.id.as_ref().map_or("the generated id", JobId::as_str);
+            let status = status.map_or("in use", Status::as_str);
+            Err(Error::new(
+                ProblemKind::Conflict,
+                format!("job '{id}' is {status}; stop it first, or choose another id"),
+            ))
+        }
+        Ok(Answer::NotStored) => {
+            Err(Error::new(ProblemKind::Unavailable, "the store could not be written, so the job was not accepted"))
+        }
+        Ok(Answer::Stopping | Answer::NotLive) | Err(_) => Err(stopped()),
+    }
+}
+
+/// The job that an id, a unique beginning of an id, or a unique name means.
+pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Error> {
+    if let Ok(id) = JobId::new(reference)
+        && let Some(job) = store.job(&id)?
+    {
+        return Ok(job);
+    }
+    let find = |filter: JobFilter| -> Result<Vec<Job>, Error> {
+        let request = PageRequest { filter, order: Order::NewestFirst, after: None, limit: CANDIDATES };
+        Ok(store.jobs(&request)?.jobs)
+    };
+    let mut found = find(JobFilter { name: Some(reference.to_owned()), ..JobFilter::default() })?;
+    match JobId::new(reference) {
+        Ok(prefix) => {
+            let by_prefix = find(JobFilter { id_prefix: Some(prefix.as_str().to_owned()), ..JobFilter::default() })?;
+            found.extend(by_prefix);
+        }
+        // What cannot be an id may still be a name; if it is not, the rule it breaks is the more helpful answer.
+        Err(error) if found.is_empty() => return Err(Error::new(ProblemKind::Usage, error.to_string())),
+        Err(_) => {}
+    }
+    found.sort_by_key(|job| job.seq);
+    found.dedup_by_key(|job| job.seq);
+    match found.len() {
+        0 => Err(Error::not_found(reference)),
+        1 => found.pop().ok_or_else(|| Error::not_found(reference)),
+        _ => Err(Problem {
+            kind: ProblemKind::Ambiguous,
+            message: format!("'{reference}' fits several jobs; give one of their ids"),
+            candidates: found.into_iter().map(|job| job.id).collect(),
+        }
+        .into()),
+    }
+}
+
+/// One attempt of a job, the newest if none is named.
+pub(crate) fn attempt_of(store: &dyn JobStore, reference: &str, attempt: Option<u32>) -> Result<Job, Error> {
+    let newest = resolve(store, reference)?;
+    let Some(number) = attempt.filter(|number| *number != newest.state.attempt) else { return Ok(newest) };
+    let found = store.attempts(&newest.id)?.into_iter().find(|job| job.state.attempt == number);
+    found.ok_or_else(|| {
+        Error::new(
+            ProblemKind::NotFound,
+            format!("job '{}' has no attempt {number}; its newest is {}", newest.id, newest.state.attempt),
+        )
+    })
+}

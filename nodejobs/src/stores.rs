@@ -1,0 +1,92 @@
+//! The stores there are, and which of them this build has.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use nodejobs_core::store::JobStore;
+use serde::{Deserialize, Serialize};
+
+use crate::api::ProblemKind;
+use crate::error::Error;
+
+/// Where a data directory keeps its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// `SQLite`, readable with its own shell.
+    #[default]
+    Sqlite,
+    /// redb.
+    Redb,
+    /// sled.
+    Sled,
+}
+
+type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
+
+/// Every store, its name, and how to open it in a data directory, if it was compiled in.
+const STORES: [(StoreKind, &str, Option<Open>); 3] = [
+    #[cfg(feature = "sqlite")]
+    (StoreKind::Sqlite, "sqlite", Some(|directory| {
+        Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(&directory.join("jobs.sqlite"))?))
+    })),
+    #[cfg(not(feature = "sqlite"))]
+    (StoreKind::Sqlite, "sqlite", None),
+    (StoreKind::Redb, "redb", None),
+    (StoreKind::Sled, "sled", None),
+];
+
+impl StoreKind {
+    /// Its name in options and in the data directory.
+    pub fn as_str(self) -> &'static str {
+        let found = STORES.iter().find(|(kind, ..)| *kind == self);
+        found.map_or("", |(_, name, _)| name)
+    }
+
+    pub(crate) fn open(self, directory: &Path) -> Result<Arc<dyn JobStore>, Error> {
+        match STORES.iter().find(|(kind, ..)| *kind == self) {
+            Some((_, _, Some(open))) => open(directory),
+            _ => Err(Error::new(
+                ProblemKind::Unavailable,
+                format!("the store {self} is not in this build; it has {}", available().join(", ")),
+            )),
+        }
+    }
+}
+
+fn available() -> Vec<&'static str> {
+    STORES.iter().filter(|(_, _, open)| open.is_some()).map(|(_, name, _)| *name).collect()
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for StoreKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = STORES.iter().find(|(_, name, open)| *name == text && open.is_some());
+        found.map(|(kind, ..)| *kind).ok_or_else(|| {
+            let available = available().join(", ");
+            Error::new(ProblemKind::Usage, format!("'{text}' is not a store of this build; it has {available}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_not_in_this_build_is_refused_with_those_that_are() {
+        let error = "sled".parse::<StoreKind>().expect_err("not here").to_string();
+        assert!(error.contains("sqlite"), "{error}");
+        let Err(error) = StoreKind::Redb.open(Path::new("/nowhere")) else { panic!("redb was opened") };
+        assert!(error.to_string().contains("sqlite"), "{error}");
+    }
+}
