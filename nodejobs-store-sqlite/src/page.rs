@@ -89,19 +89,25 @@ impl Query {
             Order::OldestFirst => ("ASC", '>'),
             Order::NewestFirst => ("DESC", '<'),
         };
+        let route = Route::new(filter);
+        // Which table goes first decides where the engine looks for the order.
+        let seq = match route {
+            Route::Label(..) | Route::LabelKey(..) => "job_labels.seq",
+            _ => "jobs.seq",
+        };
         if let Some(after) = request.after {
             let after = query.parameter(i64::try_from(after).unwrap_or(i64::MAX));
-            conditions.push(format!("jobs.seq {behind} {after}"));
+            conditions.push(format!("{seq} {behind} {after}"));
         }
         // One more than wanted tells whether this is the last page.
         let limit = query.parameter(i64::try_from(request.limit.saturating_add(1)).unwrap_or(i64::MAX));
-        let tail = format!("ORDER BY jobs.seq {direction} LIMIT {limit}");
+        let tail = format!("ORDER BY {seq} {direction} LIMIT {limit}");
 
         let one = |from: &str, conditions: &[String]| {
             let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
-            format!("SELECT jobs.seq FROM {from} WHERE {conditions} {tail}")
+            format!("SELECT {seq} FROM {from} WHERE {conditions} {tail}")
         };
-        let numbers = match Route::new(filter) {
+        let numbers = match route {
             Route::Id | Route::IdPrefix => one("jobs INDEXED BY jobs_id", &conditions),
             Route::Name => one("jobs INDEXED BY jobs_name", &conditions),
             Route::Group => one("jobs INDEXED BY jobs_group", &conditions),

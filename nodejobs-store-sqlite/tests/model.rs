@@ -161,41 +161,72 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn filters()(
-        status in prop_oneof![2 => Just(Vec::new()), 1 => vec(select(Status::ALL.as_slice()), 1..6)],
-        (self_id, id_prefix) in (sometimes(ids().prop_map(String::from)), sometimes(prop_oneof![
+    fn filters(often: f64)(
+        status in sometimes(often, vec(select(Status::ALL.as_slice()), 1..6)),
+        (self_id, id_prefix) in (sometimes(often, ids().prop_map(String::from)), sometimes(often, prop_oneof![
             ids().prop_map(String::from), texts()
         ])),
-        (name, group) in (sometimes(texts()), sometimes(texts())),
-        label in prop_oneof![3 => Just(Vec::new()), 1 => vec((texts(), option::of(texts())), 1..3)],
-        (cwd, dirname, logdir) in (sometimes(raw_texts()), sometimes(raw_texts()), sometimes(raw_texts())),
-        logfile in sometimes((raw_texts(), ids(), 1_u32..3)),
-        (last_pid, exit_code) in (sometimes(0_u32..3), sometimes(0..3)),
-        (last_update, created, started, ended) in (ranges(), ranges(), ranges(), ranges()),
+        (name, group) in (sometimes(often, texts()), sometimes(often, texts())),
+        label in sometimes(often, vec((texts(), option::of(texts())), 1..3)),
+        (cwd, dirname) in (sometimes(often, raw_texts()), sometimes(often, raw_texts())),
+        logdir in sometimes(often, raw_texts()),
+        logfile in sometimes(often, (raw_texts(), ids(), 1_u32..3)),
+        (last_pid, exit_code) in (sometimes(often, 0_u32..3), sometimes(often, 0..3)),
+        (last_update, created, started, ended) in (ranges(often), ranges(often), ranges(often), ranges(often)),
     ) -> JobFilter {
         let logfile = logfile.map(|(logdir, id, attempt)| LogPaths::of(&logdir, &AttemptId { id, attempt }).stdout);
         JobFilter {
-            status, self_id, id_prefix, name, group, label, cwd, dirname, logdir, logfile, last_pid, exit_code,
-            last_update, created, started, ended,
+            status: status.unwrap_or_default(), label: label.unwrap_or_default(),
+            self_id, id_prefix, name, group, cwd, dirname, logdir, logfile, last_pid, exit_code, last_update, created,
+            started, ended,
         }
     }
 }
 
-fn sometimes<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
-    option::weighted(0.1, strategy)
+/// One condition alone: together with others it would seldom be the one that decides.
+fn single_filters() -> impl Strategy<Value = JobFilter> {
+    (filters(0.999), 0..16).prop_map(|(all, field)| {
+        let mut one = JobFilter::default();
+        match field {
+            0 => one.status = all.status,
+            1 => one.self_id = all.self_id,
+            2 => one.id_prefix = all.id_prefix,
+            3 => one.name = all.name,
+            4 => one.group = all.group,
+            5 => one.label = all.label,
+            6 => one.cwd = all.cwd,
+            7 => one.dirname = all.dirname,
+            8 => one.logdir = all.logdir,
+            9 => one.logfile = all.logfile,
+            10 => one.last_pid = all.last_pid,
+            11 => one.exit_code = all.exit_code,
+            12 => one.last_update = all.last_update,
+            13 => one.created = all.created,
+            14 => one.started = all.started,
+            _ => one.ended = all.ended,
+        }
+        one
+    })
 }
 
-fn ranges() -> impl Strategy<Value = TimeRange> {
-    (sometimes(times()), sometimes(times())).prop_map(|(from, until)| TimeRange { from, until })
+fn sometimes<S: Strategy>(often: f64, strategy: S) -> impl Strategy<Value = Option<S::Value>> {
+    option::weighted(often, strategy)
+}
+
+fn ranges(often: f64) -> impl Strategy<Value = TimeRange> {
+    (sometimes(often, times()), sometimes(often, times())).prop_map(|(from, until)| TimeRange { from, until })
 }
 
 fn requests() -> impl Strategy<Value = PageRequest> {
     let cursor = prop_oneof![0_u64..12, Just(u64::MAX)];
-    let limit = prop_oneof![4 => 1_usize..4, 1 => Just(usize::MAX)];
-    (filters(), any::<bool>(), sometimes(cursor), limit).prop_map(|(filter, newest_first, after, limit)| {
-        let order = if newest_first { Order::NewestFirst } else { Order::OldestFirst };
-        PageRequest { filter, order, after, limit }
-    })
+    let limit = prop_oneof![1 => 1_usize..4, 1 => Just(usize::MAX)];
+    let filters = prop_oneof![filters(0.1), single_filters()];
+    (filters, any::<bool>(), sometimes(0.1, cursor), limit).prop_map(
+        |(filter, newest_first, after, limit)| {
+            let order = if newest_first { Order::NewestFirst } else { Order::OldestFirst };
+            PageRequest { filter, order, after, limit }
+        },
+    )
 }
 
 /// Fits the step to the jobs as they are, unless it is meant to be refused.
@@ -260,7 +291,7 @@ proptest! {
     #[test]
     fn it_answers_as_the_in_memory_store_does(
         commits in vec((vec(steps(), 0..8), prop::bool::weighted(0.2)), 1..10),
-        requests in vec(requests(), 60),
+        requests in vec(requests(), 100),
     ) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("nodejobs.sqlite");
