@@ -34,9 +34,7 @@ mod problem;
 mod query;
 
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
-pub use message::{
-    BatchResult, DaemonStatus, JobPage, StopAnswer, StopRequest, StopResult, WaitRequest,
-};
+pub use message::{BatchResult, DaemonStatus, JobPage, StopAnswer, StopRequest, StopResult, WaitRequest};
 pub use nodejobs_core::backend::KeeperStatus;
 pub use nodejobs_core::store::Order;
 pub use problem::{ErrorBody, Problem, ProblemKind};

@@ -11,7 +11,8 @@ pub mod api;
 pub mod client;
 
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, record, signal, spec, status, text, time,
+    JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, record, signal, spec, status, text,
+    time,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};

@@ -164,7 +164,9 @@ impl FollowEvent {
                 ("truncated", serde_json::to_string(&TruncatedData { stream: *stream, offset: *offset })?)
             }
             FollowEvent::Ended(record) => ("ended", serde_json::to_string(record)?),
-            FollowEvent::Error(problem) => ("error", serde_json::to_string(&ErrorBody { error: problem.clone() })?),
+            FollowEvent::Error(problem) => {
+                ("error", serde_json::to_string(&ErrorBody { error: problem.clone() })?)
+            }
         })
     }
 
@@ -200,7 +202,9 @@ impl WaitEvent {
         Ok(match self {
             WaitEvent::Ended(record) => ("ended", serde_json::to_string(record)?),
             WaitEvent::Done => ("done", "{}".to_owned()),
-            WaitEvent::Error(problem) => ("error", serde_json::to_string(&ErrorBody { error: problem.clone() })?),
+            WaitEvent::Error(problem) => {
+                ("error", serde_json::to_string(&ErrorBody { error: problem.clone() })?)
+            }
         })
     }
 
@@ -234,7 +238,8 @@ mod tests {
 
     #[test]
     fn output_is_text_where_it_can_be() {
-        let chunk = |bytes: &[u8]| OutputChunk { stream: LogStream::Stderr, offset: 5, bytes: bytes.to_vec() };
+        let chunk =
+            |bytes: &[u8]| OutputChunk { stream: LogStream::Stderr, offset: 5, bytes: bytes.to_vec() };
         for (bytes, json) in [
             (&b"a\n"[..], r#"{"stream":"stderr","offset":5,"text":"a\n"}"#),
             (b"", r#"{"stream":"stderr","offset":5,"text":""}"#),
@@ -269,7 +274,8 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let error = FollowEvent::from_sse("colour", "{}").expect_err("no such event");
         assert_eq!(error.to_string(), "unknown event 'colour'");
-        for data in ["{", "{}", r#"{"stream":"stdout","offset":0}"#, r#"{"stream":"x","offset":0,"text":""}"#] {
+        for data in ["{", "{}", r#"{"stream":"stdout","offset":0}"#, r#"{"stream":"x","offset":0,"text":""}"#]
+        {
             let error = FollowEvent::from_sse("output", data).expect_err(data);
             assert!(matches!(error, EventError::BadData { .. }), "{error}");
         }

@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_listing_survives_the_way_through_pairs() {
-        let mut query = ListQuery { order: Order::OldestFirst, after: Some(7), limit: 3, ..ListQuery::default() };
+        let mut query =
+            ListQuery { order: Order::OldestFirst, after: Some(7), limit: 3, ..ListQuery::default() };
         for (key, value) in [("status", "running,failed"), ("label", "a=b"), ("label", "c")] {
             query.require(key, value).expect("a condition");
         }
