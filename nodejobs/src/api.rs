@@ -1,0 +1,47 @@
+//! The socket interface: HTTP/1.1 and JSON on the unix socket `sock` in the data directory.
+//!
+//! This page is the reference; the server and every client use these types. It answers only processes of the data
+//! directory's owner and root.
+//!
+//! `{ref}` is an id, a unique beginning of an id, or a unique name, percent-encoded.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/daemon` | | 200 [`DaemonStatus`] |
+//! | `POST /v1/daemon/stop` | | 202; the daemon leaves, its jobs run on |
+//! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
+//! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
+//! | `GET /v1/jobs?KEY=VALUE&order=…&after=SEQ&limit=N` | | 200 [`JobPage`], see [`ListQuery`] |
+//! | `GET /v1/jobs/{ref}` | | 200 [`JobRecord`](crate::record::JobRecord) |
+//! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
+//! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
+//! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
+//! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
+//!
+//! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
+//! the same `submit_key` exists, it is the answer.
+//!
+//! Every other status carries an [`ErrorBody`] whose [`ProblemKind`] decides the status. Unknown query keys and unknown
+//! fields of a body are errors of kind `usage`.
+//!
+//! Events are server-sent events: an `event:` line with the name, one `data:` line with JSON, an empty line. Comments
+//! (lines that start with `:`) keep an idle connection visibly alive and mean nothing. A stream that ends without its
+//! last event (`ended`, `done` or `error`) was cut off.
+
+mod event;
+mod message;
+mod problem;
+mod query;
+
+pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
+pub use message::{BatchResult, DaemonStatus, JobPage, StopAnswer, StopRequest, StopResult, WaitRequest};
+pub use nodejobs_core::backend::KeeperStatus;
+pub use nodejobs_core::store::Order;
+pub use problem::{ErrorBody, Problem, ProblemKind};
+pub use query::{FollowQuery, ListQuery, LogQuery};
+
+/// Name of the socket in the data directory.
+pub const SOCKET_NAME: &str = "sock";
+
+/// The query key that marks a spec as sent again.
+pub const RESEND: &str = "resend";

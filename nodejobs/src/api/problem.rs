@@ -1,0 +1,100 @@
+//! Errors as they travel: what kind, in which words, and the HTTP status that goes with it.
+
+use std::fmt;
+
+use nodejobs_core::JobId;
+use serde::{Deserialize, Serialize};
+
+/// What the caller can do about a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// The request itself is wrong; sending it again will not help.
+    Usage,
+    /// There is no such job.
+    NotFound,
+    /// The thing asked for contradicts what is there, such as an id whose job is running.
+    Conflict,
+    /// The reference fits several jobs; `candidates` names them.
+    Ambiguous,
+    /// Not now: there is no owner, it is leaving, or its store cannot be used.
+    Unavailable,
+    /// It was tried and did not work.
+    Failed,
+}
+
+impl ProblemKind {
+    /// The HTTP status that carries a problem of this kind.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            ProblemKind::Usage => 400,
+            ProblemKind::NotFound => 404,
+            ProblemKind::Conflict | ProblemKind::Ambiguous => 409,
+            ProblemKind::Unavailable => 503,
+            ProblemKind::Failed => 500,
+        }
+    }
+}
+
+/// Why a request was not fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What the caller can do about it.
+    pub kind: ProblemKind,
+    /// A lower-case sentence that names the thing, the cause and the way out.
+    pub message: String,
+    /// The jobs that an ambiguous reference fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<JobId>,
+}
+
+impl Problem {
+    /// A problem without candidates.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), candidates: Vec::new() }
+    }
+
+    /// A request that is wrong in itself.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Usage, message)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            write!(f, "{}{candidate}", if index == 0 { ": " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: Problem,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_small_json_and_one_line_for_people() {
+        let problem = Problem::new(ProblemKind::NotFound, "no job 'x'");
+        let json = serde_json::to_string(&ErrorBody { error: problem.clone() }).expect("JSON");
+        assert_eq!(json, r#"{"error":{"kind":"not_found","message":"no job 'x'"}}"#);
+        assert_eq!(problem.to_string(), "no job 'x'");
+
+        let candidates = ["a1", "a2"].map(|id| JobId::new(id).expect("valid")).to_vec();
+        let ambiguous =
+            Problem { kind: ProblemKind::Ambiguous, message: "'a' fits several jobs".into(), candidates };
+        assert_eq!(ambiguous.to_string(), "'a' fits several jobs: a1, a2");
+        let json = serde_json::to_string(&ambiguous).expect("JSON");
+        assert_eq!(serde_json::from_str::<Problem>(&json).expect("the same"), ambiguous);
+    }
+}

@@ -1,0 +1,365 @@
+//! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
+
+mod context;
+mod events;
+mod transport;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use nodejobs_core::record::JobRecord;
+use nodejobs_core::spec::JobSpec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use crate::api::{
+    self, BatchResult, DaemonStatus, ErrorBody, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
+    Problem, StopAnswer, StopRequest, WaitRequest,
+};
+
+pub use context::{OWN_VARIABLES, capture_context, new_submit_key};
+pub use events::{FollowEvents, WaitEvents};
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody answers at the socket: there is no daemon, or it is not ours to talk to.
+    #[error("cannot reach a daemon at {}", socket.display())]
+    Unreachable {
+        /// Where it should be.
+        socket: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The daemon answered with an error.
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    /// The connection ended before the answer did. The request may have been carried out or not.
+    #[error("the connection to the daemon broke during {request}")]
+    Broken {
+        /// Method and path.
+        request: String,
+        /// How it broke.
+        source: std::io::Error,
+    },
+    /// The answer is not one that this interface knows.
+    #[error("the daemon's answer to {request} cannot be understood: {message}")]
+    Protocol {
+        /// Method and path.
+        request: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl ClientError {
+    /// Whether there is no daemon: no socket, or nobody who listens on it.
+    pub fn is_no_daemon(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self, ClientError::Unreachable { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+    }
+
+    /// Whether the connection broke, so that the same request may be sent over a new one.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, ClientError::Broken { .. })
+    }
+}
+
+/// A connection to the owner of a data directory.
+///
+/// ```no_run
+/// use nodejobs::client::{self, Client};
+/// use nodejobs::spec::{Command, JobSpec};
+///
+/// let client = Client::connect("/var/lib/build/jobs".as_ref())?;
+/// let mut spec = JobSpec::new(Command::argv(["make", "all"]), "/src");
+/// spec.context = client::capture_context()?;
+/// println!("{}", client.submit(&spec)?.self_id);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    socket: PathBuf,
+}
+
+/// Which sending of a request this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    First,
+    /// The first may have arrived.
+    Again,
+}
+
+/// An answer is bounded, since it is held in memory: far more than the largest page of records.
+const MAX_ANSWER: u64 = 1 << 30;
+
+impl Client {
+    /// Connects to the owner of this data directory.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if nobody answers there.
+    pub fn connect(data_dir: &Path) -> Result<Self, ClientError> {
+        let socket = data_dir.join(api::SOCKET_NAME);
+        let connector = transport::UnixConnector::connect(data_dir)
+            .map_err(|source| ClientError::Unreachable { socket: socket.clone(), source })?;
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("nodejobs/", env!("CARGO_PKG_VERSION")))
+            .input_buffer_size(transport::BUFFER_LEN)
+            .output_buffer_size(transport::BUFFER_LEN)
+            .build();
+        Ok(Self { agent: Agent::with_parts(config, connector, transport::NoResolver), socket })
+    }
+
+    /// The socket's path.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What the daemon says about itself.
+    ///
+    /// # Errors
+    /// [`ClientError`], as with every method here.
+    pub fn daemon_status(&self) -> Result<DaemonStatus, ClientError> {
+        self.get("/v1/daemon", &[])?.json()
+    }
+
+    /// Asks the daemon to leave. It still has to, when this returns; its jobs run on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn stop_daemon(&self) -> Result<(), ClientError> {
+        self.post("/v1/daemon/stop", &(), 202).map(drop)
+    }
+
+    /// Submits a job; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Broken`] the job may exist or not: see [`submit_or_resend`](Self::submit_or_resend).
+    pub fn submit(&self, spec: &JobSpec) -> Result<JobRecord, ClientError> {
+        self.send_spec(spec, Sending::First)
+    }
+
+    /// Submits a job, a second time over the connection that `reconnect` makes if the first one breaks. The spec's
+    /// `submit_key` tells the owner that both mean the same job; without one nothing is sent twice.
+    ///
+    /// # Errors
+    /// [`ClientError`], or what `reconnect` says.
+    pub fn submit_or_resend<E: From<ClientError>>(
+        &mut self,
+        spec: &JobSpec,
+        reconnect: impl FnOnce() -> Result<Client, E>,
+    ) -> Result<JobRecord, E> {
+        match self.submit(spec) {
+            Err(error) if error.is_broken() && spec.submit_key.is_some() => {
+                *self = reconnect()?;
+                Ok(self.send_spec(spec, Sending::Again)?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Makes a request that may be made twice, a second time over the connection that `reconnect` makes if the first
+    /// one breaks.
+    ///
+    /// # Errors
+    /// What `request` says, or what `reconnect` says.
+    pub fn retry<T, E: From<ClientError>>(
+        &mut self,
+        request: impl Fn(&Client) -> Result<T, ClientError>,
+        reconnect: impl FnOnce() -> Result<Client, E>,
+    ) -> Result<T, E> {
+        match request(self) {
+            Err(error) if error.is_broken() => {
+                *self = reconnect()?;
+                Ok(request(self)?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Submits many jobs with one flush to disk. Each is accepted or refused for itself.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the batch as a whole has no answer.
+    pub fn submit_batch(&self, specs: &[JobSpec]) -> Result<Vec<BatchResult>, ClientError> {
+        self.post("/v1/jobs/batch", specs, 201)?.json()
+    }
+
+    /// A part of the listing.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn list(&self, query: &ListQuery) -> Result<JobPage, ClientError> {
+        self.get("/v1/jobs", &query.to_pairs())?.json()
+    }
+
+    /// The record of a job.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn job(&self, reference: &str) -> Result<JobRecord, ClientError> {
+        self.get(&job_path(reference, "")?, &[])?.json()
+    }
+
+    /// The bytes of a log file, as they come.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is no such log; later trouble comes from the reader.
+    pub fn log(
+        &self,
+        reference: &str,
+        stream: LogStream,
+        query: &LogQuery,
+    ) -> Result<impl Read + Send + use<>, ClientError> {
+        let answer = self.get(&job_path(reference, &format!("/logs/{stream}"))?, &query.to_pairs())?;
+        Ok(answer.response.into_body().into_reader())
+    }
+
+    /// Output as it is written, until the attempt has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is nothing to follow; later trouble comes from the iterator.
+    pub fn follow(&self, reference: &str, query: &FollowQuery) -> Result<FollowEvents, ClientError> {
+        Ok(FollowEvents::new(self.get(&job_path(reference, "/follow")?, &query.to_pairs())?))
+    }
+
+    /// The records of jobs, each once it has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`] if one of them does not exist; later trouble comes from the iterator.
+    pub fn wait(&self, request: &WaitRequest) -> Result<WaitEvents, ClientError> {
+        Ok(WaitEvents::new(self.post("/v1/wait", request, 200)?))
+    }
+
+    /// Ends jobs; answers once each of them has ended or could not be ended.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer.
+    pub fn stop(&self, request: &StopRequest) -> Result<StopAnswer, ClientError> {
+        self.post("/v1/stop", request, 200)?.json()
+    }
+
+    fn send_spec(&self, spec: &JobSpec, sending: Sending) -> Result<JobRecord, ClientError> {
+        let path = match sending {
+            Sending::First => "/v1/jobs".to_owned(),
+            Sending::Again => format!("/v1/jobs?{}=true", api::RESEND),
+        };
+        self.post(&path, spec, 201)?.json()
+    }
+
+    fn get(&self, path: &str, query: &[(String, String)]) -> Result<Answer, ClientError> {
+        let mut path = path.to_owned();
+        for (index, (key, value)) in query.iter().enumerate() {
+            path.push(if index == 0 { '?' } else { '&' });
+            path.push_str(&percent_encode(key));
+            path.push('=');
+            path.push_str(&percent_encode(value));
+        }
+        let response = self.agent.get(format!("http://localhost{path}")).call();
+        Answer::new(format!("GET {path}"), response, 200)
+    }
+
+    fn post(
+        &self,
+        path: &str,
+        body: &(impl Serialize + ?Sized),
+        expected: u16,
+    ) -> Result<Answer, ClientError> {
+        let request = format!("POST {path}");
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol {
+            request: request.clone(),
+            message: error.to_string(),
+        })?;
+        let response = self
+            .agent
+            .post(format!("http://localhost{path}"))
+            .content_type("application/json")
+            .send(&body[..]);
+        Answer::new(request, response, expected)
+    }
+}
+
+/// An answer with the status that was expected; its body is still to be read.
+#[derive(Debug)]
+struct Answer {
+    request: String,
+    response: Response<Body>,
+}
+
+impl Answer {
+    fn new(
+        request: String,
+        response: Result<Response<Body>, ureq::Error>,
+        expected: u16,
+    ) -> Result<Self, ClientError> {
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return Err(broken(request, error)),
+        };
+        let status = response.status().as_u16();
+        let mut answer = Self { request, response };
+        if status == expected {
+            return Ok(answer);
+        }
+        let body = answer.bytes()?;
+        match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => Err(body.error.into()),
+            Err(_) => {
+                let said: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+                Err(ClientError::Protocol {
+                    request: answer.request,
+                    message: format!("HTTP status {status} instead of {expected}: {said}"),
+                })
+            }
+        }
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>, ClientError> {
+        let body = self.response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+        body.map_err(|error| broken(self.request.clone(), error))
+    }
+
+    fn json<T: DeserializeOwned>(mut self) -> Result<T, ClientError> {
+        let body = self.bytes()?;
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::Protocol { request: self.request, message: error.to_string() })
+    }
+}
+
+fn broken(request: String, error: ureq::Error) -> ClientError {
+    match error {
+        ureq::Error::Io(source) => ClientError::Broken { request, source },
+        other => ClientError::Protocol { request, message: other.to_string() },
+    }
+}
+
+/// The path of a job, or of something that belongs to it.
+fn job_path(reference: &str, rest: &str) -> Result<String, ClientError> {
+    if reference.is_empty() {
+        return Err(Problem::usage("an empty text refers to no job").into());
+    }
+    Ok(format!("/v1/jobs/{}{rest}", percent_encode(reference)))
+}
+
+/// Everything but the unreserved characters of RFC 3986 as `%XX`.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What a job inherits from the process that submits it.
+
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+
+use nodejobs_core::RawText;
+use nodejobs_core::spec::{LaunchContext, ResourceLimit};
+use rustix::process::{Resource, getrlimit};
+use rustix::rand::GetRandomFlags;
+
+/// Variables that nodejobs sets for a job. They speak of that job, so they are not passed on to what it submits.
+pub const OWN_VARIABLES: [&str; 3] = ["JOB_ID", "NODEJOBS_ATTEMPT", "NODEJOBS_MARK"];
+
+const LIMITS: [(ResourceLimit, Resource); 16] = [
+    (ResourceLimit::Cpu, Resource::Cpu),
+    (ResourceLimit::Fsize, Resource::Fsize),
+    (ResourceLimit::Data, Resource::Data),
+    (ResourceLimit::Stack, Resource::Stack),
+    (ResourceLimit::Core, Resource::Core),
+    (ResourceLimit::Rss, Resource::Rss),
+    (ResourceLimit::Nproc, Resource::Nproc),
+    (ResourceLimit::Nofile, Resource::Nofile),
+    (ResourceLimit::Memlock, Resource::Memlock),
+    (ResourceLimit::As, Resource::As),
+    (ResourceLimit::Locks, Resource::Locks),
+    (ResourceLimit::Sigpending, Resource::Sigpending),
+    (ResourceLimit::Msgqueue, Resource::Msgqueue),
+    (ResourceLimit::Nice, Resource::Nice),
+    (ResourceLimit::Rtprio, Resource::Rtprio),
+    (ResourceLimit::Rttime, Resource::Rttime),
+];
+
+/// The environment, umask and soft limits of this process.
+///
+/// # Errors
+/// When the kernel does not tell the umask (`/proc` is not there).
+pub fn capture_context() -> io::Result<LaunchContext> {
+    Ok(LaunchContext {
+        environment: environment(std::env::vars_os()),
+        umask: Some(umask(&std::fs::read_to_string("/proc/self/status")?)?),
+        soft_limits: LIMITS
+            .into_iter()
+            .map(|(limit, resource)| (limit, getrlimit(resource).current.unwrap_or(u64::MAX)))
+            .collect(),
+    })
+}
+
+/// A fresh [`submit_key`](nodejobs_core::spec::JobSpec::submit_key): 128 random bits.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn new_submit_key() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    let count = rustix::rand::getrandom(&mut bytes[..], GetRandomFlags::empty())?;
+    if count < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn environment(
+    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Vec<(RawText, RawText)> {
+    variables
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        // A name with `=` cannot be set again as what it is; the standard library splits "=a=b" so.
+        .filter(|(name, _)| !name.is_empty() && !name.contains(&b'='))
+        .filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| own.as_bytes() == name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn umask(status: &str) -> io::Result<u32> {
+    status
+        .lines()
+        .find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status does not tell the umask"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_of_this_process_is_complete() {
+        let context = capture_context().expect("a context");
+        assert_eq!(context.soft_limits.len(), 16);
+        assert!(context.umask.is_some_and(|umask| umask <= 0o777), "{context:?}");
+        let path = std::env::var_os("PATH").map(|path| RawText::from(path.into_vec()));
+        assert_eq!(context.variable("PATH").cloned(), path);
+    }
+
+    #[test]
+    fn our_own_and_impossible_variables_are_left_out() {
+        let pairs =
+            [("A", "1"), ("JOB_ID", "x"), ("=C:", "d"), ("NODEJOBS_MARK", "y"), ("NODEJOBS_DIR", "/d")];
+        let kept = environment(pairs.into_iter().map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(kept, [("A".into(), "1".into()), ("NODEJOBS_DIR".into(), "/d".into())]);
+    }
+
+    #[test]
+    fn the_umask_is_read_as_octal() {
+        assert_eq!(umask("Name:\tx\nUmask:\t0027\nState:\tR\n").expect("a umask"), 0o027);
+        assert!(umask("Name:\tx\n").is_err());
+    }
+
+    #[test]
+    fn submit_keys_differ() {
+        let (one, other) = (new_submit_key().expect("a key"), new_submit_key().expect("a key"));
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, other);
+    }
+}

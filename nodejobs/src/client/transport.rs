@@ -1,0 +1,126 @@
+//! HTTP over a unix socket, for ureq. The traits of its `unversioned` module may change; they are used only here.
+
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+
+use crate::api::SOCKET_NAME;
+
+/// How much is read or written at once.
+pub(super) const BUFFER_LEN: usize = 64 << 10;
+
+/// Connects to the socket of one data directory, whatever the request's host.
+#[derive(Debug)]
+pub(super) struct UnixConnector {
+    data_dir: PathBuf,
+    /// The connection made ahead, so that its failure is told apart from a failing request.
+    first: Mutex<Option<UnixStream>>,
+}
+
+impl UnixConnector {
+    pub(super) fn connect(data_dir: &Path) -> io::Result<Self> {
+        let first = Mutex::new(Some(connect(data_dir)?));
+        Ok(Self { data_dir: data_dir.to_owned(), first })
+    }
+}
+
+fn connect(data_dir: &Path) -> io::Result<UnixStream> {
+    let direct = data_dir.join(SOCKET_NAME);
+    let stream = if direct.as_os_str().len() < 108 {
+        UnixStream::connect(direct)?
+    } else {
+        // A socket address has 108 bytes. The descriptor stands for the directory only during the call.
+        let handle =
+            rustix::fs::open(data_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let short = Path::new("/proc/self/fd").join(handle.as_raw_fd().to_string()).join(SOCKET_NAME);
+        UnixStream::connect(short)?
+    };
+    // What is sent holds environments, so it goes to nobody else.
+    let (peer, own) = (sockopt::socket_peercred(&stream)?.uid, rustix::process::geteuid());
+    if peer == own || peer.is_root() || own.is_root() {
+        Ok(stream)
+    } else {
+        let message = format!("the process that listens there belongs to user {}", peer.as_raw());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+    }
+}
+
+impl Connector for UnixConnector {
+    type Out = UnixTransport;
+
+    fn connect(&self, _: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<UnixTransport>, Error> {
+        let first = self.first.lock().ok().and_then(|mut first| first.take());
+        let stream = match first {
+            Some(stream) => stream,
+            None => connect(&self.data_dir)?,
+        };
+        Ok(Some(UnixTransport { stream, buffers: LazyBuffers::new(BUFFER_LEN, BUFFER_LEN) }))
+    }
+}
+
+/// One connection. Without timeouts: a wait takes as long as its job.
+#[derive(Debug)]
+pub(super) struct UnixTransport {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for UnixTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        let mut rest = &self.buffers.output()[..amount];
+        while !rest.is_empty() {
+            // NOSIGNAL because the program around us may have SIGPIPE at its default.
+            match rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        let space = self.buffers.input_append_buf();
+        let amount = loop {
+            match self.stream.read(space) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Nothing to read yet is what an idle connection looks like; its end and unasked bytes are not.
+        let mut byte = [0_u8; 1];
+        let seen = rustix::net::recv(&self.stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(seen, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+/// There are no names to resolve.
+#[derive(Debug)]
+pub(super) struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
