@@ -38,9 +38,8 @@ static ORIGINAL_NOFILE: OnceLock<u64> = OnceLock::new();
 /// spec.context = nodejobs::capture_context();
 /// ```
 pub fn capture_context() -> LaunchContext {
-    let environment = std::env::vars_os()
-        .map(|(name, value)| (name.into_vec().into(), value.into_vec().into()))
-        .collect();
+    let environment =
+        std::env::vars_os().map(|(name, value)| (name.into_vec().into(), value.into_vec().into())).collect();
     let mut soft_limits: BTreeMap<ResourceLimit, u64> = RESOURCES
         .into_iter()
         .map(|(limit, resource)| (limit, getrlimit(resource).current.unwrap_or(u64::MAX)))

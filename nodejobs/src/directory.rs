@@ -56,8 +56,9 @@ impl DataDirectory {
     /// Makes the directory if it is not there, and refuses one that cannot keep the promises.
     pub(crate) fn prepare(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
-        let path = std::path::absolute(path)
-            .map_err(|error| unavailable(format!("data directory '{shown}' is no path")).with_source(error))?;
+        let path = std::path::absolute(path).map_err(|error| {
+            unavailable(format!("data directory '{shown}' is no path")).with_source(error)
+        })?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
             unavailable(format!("data directory '{shown}' cannot be made; choose another with --data-dir"))
                 .with_source(error)
@@ -181,7 +182,13 @@ impl DataDirectory {
 
     fn open_file(&self, name: &str) -> Result<File, Error> {
         let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path.join(name));
+        let opened = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.path.join(name));
         opened.map_err(|error| self.failed_with(name, error))
     }
 
@@ -273,8 +280,11 @@ mod tests {
         assert!(error.to_string().contains("one"), "{error}");
         let error = directory.meta(Some(StoreKind::Redb), &machine(Some("one"))).expect_err("another store");
         assert!(error.to_string().contains("sqlite"), "{error}");
-        std::fs::write(directory.path().join(META), r#"{"format":9,"store":"sqlite","directory_id":"x","machine_id":null}"#)
-            .expect("written");
+        std::fs::write(
+            directory.path().join(META),
+            r#"{"format":9,"store":"sqlite","directory_id":"x","machine_id":null}"#,
+        )
+        .expect("written");
         let error = directory.meta(None, &machine(None)).expect_err("another format");
         assert!(error.to_string().contains("format 9"), "{error}");
     }

@@ -30,7 +30,10 @@ impl Error {
     }
 
     pub(crate) fn not_found(reference: &str) -> Self {
-        Self::new(ProblemKind::NotFound, format!("no job has the id or name '{reference}'; `nodejobs ls` lists them"))
+        Self::new(
+            ProblemKind::NotFound,
+            format!("no job has the id or name '{reference}'; `nodejobs ls` lists them"),
+        )
     }
 
     /// What the caller can do next.

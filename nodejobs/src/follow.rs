@@ -112,8 +112,9 @@ impl Follower {
 
     async fn follow(&mut self) -> Result<Option<JobRecord>, Error> {
         let mut changes = self.owner.hub.watch(&self.job.id);
-        let watch = WriteWatch::new().and_then(AsyncFd::new).map_err(|error| {
-            let message = "the log files cannot be watched; too many followers (fs.inotify.max_user_instances)?";
+        let watch = WriteWatch::new().and_then(AsyncFd::register).map_err(|error| {
+            let message =
+                "the log files cannot be watched; too many followers (fs.inotify.max_user_instances)?";
             Error::new(ProblemKind::Failed, message).with_source(error)
         })?;
         loop {
@@ -135,7 +136,8 @@ impl Follower {
             for output in &self.outputs {
                 // A file that is not there yet comes with the start of the job, which is a change.
                 let _ = watch.get_ref().arm(&output.path);
-                missed |= std::fs::metadata(&output.path).is_ok_and(|metadata| metadata.len() != output.offset);
+                missed |=
+                    std::fs::metadata(&output.path).is_ok_and(|metadata| metadata.len() != output.offset);
             }
             if missed {
                 continue;

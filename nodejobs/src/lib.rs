@@ -7,12 +7,42 @@
 //! | `client` | a blocking client of it (feature `client`) |
 
 pub mod api;
+#[cfg(feature = "local")]
+mod capture;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "local")]
+mod directory;
+#[cfg(feature = "local")]
+mod error;
+#[cfg(feature = "local")]
+mod follow;
+#[cfg(feature = "local")]
+mod hub;
+#[cfg(feature = "local")]
+mod jobs;
+#[cfg(feature = "local")]
+mod owner;
+#[cfg(feature = "local")]
+mod server;
+#[cfg(feature = "local")]
+mod service;
+#[cfg(feature = "local")]
+mod stores;
 
+#[cfg(feature = "local")]
+pub use capture::capture_context;
+#[cfg(feature = "local")]
+pub use error::Error;
+#[cfg(feature = "local")]
+pub use jobs::{JobLogs, Jobs, OpenOptions};
 pub use nodejobs_core::{
     JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, record, signal, spec, status, text,
     time,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};
+#[cfg(feature = "local")]
+pub use stores::StoreKind;

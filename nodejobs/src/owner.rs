@@ -4,7 +4,6 @@
 //! one flush, and carries out what follows. While it flushes, the next round's inputs gather: that is the group commit.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,13 +15,14 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Job, LogPaths};
 use nodejobs_core::spec::LaunchContext;
 use nodejobs_core::store::{
-    DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
+    DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit,
+    UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
 use nodejobs_core::{JobId, Status, Timestamp};
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::api::ProblemKind;
 use crate::directory::{DataDirectory, Lock};
@@ -61,9 +61,11 @@ pub(crate) struct Owner {
     pub(crate) backend: Arc<LocalBackend>,
     pub(crate) started_at: Timestamp,
     inputs: Sender<Message>,
+    /// Its sender is gone with the thread.
+    stopped: watch::Receiver<()>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Given up last, when nothing of this owner is at work any more.
-    _lock: Mutex<Lock>,
+    lock: Mutex<Lock>,
 }
 
 impl Owner {
@@ -82,7 +84,11 @@ impl Owner {
         let generation = next_generation(&*store)?;
         let hub = Arc::new(Hub::new());
         let (inputs, receiver) = channel();
-        let host = Host { store: Arc::clone(&store), inputs: Mutex::new(inputs.clone()), last_context: Mutex::new(None) };
+        let host = Host {
+            store: Arc::clone(&store),
+            inputs: Mutex::new(inputs.clone()),
+            last_context: Mutex::new(None),
+        };
         let config = Config {
             keepers: directory.keepers(),
             directory_id: meta.directory_id.clone(),
@@ -91,7 +97,8 @@ impl Owner {
             machine,
         };
         let unusable = |error| {
-            Error::new(ProblemKind::Unavailable, "the jobs of this directory cannot be taken over").with_source(error)
+            Error::new(ProblemKind::Unavailable, "the jobs of this directory cannot be taken over")
+                .with_source(error)
         };
         let backend = Arc::new(LocalBackend::new(config, Arc::new(host)).map_err(unusable)?);
         let mut work = Work {
@@ -113,10 +120,16 @@ impl Owner {
         work.settle(turn, Some(&outcomes)).map_err(|error| {
             Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
         })?;
+        let (running, stopped) = watch::channel(());
         let thread = std::thread::Builder::new()
             .name("nodejobs-owner".to_owned())
-            .spawn(move || work.run(&receiver))
-            .map_err(|error| Error::new(ProblemKind::Unavailable, "no thread can be started").with_source(error))?;
+            .spawn(move || {
+                work.run(&receiver);
+                drop(running);
+            })
+            .map_err(|error| {
+                Error::new(ProblemKind::Unavailable, "no thread can be started").with_source(error)
+            })?;
         Ok(Self {
             directory,
             store,
@@ -125,22 +138,33 @@ impl Owner {
             backend,
             started_at: now().wall,
             inputs,
+            stopped,
             thread: Mutex::new(Some(thread)),
-            _lock: Mutex::new(lock),
+            lock: Mutex::new(lock),
         })
     }
 
     /// Who holds the lock, for others to read.
     pub(crate) fn announce(&self, serves: bool) -> std::io::Result<()> {
         let holder = crate::directory::Holder { pid: std::process::id(), serves };
-        self._lock.lock().unwrap_or_else(PoisonError::into_inner).write_holder(&holder)
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).write_holder(&holder)
+    }
+
+    /// Changes, with an error, when the owner's thread has ended.
+    pub(crate) fn stopped(&self) -> watch::Receiver<()> {
+        self.stopped.clone()
     }
 
     pub(crate) fn submit(&self, message: SubmitMessage) -> Result<(), Error> {
         self.send(Message::Submit(Box::new(message)))
     }
 
-    pub(crate) fn stop(&self, id: JobId, request: StopRequest, reply: oneshot::Sender<Answer>) -> Result<(), Error> {
+    pub(crate) fn stop(
+        &self,
+        id: JobId,
+        request: StopRequest,
+        reply: oneshot::Sender<Answer>,
+    ) -> Result<(), Error> {
         self.send(Message::Stop { id, request, reply })
     }
 
@@ -344,7 +368,8 @@ impl Work {
         let mut after = None;
         loop {
             let filter = JobFilter::default();
-            let page = self.store.jobs(&PageRequest { filter, order: Order::NewestFirst, after, limit: 200 })?;
+            let page =
+                self.store.jobs(&PageRequest { filter, order: Order::NewestFirst, after, limit: 200 })?;
             let too_old = page.jobs.last().is_some_and(|job| job.definition.created_at < oldest);
             let found = page.jobs.into_iter().find(|job| key.is_some() && job.definition.submit_key == *key);
             after = page.next;
@@ -384,7 +409,9 @@ impl Work {
         for effect in effects {
             match effect {
                 Effect::Launch(attempt) => self.backend.launch(&attempt),
-                Effect::EndTree { attempt, process, plan } => self.backend.end_tree(&attempt, process.as_ref(), plan),
+                Effect::EndTree { attempt, process, plan } => {
+                    self.backend.end_tree(&attempt, process.as_ref(), plan)
+                }
                 Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
                 Effect::Reply { ticket, answer } => {
                     if let Some(reply) = self.waiting.remove(&ticket) {
@@ -421,9 +448,4 @@ fn event_of((unit, outcome): (&Unit, &UnitOutcome)) -> Option<JobEvent> {
 fn until(deadline: BootTime) -> Duration {
     // One more, so that the deadline has passed when the time is up.
     Duration::from_millis(deadline.millis_since(now().boot) + 1)
-}
-
-/// Where the logs of a directory's jobs go.
-pub(crate) fn default_logdir(directory: &DataDirectory) -> PathBuf {
-    directory.logs()
 }

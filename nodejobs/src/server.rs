@@ -26,8 +26,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream, Problem,
-    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, WaitEvent, WaitRequest,
+    BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
+    Problem, ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, WaitEvent, WaitRequest,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -124,9 +124,15 @@ impl Server {
     }
 }
 
-async fn serve_client(stream: UnixStream, router: axum::Router, mut leave: watch::Receiver<bool>, _counted: Counted) {
+async fn serve_client(
+    stream: UnixStream,
+    router: axum::Router,
+    mut leave: watch::Receiver<bool>,
+    _counted: Counted,
+) {
     let service = TowerToHyperService::new(router);
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // A client that breaks off, or talks nonsense, ends its own connection and nothing else.
     tokio::select! {
@@ -168,7 +174,9 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/follow", get(follow_job))
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
-        .fallback(|| async { Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation") })
+        .fallback(|| async {
+            Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation")
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
 }
@@ -176,7 +184,8 @@ fn router(state: ServerState) -> axum::Router {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let problem = self.to_problem();
-        let status = StatusCode::from_u16(problem.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(problem.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(ErrorBody { error: problem })).into_response()
     }
 }
@@ -239,7 +248,10 @@ async fn list(
     Ok(Json(state.owner.list(&list).await?))
 }
 
-async fn status(State(state): State<ServerState>, Path(reference): Path<String>) -> Result<Json<JobRecord>, Error> {
+async fn status(
+    State(state): State<ServerState>,
+    Path(reference): Path<String>,
+) -> Result<Json<JobRecord>, Error> {
     let job = state.owner.job(&reference).await?;
     Ok(Json(crate::service::record(&job)))
 }
@@ -251,7 +263,10 @@ async fn logs(
 ) -> Result<Response, Error> {
     let stream: LogStream = stream.parse()?;
     let part = state.owner.log(&reference, stream, &query(parameters)?).await?;
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, (part.end - part.start).to_string())];
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, (part.end - part.start).to_string()),
+    ];
     Ok((headers, Body::from_stream(log_chunks(part))).into_response())
 }
 
@@ -350,7 +365,8 @@ fn sse<E: Send + 'static>(
     to_sse: fn(&E) -> Result<(&'static str, String), serde_json::Error>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(ReceiverStream::new(events).map(move |event| {
-        let (name, data) = to_sse(&event).unwrap_or_else(|error| ("error", format!("{:?}", error.to_string())));
+        let (name, data) =
+            to_sse(&event).unwrap_or_else(|error| ("error", format!("{:?}", error.to_string())));
         Ok(Event::default().event(name).data(data))
     }))
 }

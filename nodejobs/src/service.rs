@@ -1,11 +1,12 @@
 //! What can be asked of an owner, by this process and through the socket alike.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nodejobs_core::backend::ProcessBackend;
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job, LogPaths};
@@ -15,7 +16,6 @@ use nodejobs_core::store::{JobStore, Order, PageRequest};
 use nodejobs_core::{JobId, RawText, Status};
 use nodejobs_proc::logs::offset_of_last_lines;
 use nodejobs_proc::machine::now;
-use nodejobs_core::backend::ProcessBackend;
 use tokio::sync::oneshot;
 
 use crate::api::{
@@ -80,8 +80,9 @@ impl Owner {
     ) -> Result<SubmitMessage, Error> {
         spec.validate().map_err(|error| Error::new(ProblemKind::Usage, error.to_string()))?;
         let logdir = RawText::from(self.directory.logs().into_os_string().into_vec());
-        let context = serde_json::to_vec(&spec.context)
-            .map_err(|error| Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error))?;
+        let context = serde_json::to_vec(&spec.context).map_err(|error| {
+            Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error)
+        })?;
         let definition = Definition::new(spec, logdir, now().wall);
         Ok(SubmitMessage { id: spec.id.clone(), definition, context, resend, reply })
     }
@@ -164,11 +165,13 @@ impl Owner {
         let mut results = Vec::with_capacity(asked.len());
         for (job, answer) in asked {
             let result = match answer {
-                Ok((id, answer)) => self.stopped(&id, answer).await,
+                Ok((id, answer)) => self.outcome_of_stop(&id, answer).await,
                 Err(error) => Err(error),
             };
             results.push(match result {
-                Ok((record, already_ended)) => StopResult::Done { job, record: Box::new(record), already_ended },
+                Ok((record, already_ended)) => {
+                    StopResult::Done { job, record: Box::new(record), already_ended }
+                }
                 Err(error) => StopResult::Refused { job, error: error.to_problem() },
             });
         }
@@ -181,14 +184,23 @@ impl Owner {
         Ok((id, answer))
     }
 
-    async fn stopped(&self, id: &JobId, answer: oneshot::Receiver<Answer>) -> Result<(JobRecord, bool), Error> {
+    async fn outcome_of_stop(
+        &self,
+        id: &JobId,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<(JobRecord, bool), Error> {
         let already_ended = matches!(answer.await.map_err(|_| stopped())?, Answer::NotLive);
         let settled = |status: Status| status.is_terminal() || status == Status::FailedStop;
         Ok((record(&self.until(id, settled).await?), already_ended))
     }
 
     /// The log file of an attempt, where the wanted part begins, and how long the file is now.
-    pub(crate) async fn log(&self, reference: &str, stream: LogStream, query: &LogQuery) -> Result<LogPart, Error> {
+    pub(crate) async fn log(
+        &self,
+        reference: &str,
+        stream: LogStream,
+        query: &LogQuery,
+    ) -> Result<LogPart, Error> {
         let (reference, query) = (reference.to_owned(), query.clone());
         self.blocking(move |store| {
             let job = attempt_of(store, &reference, query.attempt)?;
@@ -217,8 +229,21 @@ pub(crate) struct LogPart {
     pub(crate) end: u64,
 }
 
+impl LogPart {
+    /// All of it, in memory.
+    pub(crate) fn read(self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(mut file) = self.file {
+            file.seek(SeekFrom::Start(self.start))?;
+            file.take(self.end - self.start).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    }
+}
+
 pub(crate) fn log_unreadable(path: &Path, error: io::Error) -> Error {
-    Error::new(ProblemKind::Failed, format!("log file '{}' cannot be read", path.display())).with_source(error)
+    Error::new(ProblemKind::Failed, format!("log file '{}' cannot be read", path.display()))
+        .with_source(error)
 }
 
 pub(crate) fn log_path(job: &Job, stream: LogStream) -> PathBuf {
@@ -259,9 +284,10 @@ fn accepted(answer: Result<Answer, oneshot::error::RecvError>, spec: &JobSpec) -
                 format!("job '{id}' is {status}; stop it first, or choose another id"),
             ))
         }
-        Ok(Answer::NotStored) => {
-            Err(Error::new(ProblemKind::Unavailable, "the store could not be written, so the job was not accepted"))
-        }
+        Ok(Answer::NotStored) => Err(Error::new(
+            ProblemKind::Unavailable,
+            "the store could not be written, so the job was not accepted",
+        )),
         Ok(Answer::Stopping | Answer::NotLive) | Err(_) => Err(stopped()),
     }
 }
@@ -280,7 +306,8 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
     let mut found = find(JobFilter { name: Some(reference.to_owned()), ..JobFilter::default() })?;
     match JobId::new(reference) {
         Ok(prefix) => {
-            let by_prefix = find(JobFilter { id_prefix: Some(prefix.as_str().to_owned()), ..JobFilter::default() })?;
+            let by_prefix =
+                find(JobFilter { id_prefix: Some(prefix.as_str().to_owned()), ..JobFilter::default() })?;
             found.extend(by_prefix);
         }
         // What cannot be an id may still be a name; if it is not, the rule it breaks is the more helpful answer.

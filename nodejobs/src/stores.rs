@@ -29,9 +29,13 @@ type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
 /// Every store, its name, and how to open it in a data directory, if it was compiled in.
 const STORES: [(StoreKind, &str, Option<Open>); 3] = [
     #[cfg(feature = "sqlite")]
-    (StoreKind::Sqlite, "sqlite", Some(|directory| {
-        Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(&directory.join("jobs.sqlite"))?))
-    })),
+    (
+        StoreKind::Sqlite,
+        "sqlite",
+        Some(|directory| {
+            Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(&directory.join("jobs.sqlite"))?))
+        }),
+    ),
     #[cfg(not(feature = "sqlite"))]
     (StoreKind::Sqlite, "sqlite", None),
     (StoreKind::Redb, "redb", None),
@@ -73,7 +77,10 @@ impl FromStr for StoreKind {
         let found = STORES.iter().find(|(_, name, open)| *name == text && open.is_some());
         found.map(|(kind, ..)| *kind).ok_or_else(|| {
             let available = available().join(", ");
-            Error::new(ProblemKind::Usage, format!("'{text}' is not a store of this build; it has {available}"))
+            Error::new(
+                ProblemKind::Usage,
+                format!("'{text}' is not a store of this build; it has {available}"),
+            )
         })
     }
 }

@@ -1,0 +1,382 @@
+//! [`Jobs`]: the library's face, the same whether this process owns the data directory or somebody else does.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nodejobs_core::JobId;
+use nodejobs_core::record::JobRecord;
+use nodejobs_core::spec::JobSpec;
+use nodejobs_proc::KeeperProgram;
+use nodejobs_proc::machine::Machine;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::api::{
+    BatchResult, DaemonStatus, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
+    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, StopResult, WaitRequest,
+};
+use crate::client::{Client, ClientError};
+use crate::directory::DataDirectory;
+use crate::error::Error;
+use crate::follow::follow;
+use crate::owner::Owner;
+use crate::server::{Server, ServerHandle};
+use crate::stores::StoreKind;
+
+/// How a data directory is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// The store of a new directory; of an existing one, the store it must have.
+    pub store: Option<StoreKind>,
+    /// The program that keeps the jobs. If absent: `nodejobs-keeper` beside this executable, else this executable
+    /// itself, if its `main` begins with [`serve_keeper_if_asked`](crate::serve_keeper_if_asked).
+    pub keeper: Option<PathBuf>,
+}
+
+/// A data directory's jobs.
+///
+/// [`open`](Self::open) becomes the owner of the directory, or connects to the owner there is; the calls are the same
+/// and mean the same. Jobs do not end with the value, nor with the process: the next owner finds them.
+///
+/// A job is named by its id, a unique beginning of it, or a unique name.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), nodejobs::Error> {
+/// use nodejobs::Jobs;
+/// use nodejobs::spec::{Command, JobSpec};
+///
+/// let jobs = Jobs::open("/var/lib/my-program/jobs").await?;
+/// let mut spec = JobSpec::new(Command::argv(["make", "all"]), "/src");
+/// spec.context = nodejobs::capture_context();
+/// let job = jobs.run(spec).await?;
+/// let ended = jobs.wait(job.self_id.as_str()).await?;
+/// println!("{} with {:?}", ended.status, ended.exit_code);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Jobs {
+    mode: Mode,
+}
+
+enum Mode {
+    Owner { owner: Arc<Owner>, server: ServerHandle, serving: Option<JoinHandle<()>> },
+    Connected { data_dir: PathBuf },
+}
+
+/// Both outputs of an attempt, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct JobLogs {
+    /// What it wrote to descriptor 1.
+    pub stdout: Vec<u8>,
+    /// What it wrote to descriptor 2.
+    pub stderr: Vec<u8>,
+}
+
+impl Jobs {
+    /// Opens a data directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Unavailable`] when the directory or its store cannot be used, or its owner cannot be reached.
+    pub async fn open(data_dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(data_dir, OpenOptions::default()).await
+    }
+
+    /// Opens a data directory in a particular way.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`ProblemKind::Conflict`] when the directory has another store.
+    pub async fn open_with(data_dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, Error> {
+        let data_dir = data_dir.as_ref().to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(&data_dir, options)).await;
+        let mode = match opened.map_err(panicked)?? {
+            Opened::Owner(owner, server) => {
+                let handle = server.handle();
+                let serving = tokio::spawn(server.serve());
+                Mode::Owner { owner, server: handle, serving: Some(serving) }
+            }
+            Opened::Connected(data_dir) => Mode::Connected { data_dir },
+        };
+        Ok(Self { mode })
+    }
+
+    /// Whether this process owns the directory.
+    pub fn is_owner(&self) -> bool {
+        matches!(self.mode, Mode::Owner { .. })
+    }
+
+    /// Gives the directory back and returns when the next one can own it. Jobs run on.
+    pub async fn close(mut self) {
+        if let Mode::Owner { server, serving, .. } = &mut self.mode {
+            server.leave.send_replace(true);
+            if let Some(serving) = serving.take() {
+                let _ = serving.await;
+            }
+        }
+    }
+
+    /// Accepts a job: it is on disk when this returns, and is started next.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] for a spec that cannot be run, [`ProblemKind::Conflict`] when a live job has the id,
+    /// [`ProblemKind::Unavailable`] when it cannot be stored.
+    pub async fn run(&self, spec: JobSpec) -> Result<JobRecord, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.run(&spec, false).await,
+            Mode::Connected { .. } => self.ask(move |client| client.submit(&spec)).await,
+        }
+    }
+
+    /// Accepts many jobs with as few flushes as can be. The results are in the order of the specs.
+    ///
+    /// # Errors
+    /// When the batch as a whole cannot be handed over.
+    pub async fn run_batch(&self, specs: Vec<JobSpec>) -> Result<Vec<Result<JobId, Error>>, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => Ok(owner.run_batch(&specs).await),
+            Mode::Connected { .. } => {
+                let results = self.ask(move |client| client.submit_batch(&specs)).await?;
+                let results = results.into_iter().map(|result| match result {
+                    BatchResult::Id(id) => Ok(id),
+                    BatchResult::Error(problem) => Err(problem.into()),
+                });
+                Ok(results.collect())
+            }
+        }
+    }
+
+    /// Ends a job: its signal to the whole tree, its grace, then SIGKILL. Returns when the tree is gone, or with status
+    /// `failed_stop` and the survivors. A job that has ended already is left as it is.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
+    pub async fn stop(&self, reference: &str) -> Result<JobRecord, Error> {
+        let request = StopRequest { jobs: vec![reference.to_owned()], ..StopRequest::default() };
+        match self.stop_with(request).await?.results.pop() {
+            Some(StopResult::Done { record, .. }) => Ok(*record),
+            Some(StopResult::Refused { error, .. }) => Err(error.into()),
+            None => Err(Error::not_found(reference)),
+        }
+    }
+
+    /// Ends several jobs, or all of them, within one grace.
+    ///
+    /// # Errors
+    /// When the request as a whole cannot be carried out; what concerns one job is in its result.
+    pub async fn stop_with(&self, request: StopRequest) -> Result<StopAnswer, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.stop_jobs(&request).await,
+            Mode::Connected { .. } => self.ask(move |client| client.stop(&request)).await,
+        }
+    }
+
+    /// Returns the record of a job once it has ended.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
+    pub async fn wait(&self, reference: &str) -> Result<JobRecord, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => {
+                let job = owner.job(reference).await?;
+                owner.wait(&job.id).await
+            }
+            Mode::Connected { .. } => {
+                let request = WaitRequest { jobs: vec![reference.to_owned()], any: false };
+                let ended = self.ask(move |client| client.wait(&request)?.next().transpose()).await?;
+                ended.ok_or_else(|| Error::not_found(reference))
+            }
+        }
+    }
+
+    /// The record of a job.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
+    pub async fn get_status(&self, reference: &str) -> Result<JobRecord, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => Ok(crate::service::record(&owner.job(reference).await?)),
+            Mode::Connected { .. } => {
+                let reference = reference.to_owned();
+                self.ask(move |client| client.job(&reference)).await
+            }
+        }
+    }
+
+    /// A page of the jobs that match.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list_status(&self, query: &ListQuery) -> Result<JobPage, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.list(query).await,
+            Mode::Connected { .. } => {
+                let query = query.clone();
+                self.ask(move |client| client.list(&query)).await
+            }
+        }
+    }
+
+    /// What a job has written so far, in memory; see [`follow`](Self::follow) for output that may be large.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] for an unknown job or attempt.
+    pub async fn job_logs(&self, reference: &str, query: &LogQuery) -> Result<JobLogs, Error> {
+        let [stdout, stderr] =
+            [LogStream::Stdout, LogStream::Stderr].map(|stream| self.log(reference, stream, query));
+        Ok(JobLogs { stdout: stdout.await?, stderr: stderr.await? })
+    }
+
+    async fn log(&self, reference: &str, stream: LogStream, query: &LogQuery) -> Result<Vec<u8>, Error> {
+        let unreadable = |error: std::io::Error| {
+            Error::new(ProblemKind::Failed, "the log cannot be read").with_source(error)
+        };
+        match &self.mode {
+            Mode::Owner { owner, .. } => {
+                let part = owner.log(reference, stream, query).await?;
+                tokio::task::spawn_blocking(move || part.read()).await.map_err(panicked)?.map_err(unreadable)
+            }
+            Mode::Connected { .. } => {
+                let (reference, query) = (reference.to_owned(), query.clone());
+                let read = self.ask(move |client| {
+                    let mut bytes = Vec::new();
+                    Ok(client.log(&reference, stream, &query)?.read_to_end(&mut bytes).map(|_| bytes))
+                });
+                read.await?.map_err(unreadable)
+            }
+        }
+    }
+
+    /// A job's output as it is written, to its end. The last event is `Ended` or `Error`.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] for an unknown job or attempt.
+    pub async fn follow(
+        &self,
+        reference: &str,
+        query: &FollowQuery,
+    ) -> Result<mpsc::Receiver<FollowEvent>, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => follow(owner, reference, query).await,
+            Mode::Connected { .. } => {
+                let (reference, query) = (reference.to_owned(), query.clone());
+                let events = self.ask(move |client| client.follow(&reference, &query)).await?;
+                let (sender, receiver) = mpsc::channel(16);
+                tokio::task::spawn_blocking(move || {
+                    for event in events {
+                        let event =
+                            event.unwrap_or_else(|error| FollowEvent::Error(Error::from(error).to_problem()));
+                        if sender.blocking_send(event).is_err() {
+                            return;
+                        }
+                    }
+                });
+                Ok(receiver)
+            }
+        }
+    }
+
+    /// Who owns the directory, who keeps the jobs, and how many there are of each status.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn daemon_status(&self) -> Result<DaemonStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.daemon_status(owner.directory.path().join(SOCKET_NAME)).await,
+            Mode::Connected { .. } => self.ask(|client| client.daemon_status()).await,
+        }
+    }
+
+    /// The parts that a daemon needs; `None` if somebody else is the owner.
+    pub(crate) fn owner(&self) -> Option<(&Arc<Owner>, &ServerHandle)> {
+        match &self.mode {
+            Mode::Owner { owner, server, .. } => Some((owner, server)),
+            Mode::Connected { .. } => None,
+        }
+    }
+
+    /// Asks the owner that this process is connected to.
+    async fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let Mode::Connected { data_dir } = &self.mode else {
+            return Err(Error::new(ProblemKind::Failed, "the owner does not ask itself"));
+        };
+        let data_dir = data_dir.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            Client::connect(&data_dir).and_then(|client| request(&client))
+        });
+        Ok(asked.await.map_err(panicked)??)
+    }
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        if let Mode::Owner { server, .. } = &self.mode {
+            server.leave.send_replace(true);
+        }
+    }
+}
+
+fn panicked(error: tokio::task::JoinError) -> Error {
+    Error::new(ProblemKind::Failed, "a blocking call ended with a panic").with_source(error)
+}
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Problem(problem) => problem.into(),
+            other => Error::new(ProblemKind::Unavailable, "the owner of the data directory cannot be asked")
+                .with_source(other),
+        }
+    }
+}
+
+enum Opened {
+    Owner(Arc<Owner>, Server),
+    Connected(PathBuf),
+}
+
+fn open(data_dir: &Path, options: OpenOptions) -> Result<Opened, Error> {
+    let directory = DataDirectory::prepare(data_dir)?;
+    // Whoever holds this is becoming the owner; once it is ours, the owner there is answers.
+    let starting = directory.lock_start()?;
+    let lock = match directory.lock_owner()? {
+        Ok(lock) => lock,
+        Err(holder) => {
+            drop(starting);
+            let pid = holder
+                .as_ref()
+                .map_or("an unknown process".to_owned(), |holder| format!("process {}", holder.pid));
+            let serves = holder.is_some_and(|holder| holder.serves);
+            let reachable = serves.then(|| Client::connect(directory.path()));
+            return match reachable {
+                Some(Ok(_)) => Ok(Opened::Connected(directory.path().to_owned())),
+                Some(Err(error)) => Err(Error::from(error)),
+                None => Err(Error::new(
+                    ProblemKind::Unavailable,
+                    format!(
+                        "data directory '{}' is owned by {pid}, which serves no socket",
+                        data_dir.display()
+                    ),
+                )),
+            };
+        }
+    };
+    let machine = Machine::read().map_err(|error| {
+        Error::new(ProblemKind::Unavailable, "this machine cannot be told from others").with_source(error)
+    })?;
+    let keeper = match options.keeper {
+        Some(path) => KeeperProgram::Path(path),
+        None => KeeperProgram::find().map_err(|error| {
+            Error::new(ProblemKind::Unavailable, "jobs cannot be kept").with_source(error)
+        })?,
+    };
+    let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine)?);
+    let server = Server::bind(&owner)?;
+    owner.announce(true).map_err(|error| {
+        Error::new(ProblemKind::Unavailable, "the owner's lock file cannot be written").with_source(error)
+    })?;
+    drop(starting);
+    Ok(Opened::Owner(owner, server))
+}
