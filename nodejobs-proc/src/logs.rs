@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -41,46 +41,23 @@ pub fn offset_of_last_lines(file: &mut File, lines: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Tells when files are written to. Readable once something was written after [`arm`](Self::arm); each arming tells of
-/// one write, because a standing watch slows the writer down.
-#[derive(Debug)]
-pub struct WriteWatch(OwnedFd);
-
-impl WriteWatch {
-    /// A watch of nothing yet.
-    ///
-    /// # Errors
-    /// When the user has too many of them (`fs.inotify.max_user_instances`).
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?))
-    }
-
-    /// Watches for the next write to the file. What was written before is not told.
-    ///
-    /// # Errors
-    /// When there is no such file.
-    pub fn arm(&self, path: &Path) -> io::Result<()> {
-        inotify::add_watch(&self.0, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?;
-        Ok(())
-    }
-
-    /// Forgets what it was told so far.
-    pub fn clear(&self) {
-        let mut buffer = [0; 4096];
-        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|length| length > 0) {}
-    }
+/// Makes a descriptor that tells when files are written to: readable once something was written to a file after it was
+/// given to [`watch_next_write`]. What is read from it means nothing.
+///
+/// # Errors
+/// When the user has too many of them (`fs.inotify.max_user_instances`).
+pub fn new_write_watch() -> io::Result<OwnedFd> {
+    Ok(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)
 }
 
-impl AsFd for WriteWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for WriteWatch {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.0)
-    }
+/// Has the descriptor tell of the next write to the file, and of that one only: a standing watch would slow the writer
+/// down. What was written before is not told.
+///
+/// # Errors
+/// When there is no such file.
+pub fn watch_next_write(watch: impl AsFd, path: &Path) -> io::Result<()> {
+    inotify::add_watch(watch, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?;
+    Ok(())
 }
 
 #[cfg(test)]

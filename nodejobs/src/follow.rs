@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nodejobs_core::job::Job;
 use nodejobs_core::record::JobRecord;
-use nodejobs_proc::logs::{WriteWatch, offset_of_last_lines};
-use tokio::io::unix::AsyncFd;
+use nodejobs_proc::logs::{new_write_watch, offset_of_last_lines, watch_next_write};
+use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{FollowEvent, FollowQuery, LogStream, OutputChunk, ProblemKind};
@@ -112,7 +112,8 @@ impl Follower {
 
     async fn follow(&mut self) -> Result<Option<JobRecord>, Error> {
         let mut changes = self.owner.hub.watch(&self.job.id);
-        let watch = WriteWatch::new().and_then(AsyncFd::register).map_err(|error| {
+        // Tokio's only safe way to wait for a descriptor it has no type for.
+        let watch = new_write_watch().and_then(pipe::Receiver::from_owned_fd_unchecked).map_err(|error| {
             let message =
                 "the log files cannot be watched; too many followers (fs.inotify.max_user_instances)?";
             Error::new(ProblemKind::Failed, message).with_source(error)
@@ -131,11 +132,12 @@ impl Follower {
                 }
                 continue;
             }
-            watch.get_ref().clear();
+            let mut told = [0; 1024];
+            while watch.try_read(&mut told).is_ok() {}
             let mut missed = false;
             for output in &self.outputs {
                 // A file that is not there yet comes with the start of the job, which is a change.
-                let _ = watch.get_ref().arm(&output.path);
+                let _ = watch_next_write(&watch, &output.path);
                 missed |=
                     std::fs::metadata(&output.path).is_ok_and(|metadata| metadata.len() != output.offset);
             }
