@@ -10,10 +10,10 @@ mod link;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
@@ -347,8 +347,15 @@ impl Loop {
     /// Watches a main process that has no keeper, or reports what became of it.
     fn watch(&mut self, attempt: &AttemptId, process: &LocalProcess, reports: &mut Vec<BackendReport>) {
         let reason = match process.find(&self.config.machine) {
-            Found::Alive(pidfd) | Found::Zombie(pidfd) => {
+            Found::Alive(pidfd) => {
                 self.watched.insert(attempt.clone(), pidfd);
+                return;
+            }
+            Found::Zombie(pidfd) => {
+                self.watched.insert(attempt.clone(), pidfd);
+                if self.exit_of_zombie(process).is_some() {
+                    self.watched_ended(attempt, reports);
+                }
                 return;
             }
             Found::Gone if process.boot_id != self.config.machine.boot_id => Reason::Reboot,
@@ -359,12 +366,25 @@ impl Loop {
         reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
     }
 
+    /// The wait status of a process that nobody has collected yet, if the kernel lets us see it.
+    fn exit_of_zombie(&self, process: &LocalProcess) -> Option<i32> {
+        let Found::Zombie(_) = process.find(&self.config.machine) else { return None };
+        let owner = std::fs::metadata(format!("/proc/{}", process.pid)).ok()?.uid();
+        let own = rustix::process::geteuid();
+        // To others the kernel shows 0, which would be read as success.
+        (own.is_root() || own.as_raw() == owner).then_some(())?;
+        Some(ProcStat::read(process.pid)?.exit_code)
+    }
+
     // ---- the loop ----------------------------------------------------------------------------------------------
 
     fn run(mut self) {
         loop {
-            let Some(commands) = self.take_commands() else { return };
+            let (commands, is_last) = self.take_commands();
             self.carry_out(commands);
+            if is_last {
+                return;
+            }
             self.advance_endings();
             self.send_launches();
             let Ready { links, watched, endings } = self.wait();
@@ -386,16 +406,16 @@ impl Loop {
         }
     }
 
-    /// `None` when the backend is dropped.
-    fn take_commands(&mut self) -> Option<Vec<Command>> {
+    /// What has arrived, and whether the backend is dropped.
+    fn take_commands(&mut self) -> (Vec<Command>, bool) {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.wake, &mut count);
         let mut commands = Vec::new();
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Quit) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
+                Ok(Command::Quit) | Err(TryRecvError::Disconnected) => return (commands, true),
                 Ok(command) => commands.push(command),
-                Err(std::sync::mpsc::TryRecvError::Empty) => return Some(commands),
+                Err(TryRecvError::Empty) => return (commands, false),
             }
         }
     }
@@ -594,17 +614,10 @@ impl Loop {
         else {
             return;
         };
-        let status = match self.config.machine.use_pidfd_info {
-            true => sys::pidfd_exit_status(pidfd.as_fd()).ok(),
-            false => None,
-        };
-        let zombie = || {
-            let stat = ProcStat::read(running.process.pid)?;
-            let is_it = stat.start_ticks == running.process.start_ticks && stat.state == b'Z';
-            (is_it && stat.exit_code != 0).then_some(stat.exit_code)
-        };
+        let info = self.config.machine.use_pidfd_info.then(|| sys::pidfd_exit_status(pidfd.as_fd()).ok());
+        let status = info.flatten().or_else(|| self.exit_of_zombie(&running.process));
         let at = now();
-        let event = match status.or_else(zombie) {
+        let event = match status {
             Some(status) => {
                 let exit = exit_of_wait_status(status);
                 let leftovers = self.has_leftovers(&View::everywhere(), attempt, &running.process);

@@ -227,9 +227,8 @@ fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
         (0x7375_7245, "Coda"),
         (0x0102_1997, "9P"),
     ];
-    let kind = rustix::fs::statfs(path)?.f_type;
-    // The kernel's numbers are 32 bits, whatever the field's width and sign.
-    let kind = u32::try_from(i64::from(kind) & 0xFFFF_FFFF).unwrap_or(0);
+    // The kernel's numbers have 32 bits, whatever the field's width and sign.
+    let kind = u32::try_from(rustix::fs::statfs(path)?.f_type & 0xFFFF_FFFF).unwrap_or(0);
     Ok(KINDS.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name))
 }
 

@@ -282,7 +282,7 @@ impl Jobs {
     pub async fn daemon_status(&self) -> Result<DaemonStatus, Error> {
         match &self.mode {
             Mode::Owner { owner, .. } => owner.daemon_status(owner.directory.path().join(SOCKET_NAME)).await,
-            Mode::Connected { .. } => self.ask(|client| client.daemon_status()).await,
+            Mode::Connected { .. } => self.ask(Client::daemon_status).await,
         }
     }
 

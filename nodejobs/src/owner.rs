@@ -410,7 +410,7 @@ impl Work {
             match effect {
                 Effect::Launch(attempt) => self.backend.launch(&attempt),
                 Effect::EndTree { attempt, process, plan } => {
-                    self.backend.end_tree(&attempt, process.as_ref(), plan)
+                    self.backend.end_tree(&attempt, process.as_ref(), plan);
                 }
                 Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
                 Effect::Reply { ticket, answer } => {

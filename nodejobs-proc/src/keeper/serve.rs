@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, ResourceUsage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::Pid;
 
 use super::KeeperFiles;
@@ -66,6 +68,10 @@ pub(super) struct Keeper {
     last_outcome: Option<u64>,
     /// Where the journal is next rewritten.
     rewrite_at: u64,
+    /// Tells when somebody removes the journal.
+    journal_watch: OwnedFd,
+    /// Somebody has removed the journal, most likely with the whole data directory: nobody will ever ask for it.
+    journal_removed: bool,
     /// The journal could not be written: an ended child waits to be collected.
     journal_full: bool,
     stack: ChildStack,
@@ -84,6 +90,8 @@ impl Keeper {
             files: files.clone(),
             listener,
             child_ended: sys::child_signal_fd()?,
+            journal_watch: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            journal_removed: false,
             running: HashMap::new(),
             connections: Vec::new(),
             generation: 0,
@@ -99,7 +107,20 @@ impl Keeper {
         for (position, entry) in keeper.journal.read_all()? {
             keeper.replay(position, entry);
         }
+        keeper.watch_journal();
         Ok(keeper)
+    }
+
+    fn watch_journal(&mut self) {
+        // Removing a file that is open changes its attributes; it is deleted only once nobody has it open. Without the
+        // watch, a keeper whose directory was removed stays until it is killed.
+        let _ = inotify::add_watch(&self.journal_watch, self.files.journal(), WatchFlags::ATTRIB);
+    }
+
+    fn journal_changed(&mut self) {
+        let mut events = [0; 1024];
+        while rustix::io::read(&self.journal_watch, &mut events).is_ok_and(|length| length > 0) {}
+        self.journal_removed = self.journal.file().metadata().is_ok_and(|metadata| metadata.nlink() == 0);
     }
 
     /// Takes in what the journal says, as the guard does when it goes on for the worker.
@@ -132,7 +153,11 @@ impl Keeper {
                 self.leave();
             }
             // Nothing here can fail for good; trying again is all there is to do.
-            let Ok(Ready { child_ended, guard_gone, connecting, readable }) = self.wait() else { continue };
+            let Ok(ready) = self.wait() else { continue };
+            let Ready { child_ended, guard_gone, connecting, journal_changed, readable } = ready;
+            if journal_changed {
+                self.journal_changed();
+            }
             if child_ended {
                 let mut info = [0; 512];
                 while rustix::io::read(&self.child_ended, &mut info).is_ok_and(|length| length > 0) {}
@@ -167,6 +192,7 @@ impl Keeper {
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.child_ended.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.journal_watch.as_fd(), PollFlags::IN),
         ];
         for connection in &self.connections {
             let flags = if connection.blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -184,12 +210,13 @@ impl Keeper {
             self.leave();
         }
         let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        let connections = 2..2 + self.connections.len();
+        let connections = 3..3 + self.connections.len();
         Ok(Ready {
             child_ended: is_ready(0),
             connecting: is_ready(1),
+            journal_changed: is_ready(2),
             guard_gone: guard_pipe.is_some() && is_ready(connections.end),
-            readable: connections.filter(|index| is_ready(*index)).map(|index| index - 2).collect(),
+            readable: connections.filter(|index| is_ready(*index)).map(|index| index - 3).collect(),
         })
     }
 
@@ -406,22 +433,24 @@ impl Keeper {
             let first = self.journal.first();
             let last = outcomes.iter().rposition(|is_outcome| *is_outcome);
             self.last_outcome = last.map(|index| first + index as u64);
+            self.watch_journal();
         }
         self.rewrite_at = self.journal.end() + REWRITE_ENTRIES.max(entries.len() as u64);
     }
 
     fn may_leave(&self) -> bool {
-        let all_acknowledged = self.last_outcome.is_none_or(|position| position < self.acknowledged);
+        let all_told = self.last_outcome.is_none_or(|position| position < self.acknowledged);
         let has_owner = self.connections.iter().any(|connection| connection.generation.is_some());
-        let wanted = !self.draining && (has_owner || !self.had_owner);
-        self.running.is_empty()
-            && all_acknowledged
-            && !wanted
-            && self.connections.iter().all(|c| c.generation.is_some())
+        let is_wanted = !self.draining && (has_owner || !self.had_owner);
+        let is_being_asked = self.connections.iter().any(|connection| connection.generation.is_none());
+        self.running.is_empty() && (all_told || self.journal_removed) && !is_wanted && !is_being_asked
     }
 
     fn leave(&self) -> ! {
-        self.files.remove();
+        // What has these names now, if anything, is another keeper's.
+        if !self.journal_removed {
+            self.files.remove();
+        }
         std::process::exit(0)
     }
 }
@@ -430,6 +459,7 @@ struct Ready {
     child_ended: bool,
     guard_gone: bool,
     connecting: bool,
+    journal_changed: bool,
     readable: Vec<usize>,
 }
 
