@@ -1,2 +1,25 @@
-//! Placeholder.
-fn main() {}
+//! The `nodejobs` command.
+
+mod cli;
+mod commands;
+mod connect;
+mod duration;
+mod exit;
+mod output;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    nodejobs::serve_keeper_if_asked();
+    match cli::Cli::try_parse() {
+        Ok(cli) => exit::report(commands::run(cli)),
+        Err(error) => {
+            // Nobody may be left to read the help; that is no failure.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
+        }
+    }
+}

@@ -26,7 +26,13 @@
 //!
 //! Events are server-sent events: an `event:` line with the name, one `data:` line with JSON, an empty line. Comments
 //! (lines that start with `:`) keep an idle connection visibly alive and mean nothing. A stream that ends without its
-//! last event (`ended`, `done` or `error`) was cut off.
+//! last event (`ended`, `done` or `error`) was cut off, and a client may ask again. A daemon that was told to leave ends
+//! its streams with an `error` of kind `unavailable`, so that nobody who waits starts it again at once.
+//!
+//! # Starting and leaving
+//! Whoever starts a daemon holds an exclusive `flock` on [`START_LOCK_NAME`] in the data directory, connects once more
+//! under it, and lets it go once the daemon can be reached. A daemon that leaves takes the same lock before it stops
+//! listening and holds it until its process ends, so nobody meets a directory that is still owned but not served.
 
 mod event;
 mod message;
@@ -42,6 +48,9 @@ pub use query::{FollowQuery, ListQuery, LogQuery};
 
 /// Name of the socket in the data directory.
 pub const SOCKET_NAME: &str = "sock";
+
+/// Name of the file in the data directory whose lock serialises the starting and the leaving of daemons.
+pub const START_LOCK_NAME: &str = "start.lock";
 
 /// The query key that marks a spec as sent again.
 pub const RESEND: &str = "resend";

@@ -1,0 +1,117 @@
+//! `nodejobs daemon`: the process that owns the data directory.
+
+mod serve;
+
+use clap::{Args, Subcommand};
+use nodejobs::client::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::connect::{Lifetime, Target};
+use crate::exit::{FAILED, Failure, UNAVAILABLE, say};
+use crate::output::{self, Format, daemon_block};
+
+/// Start, stop or look at the daemon
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Daemon {
+    #[command(subcommand)]
+    command: DaemonCommand,
+}
+
+const AFTER_HELP: &str = "\
+One daemon serves a data directory. Commands that need one start it, and such a daemon leaves after a minute without
+anything to do; one that was started with `daemon start` stays. Jobs run on without a daemon: the next one takes them
+over, with everything that happened in between.";
+
+#[derive(Debug, Subcommand)]
+enum DaemonCommand {
+    /// Start a daemon that stays until it is stopped
+    Start,
+    /// Stop the daemon; the jobs run on
+    Stop,
+    /// Show the daemon and how many jobs it has
+    Status,
+    /// Be the daemon. `daemon start` and auto-start run this in the background, with the lock of starts as standard
+    /// input and a pipe for the first words as standard output.
+    #[command(hide = true)]
+    Serve(serve::Serve),
+}
+
+/// How long a daemon that was told to leave may take.
+const LEAVING: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
+impl Daemon {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        match self.command {
+            DaemonCommand::Start => start(target),
+            DaemonCommand::Stop => stop(target),
+            DaemonCommand::Status => status(target, format),
+            DaemonCommand::Serve(serve) => serve.execute(target),
+        }
+    }
+}
+
+fn start(target: &Target) -> Result<u8, Failure> {
+    match target.start(Lifetime::UntilStopped)? {
+        Ok(client) => say(&format_args!("started (pid {})", client.daemon_status()?.pid)),
+        Err(client) => say(&format_args!("already running (pid {})", client.daemon_status()?.pid)),
+    }
+    Ok(0)
+}
+
+fn stop(target: &Target) -> Result<u8, Failure> {
+    let client = match Client::connect(&target.data_dir) {
+        Ok(client) => client,
+        Err(error) if error.is_no_daemon() => {
+            say(&"not running");
+            return Ok(0);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let pid = client.daemon_status()?.pid;
+    // Opened before it is told to leave, so that it cannot be another process of the same number.
+    let process =
+        i32::try_from(pid).ok().and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    client.stop_daemon()?;
+    let Some(Ok(process)) = process else {
+        // It lives in another pid namespace, or this kernel has no pidfds: it leaves, but we cannot watch it.
+        say(&format_args!("told to leave (pid {pid})"));
+        return Ok(0);
+    };
+    let mut polled = [PollFd::new(&process, PollFlags::IN)];
+    loop {
+        match poll(&mut polled, Some(&LEAVING)) {
+            Ok(0) => {
+                return Err(Failure::new(
+                    FAILED,
+                    format!("the daemon (pid {pid}) was told to leave and has not"),
+                ));
+            }
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::caused(FAILED, "cannot wait for the daemon's end", &error)),
+        }
+    }
+    say(&format_args!("stopped (pid {pid})"));
+    Ok(0)
+}
+
+fn status(target: &Target, format: Format) -> Result<u8, Failure> {
+    let client = match Client::connect(&target.data_dir) {
+        Err(error) if error.is_no_daemon() => {
+            let message = format!(
+                "no daemon serves '{}'; `nodejobs daemon start` starts one, and so does every command that needs it",
+                target.data_dir.display()
+            );
+            return Err(Failure::new(UNAVAILABLE, message));
+        }
+        client => client?,
+    };
+    let status = client.daemon_status()?;
+    match format {
+        Format::Table => output::print(&daemon_block(&status, output::now()))?,
+        Format::Json | Format::Jsonl => output::print_json(&status)?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,247 @@
+//! `nodejobs run`: submits a job, and stays with it if asked to.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use nodejobs::api::FollowQuery;
+use nodejobs::client::{capture_context, new_submit_key};
+use nodejobs::record::JobRecord;
+use nodejobs::spec::{Command, JobSpec};
+use nodejobs::{JobId, RawText, Status};
+
+use super::logs::Printer;
+use crate::connect::{Connection, Target};
+use crate::exit::{FAILED, Failure, USAGE, job_code, mirrored, say};
+use crate::output::{self, Format, outcome};
+use crate::watch;
+
+/// Run a command as a job; prints its id once it is on disk
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Run {
+    /// The job's id, of A-Z a-z 0-9 . _ -; an ended job of that id is run again
+    #[arg(long, value_name = "ID")]
+    id: Option<JobId>,
+    /// A name for people; several jobs may share it
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The directory to run in [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Set a variable, on top of the current environment; may be repeated
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
+    variables: Vec<(RawText, RawText)>,
+    /// Wait for the end of the job, and end with its exit code
+    #[arg(long)]
+    wait: bool,
+    /// Show the job's output while waiting for its end; the id goes to standard error
+    #[arg(long)]
+    follow: bool,
+    /// The one argument is a script for /bin/sh
+    #[arg(long)]
+    shell: bool,
+    /// The command: a program and its arguments, or one script for /bin/sh
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    words: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nodejobs run -- make all              after `--`: a program and its arguments, never a shell
+  nodejobs run make all                 several arguments: the same
+  nodejobs run 'make all | tail'        one argument: a script for /bin/sh -c
+  nodejobs run --shell -- 'make all'    the same, said explicitly
+  nodejobs run --id nightly -- ./backup an id of your choice; a second `nightly` is refused while this one lives
+  nodejobs run --wait -- make test      end with the job's exit code: 128+N after signal N, 125 if it has none
+
+The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this
+command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.";
+
+impl Run {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        let (wait, follow) = (self.wait, self.follow);
+        if follow {
+            format.require_table("run --follow")?;
+        }
+        let spec = self.spec()?;
+        let run = || {
+            let mut connection = target.connect()?;
+            let record = connection.submit(&spec)?;
+            match (follow, wait) {
+                (true, _) => follow_it(&mut connection, &record),
+                (false, true) => wait_for_it(&mut connection, &record, format),
+                (false, false) => print_it(&record, format).map(|()| 0),
+            }
+        };
+        if wait || follow { mirrored(run()) } else { run() }
+    }
+
+    fn spec(self) -> Result<JobSpec, Failure> {
+        let cannot = |what: &str| {
+            let message = format!("cannot {what}");
+            move |error: std::io::Error| Failure::caused(FAILED, message, &error)
+        };
+        let escaped = follows_escape(std::env::args_os(), self.words.len());
+        let command = meaning(self.words, escaped, self.shell)?;
+        let cwd = match self.cwd {
+            Some(cwd) => std::path::absolute(&cwd)
+                .map_err(|error| Failure::caused(USAGE, format!("--cwd '{}'", cwd.display()), &error))?,
+            None => std::env::current_dir().map_err(cannot("find the current directory; give --cwd"))?,
+        };
+        let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());
+        spec.id = self.id;
+        spec.name = self.name;
+        spec.context = capture_context().map_err(cannot("read this process's environment"))?;
+        for (name, value) in self.variables {
+            spec.context.environment.retain(|(known, _)| *known != name);
+            spec.context.environment.push((name, value));
+        }
+        spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
+        spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
+        Ok(spec)
+    }
+}
+
+fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Table => output::print(&format!("{}\n", record.self_id)),
+        Format::Json | Format::Jsonl => output::print_json(record),
+    }
+}
+
+fn wait_for_it(connection: &mut Connection<'_>, record: &JobRecord, format: Format) -> Result<u8, Failure> {
+    // One JSON document is what was asked for, so it is the last word; lines may tell both.
+    if format != Format::Json {
+        print_it(record, format)?;
+    }
+    let ended = watch::wait(connection, &[record.self_id.to_string()], |_| Ok(()))?;
+    let Some(record) = ended.last() else {
+        return Err(Failure::new(FAILED, format!("the daemon did not tell how '{}' ended", record.self_id)));
+    };
+    match format {
+        Format::Table => say(&format_args!("{}: {}", record.self_id, outcome(record))),
+        Format::Json | Format::Jsonl => output::print_json(record)?,
+    }
+    Ok(job_code(record))
+}
+
+fn follow_it(connection: &mut Connection<'_>, record: &JobRecord) -> Result<u8, Failure> {
+    say(&record.self_id);
+    let query = FollowQuery { attempt: Some(record.attempt), ..FollowQuery::default() };
+    let printer = Printer { only_stderr: false };
+    let record = watch::follow(connection, record.self_id.as_str(), query, |event| printer.print(event))?;
+    if record.status != Status::Finished || record.exit_code != Some(0) {
+        say(&format_args!("{}: {}", record.self_id, outcome(&record)));
+    }
+    Ok(job_code(&record))
+}
+
+/// What the words mean: several of them, or any after `--`, are executed as they are; one alone is a script.
+fn meaning(words: Vec<OsString>, escaped: bool, shell: bool) -> Result<Command, Failure> {
+    let words: Vec<RawText> = words.into_iter().map(|word| word.into_vec().into()).collect();
+    match (words.as_slice(), shell) {
+        ([script], true) => Ok(Command::Shell(script.clone())),
+        (words, true) => {
+            let message =
+                format!("--shell takes one script, not {} arguments; put it in quotes", words.len());
+            Err(Failure::new(USAGE, message))
+        }
+        ([script], false) if !escaped => Ok(Command::Shell(script.clone())),
+        (_, false) => Ok(Command::Argv(words)),
+    }
+}
+
+/// Whether the words, which are the last of all arguments, came directly after `--`.
+fn follows_escape(arguments: impl Iterator<Item = OsString>, words: usize) -> bool {
+    let arguments: Vec<_> = arguments.collect();
+    let before = arguments.len().checked_sub(words + 1).and_then(|index| arguments.get(index));
+    before.is_some_and(|before| before == OsStr::new("--"))
+}
+
+fn variable(text: OsString) -> Result<(RawText, RawText), String> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+        Some(0) => Err("the name before '=' is empty".to_owned()),
+        Some(position) => Ok((bytes[..position].to_vec().into(), bytes[position + 1..].to_vec().into())),
+        None => Err("there is no '=' in it; write KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command as CliCommand};
+
+    /// What `nodejobs ARGUMENTS` would run.
+    fn understood(arguments: &[&str]) -> Result<Command, Failure> {
+        let arguments = || ["nodejobs"].into_iter().chain(arguments.iter().copied()).map(OsString::from);
+        match Cli::try_parse_from(arguments()).expect("a command line").command {
+            CliCommand::Run(run) => {
+                let escaped = follows_escape(arguments(), run.words.len());
+                meaning(run.words, escaped, run.shell)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_argument_is_a_script_and_everything_else_is_executed_as_it_is() {
+        let shell = |arguments: &[&str]| {
+            assert_eq!(understood(arguments).expect("a script"), Command::shell("a | b"))
+        };
+        shell(&["run", "a | b"]);
+        shell(&["run", "--wait", "a | b"]);
+        shell(&["run", "--shell", "a | b"]);
+        shell(&["run", "--shell", "--", "a | b"]);
+        let argv = |arguments: &[&str], words: &[&str]| {
+            assert_eq!(understood(arguments).expect("a command"), Command::argv(words.iter().copied()));
+        };
+        argv(&["run", "--", "a | b"], &["a | b"]);
+        argv(&["run", "--name", "x", "--", "true"], &["true"]);
+        argv(&["run", "ls", "-la"], &["ls", "-la"]);
+        argv(&["run", "--", "ls", "-la"], &["ls", "-la"]);
+        argv(&["run", "--", "--", "x"], &["--", "x"]);
+        argv(&["run", "a", "--", "b"], &["a", "--", "b"]);
+        argv(&["run", "a", "--wait", "-o", "json"], &["a", "--wait", "-o", "json"]);
+        argv(&["run", "--", ""], &[""]);
+        assert!(matches!(understood(&["run", "--shell", "a", "b"]), Err(Failure::Error { code: USAGE, .. })));
+        assert!(Cli::try_parse_from(["nodejobs", "run"]).is_err());
+        assert!(Cli::try_parse_from(["nodejobs", "run", "--wait", "--"]).is_err());
+    }
+
+    #[test]
+    fn bad_ids_and_variables_are_refused_before_anything_is_done() {
+        for id in ["../x", "a/b", "", "-x", "ü"] {
+            let refused = Cli::try_parse_from(["nodejobs", "run", &format!("--id={id}"), "true"]);
+            assert_eq!(refused.expect_err(id).exit_code(), 2);
+        }
+        for bad in ["A", "=b", ""] {
+            assert!(variable(bad.into()).is_err(), "{bad}");
+        }
+        assert_eq!(variable("A=".into()), Ok(("A".into(), "".into())));
+        assert_eq!(variable("A=b=c".into()), Ok(("A".into(), "b=c".into())));
+        let odd = OsString::from_vec(b"A=\xff".to_vec());
+        assert_eq!(variable(odd), Ok(("A".into(), vec![0xff].into())));
+    }
+
+    #[test]
+    fn a_spec_has_the_surroundings_and_what_was_said_on_top() {
+        let arguments =
+            ["nodejobs", "run", "--cwd", "/tmp/x", "--env", "PATH=/p", "--env", "NEW=1", "--id", "a", "x"];
+        let CliCommand::Run(run) = Cli::try_parse_from(arguments).expect("a command line").command else {
+            panic!("not run");
+        };
+        let spec = run.spec().expect("a spec");
+        assert_eq!(spec.cwd, "/tmp/x".into());
+        let paths = spec.context.environment.iter().filter(|(name, _)| *name == "PATH".into());
+        assert_eq!(paths.map(|(_, value)| value.clone()).collect::<Vec<_>>(), ["/p".into()]);
+        assert_eq!(spec.context.variable("NEW"), Some(&"1".into()));
+        assert_eq!(spec.context.soft_limits.len(), 16);
+        assert_eq!(spec.submit_key.map(|key| key.len()), Some(32));
+    }
+}

@@ -1,0 +1,41 @@
+//! `nodejobs status`: shows jobs.
+
+use clap::Args;
+
+use crate::connect::Target;
+use crate::exit::{Failure, overall, say};
+use crate::output::{self, Format, Screen, record_block};
+
+/// Show everything about jobs
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Ids, unique beginnings of ids, or unique names
+    #[arg(required = true, value_name = "ID")]
+    jobs: Vec<String>,
+}
+
+impl Status {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        let mut connection = target.connect()?;
+        let (mut records, mut failures) = (Vec::new(), Vec::new());
+        for job in &self.jobs {
+            match connection.ask(|client| client.job(job)) {
+                Ok(record) => records.push(record),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        match (format, records.as_slice()) {
+            (Format::Json, [record]) if self.jobs.len() == 1 => output::print_json(record)?,
+            (Format::Json, _) if self.jobs.len() == 1 => {}
+            (Format::Json, records) => output::print_json(&records)?,
+            (Format::Jsonl, records) => records.iter().try_for_each(output::print_json)?,
+            (Format::Table, records) => {
+                let (screen, now) = (Screen::of_stdout(), output::now());
+                let blocks: Vec<_> = records.iter().map(|record| record_block(record, screen, now)).collect();
+                output::print(&blocks.join("\n"))?;
+            }
+        }
+        failures.iter().for_each(|failure| say(failure));
+        Ok(overall(records.len(), &failures))
+    }
+}

@@ -1,0 +1,81 @@
+//! `nodejobs wait`: waits for the end of jobs.
+
+use clap::Args;
+use nodejobs::record::JobRecord;
+
+use crate::connect::Target;
+use crate::exit::{Failure, job_code, mirrored, say};
+use crate::output::{self, Format, outcome};
+use crate::watch;
+
+/// Wait until jobs have ended, and end with their exit code
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Wait {
+    /// Ids, unique beginnings of ids, or unique names
+    #[arg(required = true, value_name = "ID")]
+    jobs: Vec<String>,
+}
+
+const AFTER_HELP: &str = "\
+The exit status is the job's own: its exit code, 128+N after signal N, 124 after a timeout, 125 if it has none (it never
+started, was lost) or something here went wrong. For several jobs it is the first one that is not 0, in the order in
+which they are given. How each job ended is said on standard error; with -o json its record goes to standard output.";
+
+impl Wait {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        mirrored(self.wait(target, format))
+    }
+
+    fn wait(&self, target: &Target, format: Format) -> Result<u8, Failure> {
+        let mut connection = target.connect()?;
+        let mut jobs = self.jobs.clone();
+        if jobs.len() > 1 {
+            // Answers come under ids, in the order of their ends; only ids tell which is which.
+            for job in &mut jobs {
+                *job = connection.ask(|client| client.job(job))?.self_id.to_string();
+            }
+            let mut seen = std::collections::BTreeSet::new();
+            jobs.retain(|job| seen.insert(job.clone()));
+        }
+        let mut records = watch::wait(&mut connection, &jobs, |record| match format {
+            Format::Table => {
+                say(&format_args!("{}: {}", record.self_id, outcome(record)));
+                Ok(())
+            }
+            Format::Jsonl => output::print_json(record),
+            Format::Json => Ok(()),
+        })?;
+        records.sort_by_key(|record| jobs.iter().position(|job| job == record.self_id.as_str()));
+        if format == Format::Json {
+            match (self.jobs.len(), records.as_slice()) {
+                (1, [record]) => output::print_json(record)?,
+                (_, records) => output::print_json(&records)?,
+            }
+        }
+        Ok(first_failure(&records))
+    }
+}
+
+fn first_failure(records: &[JobRecord]) -> u8 {
+    records.iter().map(job_code).find(|code| *code != 0).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use nodejobs::Status;
+
+    use super::*;
+    use crate::output::tests::record;
+
+    #[test]
+    fn the_first_code_that_is_not_0_counts() {
+        let failed = |code| {
+            let mut record = record("f");
+            (record.status, record.exit_code) = (Status::Failed, Some(code));
+            record
+        };
+        assert_eq!(first_failure(&[record("a"), record("b")]), 0);
+        assert_eq!(first_failure(&[record("a"), failed(4), failed(3)]), 4);
+    }
+}

@@ -1,0 +1,309 @@
+//! Finding the data directory, reaching its owner, and starting a daemon where there is none.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nodejobs::api::{Problem, START_LOCK_NAME};
+use nodejobs::client::{Client, ClientError, OWN_VARIABLES};
+use nodejobs::record::JobRecord;
+use nodejobs::spec::JobSpec;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE};
+
+/// Where the standard error of a daemon goes that nobody watches.
+const DAEMON_LOG: &str = "daemon.log";
+/// A daemon's first words are one line; what is longer is something else.
+const MAX_FIRST_WORDS: u64 = 64 << 10;
+
+/// A data directory, and what has to be true of its owner.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) data_dir: PathBuf,
+    /// The kind of store that was asked for, if one was.
+    pub(crate) store: Option<String>,
+}
+
+/// How long a daemon that is started stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Until there is nothing to do.
+    WhileNeeded,
+    /// Until it is told to leave.
+    UntilStopped,
+}
+
+/// What a starting daemon says on standard output, as one line of JSON, before it closes it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FirstWords {
+    /// It can be reached.
+    Ready(bool),
+    /// It cannot serve, and leaves.
+    Error(Problem),
+}
+
+impl Target {
+    /// The directory that was given, or the one of the environment.
+    pub(crate) fn new(given: Option<PathBuf>, store: Option<String>) -> Result<Self, Failure> {
+        let data_dir = choose_data_dir(given, |name| std::env::var_os(name).map(PathBuf::from))?;
+        // The daemon has another working directory, so what it is given must not depend on ours.
+        let data_dir = std::path::absolute(&data_dir).map_err(|error| {
+            Failure::caused(USAGE, format!("'{}' is not a usable directory", data_dir.display()), &error)
+        })?;
+        Ok(Self { data_dir, store })
+    }
+
+    /// A connection to the owner, which is started if there is none.
+    pub(crate) fn connect(&self) -> Result<Connection<'_>, Failure> {
+        Ok(Connection { target: self, client: self.reach()? })
+    }
+
+    /// Starts a daemon; `Err` with the connection if there is one already.
+    pub(crate) fn start(&self, lifetime: Lifetime) -> Result<Result<Client, Client>, Failure> {
+        let lock = self.lock_starts()?;
+        // Somebody may have started one while we waited for the lock.
+        match Client::connect(&self.data_dir) {
+            Ok(client) => {
+                self.check_store(&client)?;
+                return Ok(Err(client));
+            }
+            Err(error) if error.is_no_daemon() => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.spawn(lifetime, lock)?;
+        Ok(Ok(Client::connect(&self.data_dir)?))
+    }
+
+    fn reach(&self) -> Result<Client, Failure> {
+        match Client::connect(&self.data_dir) {
+            Ok(client) => {
+                self.check_store(&client)?;
+                Ok(client)
+            }
+            Err(error) if error.is_no_daemon() => match self.start(Lifetime::WhileNeeded)? {
+                Ok(client) | Err(client) => Ok(client),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_store(&self, client: &Client) -> Result<(), Failure> {
+        let Some(wanted) = &self.store else { return Ok(()) };
+        let found = client.daemon_status()?.store;
+        if found == *wanted {
+            return Ok(());
+        }
+        let path = self.data_dir.display();
+        Err(Failure::new(
+            CONFLICT,
+            format!("the store of '{path}' is {found}, not {wanted}; leave out --store"),
+        ))
+    }
+
+    fn lock_starts(&self) -> Result<File, Failure> {
+        let cannot = |what: &str, path: &Path, error: &io::Error| {
+            Failure::caused(UNAVAILABLE, format!("cannot {what} '{}'", path.display()), error)
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data_dir)
+            .map_err(|error| cannot("create the data directory", &self.data_dir, &error))?;
+        let path = self.data_dir.join(START_LOCK_NAME);
+        let lock = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| cannot("open", &path, &error))?;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(lock),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(cannot("lock", &path, &error.into())),
+            }
+        }
+    }
+
+    /// Runs this program as a daemon and waits for its first words.
+    fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<(), Failure> {
+        let log_path = self.data_dir.join(DAEMON_LOG);
+        let log =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
+                Failure::caused(UNAVAILABLE, format!("cannot open '{}'", log_path.display()), &error)
+            })?;
+        // By this name it is the very same program, even if another was installed in its place.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("nodejobs").arg("--data-dir").arg(&self.data_dir);
+        if let Some(store) = &self.store {
+            command.args(["--store", store]);
+        }
+        command.args(["daemon", "serve"]);
+        if lifetime == Lifetime::WhileNeeded {
+            command.arg("--auto");
+        }
+        for name in OWN_VARIABLES {
+            command.env_remove(name);
+        }
+        // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
+        command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().map_err(|error| {
+            Failure::caused(FAILED, "cannot start the daemon, which is this program itself", &error)
+        })?;
+        let mut said = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            // What cannot be read was not said.
+            let _ = stdout.take(MAX_FIRST_WORDS).read_to_string(&mut said);
+        }
+        match serde_json::from_str(&said) {
+            Ok(FirstWords::Ready(_)) => Ok(()),
+            Ok(FirstWords::Error(problem)) => Err(problem.into()),
+            Err(_) => Err(silent_end(&log_path)),
+        }
+    }
+}
+
+/// A connection that outlives the daemon at its other end.
+#[derive(Debug)]
+pub(crate) struct Connection<'a> {
+    target: &'a Target,
+    pub(crate) client: Client,
+}
+
+impl Connection<'_> {
+    /// Makes a request, a second time to a new daemon if this one is killed meanwhile.
+    pub(crate) fn ask<T>(
+        &mut self,
+        request: impl Fn(&Client) -> Result<T, ClientError>,
+    ) -> Result<T, Failure> {
+        self.client.retry(request, || self.target.reach())
+    }
+
+    /// Submits a job, with the same promise.
+    pub(crate) fn submit(&mut self, spec: &JobSpec) -> Result<JobRecord, Failure> {
+        self.client.submit_or_resend(spec, || self.target.reach())
+    }
+
+    /// Gives up this connection for a new one.
+    pub(crate) fn renew(&mut self) -> Result<(), Failure> {
+        self.client = self.target.reach()?;
+        Ok(())
+    }
+}
+
+fn choose_data_dir(
+    given: Option<PathBuf>,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<PathBuf, Failure> {
+    if let Some(given) = given {
+        if given.as_os_str().is_empty() {
+            return Err(Failure::new(USAGE, "--data-dir is empty"));
+        }
+        return Ok(given);
+    }
+    let set = |name: &str| variable(name).filter(|value| !value.as_os_str().is_empty());
+    if let Some(own) = set("NODEJOBS_DIR") {
+        return Ok(own);
+    }
+    // The XDG specification has relative paths ignored.
+    if let Some(state) = set("XDG_STATE_HOME").filter(|path| path.is_absolute()) {
+        return Ok(state.join("nodejobs"));
+    }
+    match set("HOME") {
+        Some(home) => Ok(home.join(".local/state/nodejobs")),
+        None => {
+            let message =
+                "HOME is not set, so there is no default data directory; give --data-dir or NODEJOBS_DIR";
+            Err(Failure::new(USAGE, message))
+        }
+    }
+}
+
+/// A daemon that ended without a word: what its log says last.
+fn silent_end(log_path: &Path) -> Failure {
+    let message = format!("the daemon ended before it could be reached; see '{}'", log_path.display());
+    let log = std::fs::read(log_path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    match log.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(last) => Failure::caused(UNAVAILABLE, message, &io::Error::other(last.trim().to_owned())),
+        None => Failure::new(UNAVAILABLE, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(given: Option<&str>, variables: &[(&str, &str)]) -> Result<PathBuf, Failure> {
+        choose_data_dir(given.map(PathBuf::from), |name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| PathBuf::from(value))
+        })
+    }
+
+    #[test]
+    fn the_nearest_word_about_the_data_directory_counts() {
+        let all = [("NODEJOBS_DIR", "own"), ("XDG_STATE_HOME", "/xdg"), ("HOME", "/home/u")];
+        let path = |given, variables: &[_]| chosen(given, variables).expect("a directory");
+        assert_eq!(path(Some("given"), &all), Path::new("given"));
+        assert_eq!(path(None, &all), Path::new("own"));
+        assert_eq!(path(None, &all[1..]), Path::new("/xdg/nodejobs"));
+        assert_eq!(path(None, &all[2..]), Path::new("/home/u/.local/state/nodejobs"));
+        let odd = [("NODEJOBS_DIR", ""), ("XDG_STATE_HOME", "xdg"), ("HOME", "/home/u")];
+        assert_eq!(path(None, &odd), Path::new("/home/u/.local/state/nodejobs"));
+        for nothing in [chosen(None, &[("HOME", "")]), chosen(Some(""), &all)] {
+            assert!(matches!(nothing, Err(Failure::Error { code: USAGE, .. })), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_words_are_one_line_of_json() {
+        let ready = serde_json::to_string(&FirstWords::Ready(true)).expect("JSON");
+        assert_eq!(ready, r#"{"ready":true}"#);
+        let error = r#"{"error":{"kind":"unavailable","message":"owned by pid 7"}}"#;
+        match serde_json::from_str(error).expect("an error") {
+            FirstWords::Error(problem) => assert_eq!(problem.message, "owned by pid 7"),
+            words => panic!("{words:?}"),
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_ended_without_a_word_is_told_by_its_log() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = directory.path().join(DAEMON_LOG);
+        let nothing = silent_end(&log).to_string();
+        assert!(nothing.contains("daemon.log'") && !nothing.contains("caused by"), "{nothing}");
+        std::fs::write(&log, "old\npanicked at x\n\n").expect("written");
+        assert!(silent_end(&log).to_string().ends_with("caused by: panicked at x"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let target = Target { data_dir: file.join("below"), store: None };
+        let failure = target.connect().expect_err("below a file");
+        assert!(matches!(failure, Failure::Error { code: UNAVAILABLE, .. }), "{failure}");
+        assert!(failure.to_string().contains(&*file.join("below").to_string_lossy()), "{failure}");
+    }
+
+    #[test]
+    fn starts_wait_for_each_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = Target { data_dir: directory.path().join("new"), store: None };
+        let lock = target.lock_starts().expect("the lock");
+        let other = File::open(target.data_dir.join(START_LOCK_NAME)).expect("the file");
+        let taken = rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(taken, Err(Errno::WOULDBLOCK));
+        drop(lock);
+        rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).expect("free again");
+    }
+}

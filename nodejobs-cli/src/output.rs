@@ -1,0 +1,199 @@
+//! Printing: tables, blocks and sentences for people, JSON for programs.
+
+mod block;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use nodejobs::record::JobRecord;
+use nodejobs::signal::Signal;
+use nodejobs::{Status, Timestamp};
+use serde::Serialize;
+
+pub(crate) use block::{daemon_block, record_block};
+pub(crate) use table::JobTable;
+
+use crate::duration;
+use crate::exit::{Failure, USAGE};
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Jsonl,
+}
+
+impl Format {
+    /// Refuses JSON where the output is a job's own.
+    pub(crate) fn require_table(self, command: &str) -> Result<(), Failure> {
+        match self {
+            Format::Table => Ok(()),
+            Format::Json | Format::Jsonl => {
+                let message =
+                    format!("`{command}` writes the job's own output, which is not JSON; leave out -o");
+                Err(Failure::new(USAGE, message))
+            }
+        }
+    }
+}
+
+/// Writes to standard output, all of it and at once.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::output(&error))
+}
+
+/// Writes one JSON document and a line break.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    print(&(json(value)? + "\n"))
+}
+
+/// A value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value)
+        .map_err(|error| Failure::caused(crate::exit::FAILED, "cannot write JSON", &error))
+}
+
+/// What standard output is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    /// Columns of the terminal; `None` where there is none, and lines may be as long as they like.
+    pub(crate) width: Option<usize>,
+    /// Whether colours are welcome.
+    pub(crate) colour: bool,
+}
+
+impl Screen {
+    /// The real one.
+    pub(crate) fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self { width: None, colour: false };
+        }
+        let width = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        Self { width: Some(if width == 0 { 80 } else { width }), colour: !refused }
+    }
+
+    /// The text in the colour of the status, if colours are welcome.
+    fn paint(self, status: Status, text: &str) -> String {
+        let colour = match status {
+            Status::Queued | Status::Starting | Status::Restarting => "36",
+            Status::Running => "32",
+            Status::Paused | Status::Stopping | Status::Lost => "33",
+            Status::Failed | Status::FailedStart | Status::FailedStop => "31",
+            Status::Finished | Status::Stopped | Status::Cancelled => return text.to_owned(),
+        };
+        if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Wall time.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// How long ago that was, as people say it.
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    duration::show_ago(now.as_millis().saturating_sub(then.as_millis()).max(0).unsigned_abs())
+}
+
+/// Text of a job's choosing, safe on a terminal: no line breaks, no control sequences.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            // Controls move the cursor and colour the screen; the others turn the direction of what follows.
+            c if c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') => {
+                '\u{FFFD}'
+            }
+            c => c,
+        })
+        .collect()
+}
+
+/// How it ended, in one short line: `failed, exit code 3, after 1.2s`.
+pub(crate) fn outcome(record: &JobRecord) -> String {
+    let mut text = record.status.to_string();
+    match (record.exit_code, record.signal) {
+        (Some(code), _) => text.push_str(&format!(", exit code {code}")),
+        (None, Some(number)) => {
+            text.push_str(&format!(", {}", signal_name(number)));
+            if record.core_dumped == Some(true) {
+                text.push_str(", core dumped");
+            }
+        }
+        (None, None) => {}
+    }
+    match (&record.detail, record.reason) {
+        (Some(detail), _) => text.push_str(&format!(": {}", printable(detail))),
+        // The exit code or the signal was said.
+        (None, Some(nodejobs::Reason::Exit | nodejobs::Reason::Signal) | None) => {}
+        (None, Some(reason)) => text.push_str(&format!(", {reason}")),
+    }
+    if let (true, Some(millis)) = (record.started_at.is_some(), record.runtime_ms) {
+        text.push_str(&format!(", after {}", duration::show(millis)));
+    }
+    text
+}
+
+fn signal_name(number: i32) -> String {
+    Signal::from_number(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use nodejobs::Reason;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A job that finished.
+    pub(crate) fn record(id: &str) -> JobRecord {
+        let record = json!({
+            "self_id": id, "seq": 1, "name": null, "status": "finished", "reason": null, "detail": null,
+            "command": {"argv": ["make", "all"]}, "attempt": 1, "restarts": 0, "last_pid": 7, "exit_code": 0,
+            "signal": null, "core_dumped": null, "created_at": "2026-07-14T03:33:20.000Z",
+            "started_at": "2026-07-14T03:33:20.100Z", "ended_at": "2026-07-14T03:33:21.350Z",
+            "last_update": "2026-07-14T03:33:21.351Z", "runtime_ms": 1250, "dirname": "src", "cwd": "/home/u/src",
+            "logdir": "/d/logs", "logfile": "/d/logs/00/x.1.out", "group": null, "priority": 0, "slots": 1,
+            "labels": {}, "waiting_on": null, "memory_mb": null, "cpu_percent": null, "peak_memory_mb": 2.5,
+            "cpu_ms": 12, "log_bytes": null,
+        });
+        serde_json::from_value(record).expect("a record")
+    }
+
+    /// Three minutes after [`record`] was started.
+    pub(crate) fn noon() -> Timestamp {
+        "2026-07-14T03:36:20.500Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn an_outcome_is_one_line() {
+        let mut record = record("a");
+        assert_eq!(outcome(&record), "finished, exit code 0, after 1.2s");
+        (record.status, record.exit_code, record.reason) = (Status::Failed, Some(3), Some(Reason::Exit));
+        assert_eq!(outcome(&record), "failed, exit code 3, after 1.2s");
+        (record.exit_code, record.signal, record.core_dumped) = (None, Some(11), Some(true));
+        assert_eq!(outcome(&record), "failed, SIGSEGV, core dumped, after 1.2s");
+        (record.reason, record.signal) = (Some(Reason::Timeout), None);
+        assert_eq!(outcome(&record), "failed, timeout, after 1.2s");
+        (record.status, record.reason, record.started_at) = (Status::FailedStart, Some(Reason::Exec), None);
+        record.detail = Some("cannot execute\n'/x'".to_owned());
+        assert_eq!(outcome(&record), "failed_start: cannot execute '/x'");
+    }
+
+    #[test]
+    fn what_a_job_chose_cannot_move_the_cursor() {
+        assert_eq!(printable("a\x1b[2J\nb\u{202E}c\u{9b}"), "a\u{FFFD}[2J b\u{FFFD}c\u{FFFD}");
+    }
+}

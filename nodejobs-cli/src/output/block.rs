@@ -1,0 +1,170 @@
+//! One thing as a block of `key: value` lines.
+
+use nodejobs::Timestamp;
+use nodejobs::api::DaemonStatus;
+use nodejobs::record::JobRecord;
+
+use super::{Screen, ago, printable, signal_name};
+use crate::duration;
+
+/// A job as a block. What is absent has no line.
+pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -> String {
+    let time = |time: Timestamp| format!("{time} ({})", ago(now, time));
+    let status = match record.reason {
+        Some(reason) => format!("{} ({reason})", record.status),
+        None => record.status.to_string(),
+    };
+    let attempt = match record.restarts {
+        0 => record.attempt.to_string(),
+        restarts => format!("{} ({restarts} by its restart policy)", record.attempt),
+    };
+    let signal = record.signal.map(|number| match record.core_dumped {
+        Some(true) => format!("{} ({number}), core dumped", signal_name(number)),
+        _ => format!("{} ({number})", signal_name(number)),
+    });
+    let labels: Vec<_> =
+        record.labels.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
+    let mut block = Block::default();
+    block.line("id", record.self_id.as_str());
+    block.maybe("name", record.name.as_deref());
+    block.styled("status", &screen.paint(record.status, &status));
+    block.maybe("detail", record.detail.as_deref());
+    block.maybe("waiting on", record.waiting_on.as_deref());
+    block.line("command", &record.command.to_string());
+    block.line("cwd", &record.cwd.to_lossy());
+    block.line("attempt", &attempt);
+    block.maybe("pid", record.last_pid.map(|pid| pid.to_string()).as_deref());
+    block.maybe("exit code", record.exit_code.map(|code| code.to_string()).as_deref());
+    block.maybe("signal", signal.as_deref());
+    block.line("created", &time(record.created_at));
+    block.maybe("started", record.started_at.map(time).as_deref());
+    block.maybe("ended", record.ended_at.map(time).as_deref());
+    block.maybe("runtime", record.runtime_ms.map(duration::show).as_deref());
+    block.maybe("cpu time", record.cpu_ms.map(duration::show).as_deref());
+    block.maybe("cpu", record.cpu_percent.map(|percent| format!("{percent:.1} %")).as_deref());
+    block.maybe("memory", record.memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
+    block.maybe("peak memory", record.peak_memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
+    block.maybe("group", record.group.as_deref());
+    block.maybe("labels", (!labels.is_empty()).then(|| labels.join(" ")).as_deref());
+    block.line("log", &record.logfile.to_lossy());
+    block.text
+}
+
+/// A daemon as a block.
+pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
+    let mut block = Block::default();
+    block.line("pid", &status.pid.to_string());
+    block.line("version", &status.version);
+    block.line("data dir", &status.data_dir.to_lossy());
+    block.line("socket", &status.socket.to_lossy());
+    block.line("store", &status.store);
+    block.line("started", &format!("{} ({})", status.started_at, ago(now, status.started_at)));
+    for keeper in &status.keepers {
+        let pid = |pid: Option<u32>| pid.map_or_else(|| "gone".to_owned(), |pid| pid.to_string());
+        let draining = if keeper.draining { ", draining" } else { "" };
+        let (guard, worker) = (pid(keeper.pid), pid(keeper.worker_pid));
+        let text =
+            format!("{guard}, worker {worker}, version {}, {} jobs{draining}", keeper.version, keeper.jobs);
+        block.line("keeper", &text);
+    }
+    let counts: Vec<_> = status
+        .jobs
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(status, count)| format!("{count} {status}"))
+        .collect();
+    block.line("jobs", &if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    block.text
+}
+
+#[derive(Default)]
+struct Block {
+    text: String,
+}
+
+impl Block {
+    fn line(&mut self, key: &str, value: &str) {
+        self.styled(key, &printable(value));
+    }
+
+    fn maybe(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.line(key, value);
+        }
+    }
+
+    /// A value that may hold control sequences, since they are ours.
+    fn styled(&mut self, key: &str, value: &str) {
+        self.text.push_str(&format!("{:<13}{value}\n", format!("{key}:")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nodejobs::{Reason, Status};
+
+    use super::*;
+    use crate::output::tests::{noon, record};
+
+    const PLAIN: Screen = Screen { width: Some(80), colour: false };
+
+    #[test]
+    fn a_finished_job_is_a_block() {
+        let mut job = record("a");
+        job.name = Some("build".to_owned());
+        job.labels.insert("team".to_owned(), "x".to_owned());
+        let expected = "\
+id:          a
+name:        build
+status:      finished
+command:     make all
+cwd:         /home/u/src
+attempt:     1
+pid:         7
+exit code:   0
+created:     2026-07-14T03:33:20.000Z (3m ago)
+started:     2026-07-14T03:33:20.100Z (3m ago)
+ended:       2026-07-14T03:33:21.350Z (2m ago)
+runtime:     1.2s
+cpu time:    0.0s
+peak memory: 2.5 MiB
+labels:      team=x
+log:         /d/logs/00/x.1.out
+";
+        assert_eq!(record_block(&job, PLAIN, noon()), expected);
+    }
+
+    #[test]
+    fn a_job_that_never_started_says_why() {
+        let mut job = record("a");
+        (job.status, job.reason) = (Status::FailedStart, Some(Reason::Exec));
+        job.detail = Some("cannot execute '/no/such': no such file".to_owned());
+        let block = record_block(&job, PLAIN, noon());
+        assert!(
+            block.contains("status:      failed_start (exec)\ndetail:      cannot execute '/no/such'"),
+            "{block}"
+        );
+    }
+
+    #[test]
+    fn a_daemon_is_a_block() {
+        let status = serde_json::json!({
+            "pid": 5, "version": "0.1.0", "data_dir": "/d", "socket": "/d/sock", "store": "sqlite",
+            "started_at": "2026-07-14T03:33:20.000Z",
+            "keepers": [{"pid": 6, "worker_pid": null, "version": "0.1.0", "jobs": 2, "draining": true}],
+            "jobs": {"running": 2, "finished": 10, "lost": 0},
+        });
+        let status: DaemonStatus = serde_json::from_value(status).expect("a status");
+        let expected = "\
+pid:         5
+version:     0.1.0
+data dir:    /d
+socket:      /d/sock
+store:       sqlite
+started:     2026-07-14T03:33:20.000Z (3m ago)
+keeper:      6, worker gone, version 0.1.0, 2 jobs, draining
+jobs:        2 running, 10 finished
+";
+        assert_eq!(daemon_block(&status, noon()), expected);
+    }
+}

@@ -1,0 +1,205 @@
+//! Jobs as a table, a line each, cut to the width of the terminal.
+
+use nodejobs::Timestamp;
+use nodejobs::record::JobRecord;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::{Screen, ago, printable, signal_name};
+use crate::duration;
+
+const COLUMNS: [&str; 7] = ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "COMMAND"];
+const NAME: usize = 1;
+const STATUS: usize = 2;
+const COMMAND: usize = COLUMNS.len() - 1;
+/// A name beyond this is cut, so that there is room for the rest.
+const NAME_WIDTH: usize = 24;
+/// The command has at least this, even if lines then break.
+const COMMAND_WIDTH: usize = 12;
+
+/// Jobs as a table that may come in parts; the first part decides the width of the columns.
+#[derive(Debug)]
+pub(crate) struct JobTable {
+    screen: Screen,
+    now: Timestamp,
+    widths: Option<[usize; COLUMNS.len()]>,
+}
+
+impl JobTable {
+    /// A table for this screen, seen at this time.
+    pub(crate) fn new(screen: Screen, now: Timestamp) -> Self {
+        Self { screen, now, widths: None }
+    }
+
+    /// The lines of a part, under a header if it is the first. No jobs, no lines.
+    pub(crate) fn render(&mut self, jobs: &[JobRecord]) -> String {
+        let mut text = String::new();
+        if jobs.is_empty() {
+            return text;
+        }
+        let rows: Vec<_> = jobs.iter().map(|job| self.cells(job)).collect();
+        let widths = *self.widths.get_or_insert_with(|| {
+            let header = COLUMNS.map(|title| fit(title, self.screen.width));
+            let widths = column_widths(&rows, self.screen.width);
+            push_line(&mut text, &header, &widths, |_, cell| cell);
+            widths
+        });
+        for (job, row) in jobs.iter().zip(&rows) {
+            push_line(&mut text, row, &widths, |column, cell| match column {
+                STATUS => self.screen.paint(job.status, &cell),
+                _ => cell,
+            });
+        }
+        text
+    }
+
+    fn cells(&self, job: &JobRecord) -> [String; COLUMNS.len()] {
+        let absent = || "-".to_owned();
+        let exit = match (job.exit_code, job.signal) {
+            (Some(code), _) => code.to_string(),
+            (None, Some(number)) => signal_name(number),
+            (None, None) => absent(),
+        };
+        let name = job.name.as_deref().map_or_else(absent, printable);
+        [
+            job.self_id.to_string(),
+            fit(&name, self.screen.width.map(|_| NAME_WIDTH)),
+            job.status.to_string(),
+            exit,
+            job.started_at.map_or_else(absent, |time| ago(self.now, time)),
+            job.runtime_ms.map_or_else(absent, duration::show),
+            printable(&job.command.to_string()),
+        ]
+    }
+}
+
+fn column_widths(rows: &[[String; COLUMNS.len()]], screen: Option<usize>) -> [usize; COLUMNS.len()] {
+    let mut widths = COLUMNS.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
+    }
+    let others: usize = widths[..COMMAND].iter().map(|width| width + 2).sum();
+    widths[COMMAND] = screen.map_or(usize::MAX, |screen| screen.saturating_sub(others).max(COMMAND_WIDTH));
+    widths
+}
+
+fn push_line(
+    text: &mut String,
+    cells: &[String; COLUMNS.len()],
+    widths: &[usize; COLUMNS.len()],
+    paint: impl Fn(usize, String) -> String,
+) {
+    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if column == COMMAND {
+            text.push_str(&fit(cell, Some(*width)));
+        } else {
+            let padding = " ".repeat(width.saturating_sub(cell.width()) + 2);
+            text.push_str(&paint(column, cell.clone()));
+            text.push_str(&padding);
+        }
+    }
+    text.push('\n');
+}
+
+/// The text, or as much of it as fits and an ellipsis.
+fn fit(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width.filter(|width| text.width() > *width) else {
+        return text.to_owned();
+    };
+    let (mut cut, mut used) = (String::new(), 1);
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used > width {
+            break;
+        }
+        cut.push(c);
+    }
+    cut.push('…');
+    cut
+}
+
+const _: () = assert!(NAME < STATUS && STATUS < COMMAND);
+
+#[cfg(test)]
+mod tests {
+    use nodejobs::Status;
+    use nodejobs::spec::Command;
+
+    use super::*;
+    use crate::output::tests::{noon, record};
+
+    fn jobs() -> Vec<JobRecord> {
+        let mut running = record("0e3k9t2v01");
+        running.name = Some("nightly".to_owned());
+        running.status = Status::Running;
+        running.exit_code = None;
+        running.runtime_ms = Some(180_400);
+        running.command =
+            Command::shell("for i in 1 2 3; do\n  make \x1b[31m clean all; done; echo everything is done");
+        let mut killed = record("0e3k9t2v02");
+        (killed.status, killed.exit_code, killed.signal) = (Status::Failed, None, Some(9));
+        killed.name = Some("ein ziemlich langer Name 日本語 日本語".to_owned());
+        let mut queued = record("b");
+        (queued.status, queued.exit_code) = (Status::Queued, None);
+        (queued.started_at, queued.runtime_ms) = (None, None);
+        vec![running, killed, queued]
+    }
+
+    fn render(width: Option<usize>, colour: bool) -> String {
+        JobTable::new(Screen { width, colour }, noon()).render(&jobs())
+    }
+
+    #[test]
+    fn a_table_fits_80_columns() {
+        let short = jobs().into_iter().map(|mut job| {
+            job.name = job.name.filter(|name| name.len() < 10);
+            job
+        });
+        let table = JobTable::new(Screen { width: Some(80), colour: false }, noon())
+            .render(&short.collect::<Vec<_>>());
+        let expected = "\
+ID          NAME     STATUS   EXIT     STARTED  RUNTIME  COMMAND
+0e3k9t2v01  nightly  running  -        3m ago   3m00s    for i in 1 2 3; do   m…
+0e3k9t2v02  -        failed   SIGKILL  3m ago   1.2s     make all
+b           -        queued   -        -        -        make all
+";
+        assert_eq!(table, expected);
+        assert!(table.lines().all(|line| line.width() <= 80));
+    }
+
+    #[test]
+    fn long_names_are_cut_and_wide_characters_counted() {
+        let table = render(Some(100), false);
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[2].starts_with("0e3k9t2v02  ein ziemlich langer Nam…  failed "), "{table}");
+        assert_eq!(fit("日本語", Some(5)), "日本…");
+        assert_eq!(fit("日本語", Some(4)), "日…");
+        assert_eq!(fit("日本語", Some(6)), "日本語");
+    }
+
+    #[test]
+    fn nothing_is_cut_where_there_is_no_terminal() {
+        let table = render(None, false);
+        assert!(table.contains("日本語 日本語") && table.contains("echo everything is done\n"), "{table}");
+        assert!(!table.contains('\x1b'));
+    }
+
+    #[test]
+    fn colour_changes_no_column() {
+        let coloured = render(Some(100), true);
+        assert!(coloured.contains("\x1b[32mrunning\x1b[0m"), "{coloured}");
+        let plain = ["\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[0m"]
+            .iter()
+            .fold(coloured, |text, sequence| text.replace(sequence, ""));
+        assert_eq!(plain, render(Some(100), false));
+    }
+
+    #[test]
+    fn a_second_part_has_no_header_and_no_jobs_have_no_lines() {
+        let mut table = JobTable::new(Screen { width: Some(80), colour: false }, noon());
+        assert_eq!(table.render(&[]), "");
+        assert!(table.render(&jobs()).starts_with("ID "));
+        assert!(table.render(&jobs()).starts_with("0e3k9t2v01 "));
+    }
+}
