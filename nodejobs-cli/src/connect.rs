@@ -7,8 +7,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nodejobs::OWN_VARIABLES;
 use nodejobs::api::{Problem, START_LOCK_NAME};
-use nodejobs::client::{Client, ClientError, OWN_VARIABLES};
+use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
 use rustix::fs::FlockOperation;

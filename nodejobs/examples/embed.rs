@@ -26,7 +26,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         if !command.is_empty() {
             let cwd = std::env::current_dir()?.display().to_string();
             let mut spec = JobSpec::new(Command::argv(command), cwd);
-            spec.context = nodejobs::capture_context();
+            spec.context = nodejobs::capture_context()?;
             let job = jobs.run(spec).await?;
             println!("started: {}", job.self_id);
             let ended = jobs.wait(job.self_id.as_str()).await?;

@@ -1,13 +1,20 @@
-//! What a job inherits from whoever submits it: environment, umask, soft limits.
+//! What a job inherits from the process that submits it.
 
-use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStringExt;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
+use nodejobs_core::RawText;
 use nodejobs_core::spec::{LaunchContext, ResourceLimit};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
+#[cfg(feature = "local")]
+use rustix::process::{Rlimit, setrlimit};
+use rustix::rand::GetRandomFlags;
 
-const RESOURCES: [(ResourceLimit, Resource); 16] = [
+/// Variables that nodejobs sets for a job. They speak of that job, so they are not passed on to what it submits.
+pub const OWN_VARIABLES: [&str; 3] = ["JOB_ID", "NODEJOBS_ATTEMPT", "NODEJOBS_MARK"];
+
+const LIMITS: [(ResourceLimit, Resource); 16] = [
     (ResourceLimit::Cpu, Resource::Cpu),
     (ResourceLimit::Fsize, Resource::Fsize),
     (ResourceLimit::Data, Resource::Data),
@@ -26,38 +33,31 @@ const RESOURCES: [(ResourceLimit, Resource); 16] = [
     (ResourceLimit::Rttime, Resource::Rttime),
 ];
 
+/// The environment, umask and soft limits of this process.
+///
+/// # Errors
+/// When the kernel does not tell the umask (`/proc` is not there).
+pub fn capture_context() -> io::Result<LaunchContext> {
+    Ok(LaunchContext {
+        environment: environment(std::env::vars_os()),
+        umask: Some(umask(&std::fs::read_to_string("/proc/self/status")?)?),
+        soft_limits: LIMITS.into_iter().map(|(limit, resource)| (limit, soft_limit(resource))).collect(),
+    })
+}
+
 /// The soft limit of open files before [`raise_open_files`] raised it.
 static ORIGINAL_NOFILE: OnceLock<u64> = OnceLock::new();
 
-/// The environment, umask and soft limits of this process, for a job that shall run as if it were started here.
-///
-/// ```
-/// use nodejobs::spec::{Command, JobSpec};
-///
-/// let mut spec = JobSpec::new(Command::argv(["make"]), "/src");
-/// spec.context = nodejobs::capture_context();
-/// ```
-pub fn capture_context() -> LaunchContext {
-    let environment =
-        std::env::vars_os().map(|(name, value)| (name.into_vec().into(), value.into_vec().into())).collect();
-    let mut soft_limits: BTreeMap<ResourceLimit, u64> = RESOURCES
-        .into_iter()
-        .map(|(limit, resource)| (limit, getrlimit(resource).current.unwrap_or(u64::MAX)))
-        .collect();
-    if let Some(original) = ORIGINAL_NOFILE.get() {
-        soft_limits.insert(ResourceLimit::Nofile, *original);
+fn soft_limit(resource: Resource) -> u64 {
+    match ORIGINAL_NOFILE.get() {
+        Some(original) if resource == Resource::Nofile => *original,
+        _ => getrlimit(resource).current.unwrap_or(u64::MAX),
     }
-    LaunchContext { environment, umask: own_umask(), soft_limits }
 }
 
-/// Read, not set: setting it to read it would change it for every thread for a moment.
-fn own_umask() -> Option<u32> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-    u32::from_str_radix(line.trim(), 8).ok()
-}
-
-/// Lets this process open as many files as it may: an owner holds a descriptor for every process it watches.
+/// Lets this process open as many files as it may: an owner holds a descriptor for every process it watches. Jobs get
+/// the limit that was there before.
+#[cfg(feature = "local")]
 pub(crate) fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     ORIGINAL_NOFILE.get_or_init(|| current.unwrap_or(u64::MAX));
@@ -65,15 +65,69 @@ pub(crate) fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// A fresh [`submit_key`](nodejobs_core::spec::JobSpec::submit_key): 128 random bits.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn new_submit_key() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    let count = rustix::rand::getrandom(&mut bytes[..], GetRandomFlags::empty())?;
+    if count < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn environment(
+    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Vec<(RawText, RawText)> {
+    variables
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        // A name with `=` cannot be set again as what it is; the standard library splits "=a=b" so.
+        .filter(|(name, _)| !name.is_empty() && !name.contains(&b'='))
+        .filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| own.as_bytes() == name))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn umask(status: &str) -> io::Result<u32> {
+    status
+        .lines()
+        .find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status does not tell the umask"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_limits_and_the_umask_of_this_process_are_captured() {
-        let context = capture_context();
-        assert!(context.variable("PATH").is_some());
-        assert!(context.umask.is_some_and(|umask| umask <= 0o777));
-        assert_eq!(context.soft_limits.len(), RESOURCES.len());
+    fn the_context_of_this_process_is_complete() {
+        let context = capture_context().expect("a context");
+        assert_eq!(context.soft_limits.len(), 16);
+        assert!(context.umask.is_some_and(|umask| umask <= 0o777), "{context:?}");
+        let path = std::env::var_os("PATH").map(|path| RawText::from(path.into_vec()));
+        assert_eq!(context.variable("PATH").cloned(), path);
+    }
+
+    #[test]
+    fn our_own_and_impossible_variables_are_left_out() {
+        let pairs =
+            [("A", "1"), ("JOB_ID", "x"), ("=C:", "d"), ("NODEJOBS_MARK", "y"), ("NODEJOBS_DIR", "/d")];
+        let kept = environment(pairs.into_iter().map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(kept, [("A".into(), "1".into()), ("NODEJOBS_DIR".into(), "/d".into())]);
+    }
+
+    #[test]
+    fn the_umask_is_read_as_octal() {
+        assert_eq!(umask("Name:\tx\nUmask:\t0027\nState:\tR\n").expect("a umask"), 0o027);
+        assert!(umask("Name:\tx\n").is_err());
+    }
+
+    #[test]
+    fn submit_keys_differ() {
+        let (one, other) = (new_submit_key().expect("a key"), new_submit_key().expect("a key"));
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, other);
     }
 }

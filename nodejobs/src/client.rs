@@ -1,6 +1,5 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
-mod context;
 mod events;
 mod transport;
 
@@ -19,7 +18,6 @@ use crate::api::{
     Problem, StopAnswer, StopRequest, WaitRequest,
 };
 
-pub use context::{OWN_VARIABLES, capture_context, new_submit_key};
 pub use events::{FollowEvents, WaitEvents};
 
 /// Why a request has no answer.
@@ -71,12 +69,12 @@ impl ClientError {
 /// A connection to the owner of a data directory.
 ///
 /// ```no_run
-/// use nodejobs::client::{self, Client};
+/// use nodejobs::client::Client;
 /// use nodejobs::spec::{Command, JobSpec};
 ///
 /// let client = Client::connect("/var/lib/build/jobs".as_ref())?;
 /// let mut spec = JobSpec::new(Command::argv(["make", "all"]), "/src");
-/// spec.context = client::capture_context()?;
+/// spec.context = nodejobs::capture_context()?;
 /// println!("{}", client.submit(&spec)?.self_id);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

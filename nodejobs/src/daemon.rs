@@ -1,15 +1,13 @@
 //! The daemon: an owner that does nothing but own, until it is told to leave or nobody needs it.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Problem, ProblemKind};
+use crate::api::ProblemKind;
+use crate::directory::Lock;
 use crate::error::Error;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
@@ -23,57 +21,38 @@ pub struct Config {
     pub store: Option<StoreKind>,
     /// Leave after so long with no live job and no client.
     pub idle_exit: Option<Duration>,
-    /// Is told with one [`Readiness`] line that requests are answered, or why they are not.
-    pub ready: Option<File>,
+    /// The locked [`START_LOCK_NAME`](crate::api::START_LOCK_NAME) file, if whoever started this process holds it. It
+    /// is given up when requests are answered.
+    pub start_lock: Option<File>,
 }
 
-/// The line that a daemon writes for whoever started it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Readiness {
-    /// Requests are answered, by this process or by an owner that was there before.
-    Ready {
-        /// Whether this process is the owner.
-        owner: bool,
-    },
-    /// There is no owner, and why.
-    Error(Problem),
-}
-
-/// Owns the directory until it is time to leave. Jobs run on; the next owner finds them.
+/// Owns the directory until it is time to leave; calls `ready` once requests are answered, by this process or by an
+/// owner that was there before. Jobs run on; the next owner finds them.
 ///
 /// Log lines go to standard error. SIGTERM and SIGINT make it leave in order.
-pub fn run(config: Config) -> ExitCode {
+///
+/// # Errors
+/// When the directory cannot be owned, or no longer.
+pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
     logger::install();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
-    let result = match runtime {
-        Ok(runtime) => runtime.block_on(serve(config)),
-        Err(error) => {
-            Err(Error::new(ProblemKind::Unavailable, "no runtime can be started").with_source(error))
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{}", error.to_problem());
-            ExitCode::FAILURE
-        }
-    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(|error| {
+            Error::new(ProblemKind::Unavailable, "no runtime can be started").with_source(error)
+        })?
+        .block_on(serve(config, ready))
 }
 
-async fn serve(config: Config) -> Result<(), Error> {
+/// Looks into the store and log files take a moment each; more at a time would only cost memory.
+const BLOCKING_THREADS: usize = 4;
+
+async fn serve(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
     let options = OpenOptions { store: config.store, keeper: None };
-    let opened = Jobs::open_with(&config.data_dir, options).await;
-    if let Some(mut ready) = config.ready {
-        let line = match &opened {
-            Ok(jobs) => Readiness::Ready { owner: jobs.is_owner() },
-            Err(error) => Readiness::Error(error.to_problem()),
-        };
-        // Whoever started it may be gone; that is no reason not to serve others.
-        let _ = serde_json::to_writer(&mut ready, &line);
-        let _ = ready.write_all(b"\n");
-    }
-    let jobs = opened?;
+    let starting = config.start_lock.map(Lock::inherited);
+    let jobs = Jobs::open_holding(&config.data_dir, options, starting).await?;
+    ready();
     let Some((owner, server)) = jobs.owner() else { return Ok(()) };
     log::info!("owns {} (process {})", owner.directory.path().display(), std::process::id());
     let signals = |kind| {
@@ -83,7 +62,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     };
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let mut leave = server.leave.subscribe();
+    let mut leave = server.leave_requests();
     let mut stopped = owner.stopped();
     let reason = tokio::select! {
         _ = leave.wait_for(|leave| *leave) => "asked to",

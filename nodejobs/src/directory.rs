@@ -9,14 +9,13 @@ use nodejobs_proc::machine::Machine;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::api::ProblemKind;
+use crate::api::{ProblemKind, START_LOCK_NAME};
 use crate::error::Error;
 use crate::stores::StoreKind;
 
 const FORMAT: u32 = 1;
 const META: &str = "nodejobs.json";
 const OWNER_LOCK: &str = "owner.lock";
-const START_LOCK: &str = "start.lock";
 
 /// A directory that exists and may be used.
 #[derive(Clone, Debug)]
@@ -95,9 +94,9 @@ impl DataDirectory {
 
     /// Waits until nobody else is becoming the owner.
     pub(crate) fn lock_start(&self) -> Result<Lock, Error> {
-        let file = self.open_file(START_LOCK)?;
+        let file = self.open_file(START_LOCK_NAME)?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
-            .map_err(|error| self.failed_with(START_LOCK, error.into()))?;
+            .map_err(|error| self.failed_with(START_LOCK_NAME, error.into()))?;
         Ok(Lock(file))
     }
 
@@ -200,6 +199,11 @@ impl DataDirectory {
 }
 
 impl Lock {
+    /// A lock that somebody took and handed over.
+    pub(crate) fn inherited(file: File) -> Self {
+        Lock(file)
+    }
+
     /// Writes down who holds it.
     pub(crate) fn write_holder(&mut self, holder: &Holder) -> io::Result<()> {
         self.0.set_len(0)?;
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(mode(directory.path()), 0o700);
         let _lock = directory.lock_start().expect("locked");
         directory.meta(None, &machine(None)).expect("written");
-        assert_eq!(mode(&directory.path().join(START_LOCK)), 0o600);
+        assert_eq!(mode(&directory.path().join(START_LOCK_NAME)), 0o600);
         assert_eq!(mode(&directory.path().join(META)), 0o600);
     }
 

@@ -130,6 +130,9 @@ impl Follower {
                 if self.events.is_closed() {
                     return Ok(None);
                 }
+                if self.owner.hub.is_leaving() {
+                    return Err(stopped());
+                }
                 continue;
             }
             let mut told = [0; 1024];
@@ -147,6 +150,7 @@ impl Follower {
             tokio::select! {
                 changed = changes.changed() => changed.map_err(|_| stopped())?,
                 _ = watch.readable() => {}
+                () = self.owner.hub.left() => return Err(stopped()),
                 () = self.events.closed() => return Ok(None),
             }
         }

@@ -15,11 +15,16 @@ pub(crate) type LastChange = Option<(u32, Status)>;
 pub(crate) struct Hub {
     watched: Mutex<HashMap<JobId, watch::Sender<LastChange>>>,
     live_jobs: watch::Sender<usize>,
+    leaving: watch::Sender<bool>,
 }
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { watched: Mutex::default(), live_jobs: watch::Sender::new(0) }
+        Self {
+            watched: Mutex::default(),
+            live_jobs: watch::Sender::new(0),
+            leaving: watch::Sender::new(false),
+        }
     }
 
     /// Begins to watch a job. Whatever is published from now on is heard, so a look at the store after this misses
@@ -45,9 +50,19 @@ impl Hub {
         }
     }
 
-    /// Forgets whoever waited: nothing will change any more.
-    pub(crate) fn close(&self) {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Ends every wait: this owner is leaving, and nothing more will be told.
+    pub(crate) fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
+    }
+
+    /// Returns when the owner is leaving.
+    pub(crate) async fn left(&self) {
+        // The sender is in `self`, so this ends only with the value that is waited for.
+        let _ = self.leaving.subscribe().wait_for(|leaving| *leaving).await;
     }
 
     pub(crate) fn set_live_jobs(&self, count: usize) {

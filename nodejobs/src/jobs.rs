@@ -17,7 +17,7 @@ use crate::api::{
     ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, StopResult, WaitRequest,
 };
 use crate::client::{Client, ClientError};
-use crate::directory::DataDirectory;
+use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::follow::follow;
 use crate::owner::Owner;
@@ -42,13 +42,13 @@ pub struct OpenOptions {
 /// A job is named by its id, a unique beginning of it, or a unique name.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), nodejobs::Error> {
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use nodejobs::Jobs;
 /// use nodejobs::spec::{Command, JobSpec};
 ///
 /// let jobs = Jobs::open("/var/lib/my-program/jobs").await?;
 /// let mut spec = JobSpec::new(Command::argv(["make", "all"]), "/src");
-/// spec.context = nodejobs::capture_context();
+/// spec.context = nodejobs::capture_context()?;
 /// let job = jobs.run(spec).await?;
 /// let ended = jobs.wait(job.self_id.as_str()).await?;
 /// println!("{} with {:?}", ended.status, ended.exit_code);
@@ -87,8 +87,17 @@ impl Jobs {
     /// # Errors
     /// As [`open`](Self::open); [`ProblemKind::Conflict`] when the directory has another store.
     pub async fn open_with(data_dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, Error> {
-        let data_dir = data_dir.as_ref().to_owned();
-        let opened = tokio::task::spawn_blocking(move || open(&data_dir, options)).await;
+        Self::open_holding(data_dir.as_ref(), options, None).await
+    }
+
+    /// Opens a data directory, with the lock of starts if whoever started this process holds it already.
+    pub(crate) async fn open_holding(
+        data_dir: &Path,
+        options: OpenOptions,
+        starting: Option<Lock>,
+    ) -> Result<Self, Error> {
+        let data_dir = data_dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || open(&data_dir, options, starting)).await;
         let mode = match opened.map_err(panicked)?? {
             Opened::Owner(owner, server) => {
                 let handle = server.handle();
@@ -105,14 +114,20 @@ impl Jobs {
         matches!(self.mode, Mode::Owner { .. })
     }
 
-    /// Gives the directory back and returns when the next one can own it. Jobs run on.
+    /// Gives the directory back and returns when the next one can own it. Jobs run on; whoever waits for one is told
+    /// that this owner is leaving.
     pub async fn close(mut self) {
-        if let Mode::Owner { server, serving, .. } = &mut self.mode {
-            server.leave.send_replace(true);
-            if let Some(serving) = serving.take() {
-                let _ = serving.await;
-            }
+        let Mode::Owner { owner, server, serving } = &mut self.mode else { return };
+        // Held until the directory has no owner, so that nobody meets one that is owned but not served.
+        let directory = owner.directory.clone();
+        let starting = tokio::task::spawn_blocking(move || directory.lock_start()).await;
+        owner.hub.leave();
+        server.stop();
+        if let Some(serving) = serving.take() {
+            let _ = serving.await;
         }
+        drop(self);
+        drop(starting);
     }
 
     /// Accepts a job: it is on disk when this returns, and is started next.
@@ -312,8 +327,9 @@ impl Jobs {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        if let Mode::Owner { server, .. } = &self.mode {
-            server.leave.send_replace(true);
+        if let Mode::Owner { owner, server, .. } = &self.mode {
+            owner.hub.leave();
+            server.stop();
         }
     }
 }
@@ -337,10 +353,13 @@ enum Opened {
     Connected(PathBuf),
 }
 
-fn open(data_dir: &Path, options: OpenOptions) -> Result<Opened, Error> {
+fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result<Opened, Error> {
     let directory = DataDirectory::prepare(data_dir)?;
     // Whoever holds this is becoming the owner; once it is ours, the owner there is answers.
-    let starting = directory.lock_start()?;
+    let starting = match starting {
+        Some(held) => held,
+        None => directory.lock_start()?,
+    };
     let lock = match directory.lock_owner()? {
         Ok(lock) => lock,
         Err(holder) => {

@@ -7,7 +7,7 @@
 //! | `client` | a blocking client of it (feature `client`) |
 
 pub mod api;
-#[cfg(feature = "local")]
+#[cfg(feature = "client")]
 mod capture;
 #[cfg(feature = "client")]
 pub mod client;
@@ -32,8 +32,8 @@ mod service;
 #[cfg(feature = "local")]
 mod stores;
 
-#[cfg(feature = "local")]
-pub use capture::capture_context;
+#[cfg(feature = "client")]
+pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 #[cfg(feature = "local")]
 pub use error::Error;
 #[cfg(feature = "local")]

@@ -173,9 +173,9 @@ impl Owner {
     }
 }
 
-/// The owner's thread has ended; a new owner has to start from what is on disk.
+/// The owner is leaving, or its thread has ended; the next owner starts from what is on disk.
 pub(crate) fn stopped() -> Error {
-    Error::new(ProblemKind::Unavailable, "the owner of this data directory has stopped; its log says why")
+    Error::new(ProblemKind::Unavailable, "the owner of this data directory is leaving; its jobs run on")
 }
 
 impl Drop for Owner {
@@ -281,7 +281,7 @@ impl Work {
         if let Err(error) = self.serve(inputs) {
             log::error!("the owner stops, and has to start over from what is on disk: {error}");
         }
-        self.hub.close();
+        self.hub.leave();
     }
 
     fn serve(&mut self, inputs: &Receiver<Message>) -> Result<(), nodejobs_core::engine::Inconsistent> {

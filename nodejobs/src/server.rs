@@ -45,13 +45,14 @@ pub(crate) struct Server {
     path: PathBuf,
     state: ServerState,
     connections: watch::Sender<usize>,
+    stop: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
 struct ServerState {
     owner: Arc<Owner>,
     socket: PathBuf,
-    leave: watch::Sender<bool>,
+    leave_requested: watch::Sender<bool>,
 }
 
 /// What others can see and do of a running server.
@@ -59,8 +60,22 @@ struct ServerState {
 pub(crate) struct ServerHandle {
     /// How many clients are connected.
     pub(crate) connections: watch::Receiver<usize>,
-    /// Turns true when the server shall leave, or somebody has asked it to.
-    pub(crate) leave: watch::Sender<bool>,
+    /// Turns true when a client asks the daemon to leave; only a daemon listens, see [`ServerHandle::leave_requests`].
+    leave_requested: watch::Sender<bool>,
+    /// Turns true when the server shall stop.
+    stop: watch::Sender<bool>,
+}
+
+impl ServerHandle {
+    /// Clients that ask the owner to leave, who are refused as long as nobody holds this.
+    pub(crate) fn leave_requests(&self) -> watch::Receiver<bool> {
+        self.leave_requested.subscribe()
+    }
+
+    /// Has the server answer what is under way, take no more, and return.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
 }
 
 impl Server {
@@ -82,31 +97,41 @@ impl Server {
             Error::new(ProblemKind::Unavailable, format!("socket '{}' cannot be served", path.display()))
                 .with_source(error)
         })?;
-        let (leave, _) = watch::channel(false);
-        let state = ServerState { owner: Arc::clone(owner), socket: path.clone(), leave };
-        Ok(Self { listener, path, state, connections: watch::Sender::new(0) })
+        let leave_requested = watch::Sender::new(false);
+        let state = ServerState { owner: Arc::clone(owner), socket: path.clone(), leave_requested };
+        Ok(Self {
+            listener,
+            path,
+            state,
+            connections: watch::Sender::new(0),
+            stop: watch::Sender::new(false),
+        })
     }
 
     pub(crate) fn handle(&self) -> ServerHandle {
-        ServerHandle { connections: self.connections.subscribe(), leave: self.state.leave.clone() }
+        ServerHandle {
+            connections: self.connections.subscribe(),
+            leave_requested: self.state.leave_requested.clone(),
+            stop: self.stop.clone(),
+        }
     }
 
-    /// Serves until asked to leave; then answers what is under way, and returns.
+    /// Serves until told to stop; then answers what is under way, and returns.
     pub(crate) async fn serve(self) {
-        let Self { listener, path, state, connections } = self;
-        let mut leave = state.leave.subscribe();
+        let Self { listener, path, state, connections, stop } = self;
+        let mut stopping = stop.subscribe();
         let router = router(state);
         let mut clients = JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = leave.wait_for(|leave| *leave) => break,
+                _ = stopping.wait_for(|stop| *stop) => break,
                 Some(_) = clients.join_next() => continue,
             };
             match accepted {
                 Ok((stream, _)) if is_trusted(&stream) => {
                     let counted = Counted::new(&connections);
-                    clients.spawn(serve_client(stream, router.clone(), leave.clone(), counted));
+                    clients.spawn(serve_client(stream, router.clone(), stopping.clone(), counted));
                 }
                 // A stranger learns nothing, not even why.
                 Ok(_) => {}
@@ -127,7 +152,7 @@ impl Server {
 async fn serve_client(
     stream: UnixStream,
     router: axum::Router,
-    mut leave: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
     _counted: Counted,
 ) {
     let service = TowerToHyperService::new(router);
@@ -137,7 +162,7 @@ async fn serve_client(
     // A client that breaks off, or talks nonsense, ends its own connection and nothing else.
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = leave.wait_for(|leave| *leave) => connection.as_mut().graceful_shutdown(),
+        _ = stopping.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
@@ -206,9 +231,16 @@ async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonSt
     Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
 }
 
-async fn daemon_stop(State(state): State<ServerState>) -> StatusCode {
-    state.leave.send_replace(true);
-    StatusCode::ACCEPTED
+async fn daemon_stop(State(state): State<ServerState>) -> Result<StatusCode, Error> {
+    // Nobody listens in a program that only embeds the library; it leaves when it wants to.
+    if state.leave_requested.send(true).is_err() {
+        let message = format!(
+            "process {} owns the data directory and is no daemon; end that program instead",
+            std::process::id()
+        );
+        return Err(Error::new(ProblemKind::Conflict, message));
+    }
+    Ok(StatusCode::ACCEPTED)
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -134,7 +134,10 @@ impl Owner {
                 return Ok(job);
             }
             let is_enough = |change: &LastChange| change.is_some_and(|(_, status)| enough(status));
-            changes.wait_for(is_enough).await.map_err(|_| stopped())?;
+            tokio::select! {
+                changed = changes.wait_for(is_enough) => drop(changed.map_err(|_| stopped())?),
+                () = self.hub.left() => return Err(stopped()),
+            }
             changes.mark_unchanged();
         }
     }

@@ -1,16 +1,16 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use nodejobs::api::FollowQuery;
-use nodejobs::client::{capture_context, new_submit_key};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{JobId, RawText, Status};
+use nodejobs::{capture_context, new_submit_key};
 
 use super::logs::Printer;
 use crate::connect::{Connection, Target};
@@ -162,10 +162,14 @@ fn follows_escape(arguments: impl Iterator<Item = OsString>, words: usize) -> bo
 }
 
 fn variable(text: OsString) -> Result<(RawText, RawText), String> {
-    let bytes = text.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
+    let mut name = text.into_vec();
+    match name.iter().position(|byte| *byte == b'=') {
         Some(0) => Err("the name before '=' is empty".to_owned()),
-        Some(position) => Ok((bytes[..position].to_vec().into(), bytes[position + 1..].to_vec().into())),
+        Some(position) => {
+            let value = name.split_off(position + 1);
+            name.pop();
+            Ok((name.into(), value.into()))
+        }
         None => Err("there is no '=' in it; write KEY=VALUE".to_owned()),
     }
 }
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn one_argument_is_a_script_and_everything_else_is_executed_as_it_is() {
         let shell = |arguments: &[&str]| {
-            assert_eq!(understood(arguments).expect("a script"), Command::shell("a | b"))
+            assert_eq!(understood(arguments).expect("a script"), Command::shell("a | b"));
         };
         shell(&["run", "a | b"]);
         shell(&["run", "--wait", "a | b"]);

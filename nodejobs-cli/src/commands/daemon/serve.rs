@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use nodejobs::api::{Problem, ProblemKind};
+use nodejobs::Error;
+use nodejobs::daemon::{self, Config};
 use rustix::fs::Mode;
 use rustix::stdio;
 
@@ -25,66 +25,47 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn execute(self, target: &Target) -> Result<u8, Failure> {
-        let mut starter = Some(Starter::take().map_err(|error| {
+        let (start_lock, listener) = take_standard_streams().map_err(|error| {
             Failure::caused(FAILED, "cannot set up the daemon's standard input and output", &error)
-        })?);
+        })?;
         detach();
-        let idle_exit = self.auto.then_some(IDLE_EXIT);
-        let served = serve(&target.data_dir, target.store.as_deref(), idle_exit, || {
-            if let Some(starter) = starter.take() {
-                starter.tell(&FirstWords::Ready(true));
+        let store =
+            target.store.as_deref().map(str::parse).transpose().map_err(|error: Error| error.to_problem())?;
+        let config = Config {
+            data_dir: target.data_dir.clone(),
+            store,
+            idle_exit: self.auto.then_some(IDLE_EXIT),
+            start_lock,
+        };
+        let mut listener = Some(listener);
+        let mut tell = |words: &FirstWords| {
+            // A starter that has gone is no reason to leave; once told, it waits for nothing more.
+            if let (Some(mut listener), Ok(line)) = (listener.take(), serde_json::to_string(words)) {
+                let _ = writeln!(listener, "{line}");
             }
-        });
-        match served {
+        };
+        match daemon::run(config, || tell(&FirstWords::Ready(true))) {
             Ok(()) => Ok(0),
-            Err(problem) => {
-                if let Some(starter) = starter.take() {
-                    starter.tell(&FirstWords::Error(problem.clone()));
-                }
+            Err(error) => {
+                tell(&FirstWords::Error(error.to_problem()));
                 // Also into the log.
-                Err(problem.into())
+                Err(error.to_problem().into())
             }
         }
     }
 }
 
-/// Owns the data directory and serves its socket until it is told to leave. Calls `ready` once it can be reached.
-///
-/// MERGE: becomes `nodejobs::daemon::run(nodejobs::daemon::Config { data_dir, store, idle_exit }, ready)`.
-fn serve(
-    data_dir: &Path,
-    _store: Option<&str>,
-    _idle_exit: Option<Duration>,
-    _ready: impl FnOnce(),
-) -> Result<(), Problem> {
-    let message = format!("this build has no daemon yet that could serve '{}'", data_dir.display());
-    Err(Problem::new(ProblemKind::Unavailable, message))
-}
-
-/// Whoever started us and waits for the first words.
-struct Starter {
-    /// Held until we can be reached, so that nobody starts a second daemon meanwhile.
-    _lock: File,
-    listener: File,
-}
-
-impl Starter {
-    /// Takes standard input and output for ourselves and leaves nothing there, so that neither goes on to the keeper.
-    fn take() -> io::Result<Self> {
-        let lock = rustix::io::fcntl_dupfd_cloexec(stdio::stdin(), 3)?;
-        let listener = rustix::io::fcntl_dupfd_cloexec(stdio::stdout(), 3)?;
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        stdio::dup2_stdin(&null)?;
-        stdio::dup2_stdout(&null)?;
-        Ok(Self { _lock: lock.into(), listener: listener.into() })
-    }
-
-    fn tell(mut self, words: &FirstWords) {
-        // A starter that has gone is no reason to leave.
-        if let Ok(line) = serde_json::to_string(words) {
-            let _ = writeln!(self.listener, "{line}");
-        }
-    }
+/// Takes standard input, if it is the lock of starts, and standard output, where whoever started us waits for the first
+/// words. Leaves nothing there, so that neither goes on to the keeper.
+fn take_standard_streams() -> io::Result<(Option<File>, File)> {
+    let input = File::from(rustix::io::fcntl_dupfd_cloexec(stdio::stdin(), 3)?);
+    let listener = rustix::io::fcntl_dupfd_cloexec(stdio::stdout(), 3)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    stdio::dup2_stdin(&null)?;
+    stdio::dup2_stdout(&null)?;
+    // Run by hand, it has a terminal, a pipe or nothing there.
+    let is_lock = input.metadata()?.is_file();
+    Ok((is_lock.then_some(input), listener.into()))
 }
 
 /// Leaves the starter's session, and keeps what we create to ourselves. The working directory is `/` already.
