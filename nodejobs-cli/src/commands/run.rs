@@ -54,11 +54,17 @@ Examples:
   nodejobs run make all                 several arguments: the same
   nodejobs run 'make all | tail'        one argument: a script for /bin/sh -c
   nodejobs run --shell -- 'make all'    the same, said explicitly
-  nodejobs run --id nightly -- ./backup an id of your choice; a second `nightly` is refused while this one lives
-  nodejobs run --wait -- make test      end with the job's exit code: 128+N after signal N, 125 if it has none
+  nodejobs run --id nightly -- ./backup an id of your choice
+  nodejobs run --wait -- make test      end with the job's exit code
 
-The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this
-command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.";
+An id that is given names one job: a second `run` is refused while it lives, and starts the next attempt once it has \
+ended.
+
+The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this \
+command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
+
+With --wait and --follow the exit status is the job's own: 128+N after signal N, 124 after a timeout, 125 if it has \
+none or something here went wrong.";
 
 impl Run {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
