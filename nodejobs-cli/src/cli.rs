@@ -40,9 +40,11 @@ Examples:
 An ID is a job's id, a unique beginning of it, or a unique name.
 
 Exit status:
-  0 done   1 failed   2 usage   3 not found   4 conflict   5 no daemon, or its store is unavailable   6 partly done
-  `wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own code: 128+N after signal N, 124
-  after a timeout, 125 when the code is not the job's (it never started, was lost, or something here went wrong).";
+  0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no daemon or its
+  store is unavailable, 6 partly done.
+
+`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own code: 128+N after signal N, 124 after a \
+timeout, 125 when the code is not the job's (it never started, was lost, or something here went wrong).";
 
 /// What every command understands.
 #[derive(Args, Debug)]
@@ -53,7 +55,7 @@ pub(crate) struct Global {
     /// The store of a new data directory; one that exists must be of this kind
     #[arg(long, global = true, value_name = "STORE", value_parser = PossibleValuesParser::new(STORES))]
     pub(crate) store: Option<String>,
-    /// How to print what was asked for
+    /// How to print what was asked for: for people, one JSON document, or one a line
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
 }

@@ -21,12 +21,10 @@ use crate::exit::{Failure, USAGE};
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    // Documented variants would make a long list of every help page.
     #[default]
     Table,
-    /// One JSON document
     Json,
-    /// One JSON document a line
     Jsonl,
 }
 

@@ -119,3 +119,133 @@ impl Patience {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::connect::Target;
+    use crate::output::tests::record;
+
+    /// A daemon that answers one request a connection with these events, and hangs up without an end.
+    struct Daemon {
+        directory: tempfile::TempDir,
+        thread: JoinHandle<Vec<String>>,
+    }
+
+    impl Daemon {
+        fn start(answers: Vec<String>) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let listener = UnixListener::bind(directory.path().join("sock")).expect("a socket");
+            let answer = move |events: String| {
+                let (stream, _) = listener.accept().expect("a connection");
+                let mut reader = BufReader::new(stream);
+                let (mut request, mut length) = (String::new(), 0);
+                reader.read_line(&mut request).expect("a request");
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).expect("a header");
+                    match line.trim_end().to_ascii_lowercase().strip_prefix("content-length: ") {
+                        Some(value) => length = value.parse().expect("a length"),
+                        None if line.trim_end().is_empty() => break,
+                        None => {}
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).expect("a body");
+                let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+                write!(reader.get_mut(), "{head}{:x}\r\n{events}\r\n", events.len()).expect("sent");
+                format!(
+                    "{} {}",
+                    request.trim_end().trim_end_matches(" HTTP/1.1"),
+                    String::from_utf8_lossy(&body)
+                )
+            };
+            let thread = std::thread::spawn(move || answers.into_iter().map(answer).collect());
+            Self { directory, thread }
+        }
+
+        fn target(&self) -> Target {
+            Target { data_dir: self.directory.path().to_owned(), store: None }
+        }
+    }
+
+    fn ended(id: &str) -> String {
+        format!("event: ended\ndata: {}\n\n", serde_json::to_string(&record(id)).expect("JSON"))
+    }
+
+    fn output(stream: &str, offset: u64, text: &str) -> String {
+        let data = serde_json::json!({"stream": stream, "offset": offset, "text": text});
+        format!("event: output\ndata: {data}\n\n")
+    }
+
+    #[test]
+    fn a_follower_goes_on_where_it_was_cut_off() {
+        let daemon = Daemon::start(vec![
+            output("stdout", 0, "one\n") + &output("stdout", 4, "two\n") + "event: output\nda",
+            output("stderr", 0, "e\n") + "event: truncated\ndata: {\"stream\":\"stdout\",\"offset\":2}\n\n",
+            output("stdout", 2, "three\n") + &ended("a"),
+        ]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let mut bytes = Vec::new();
+        let query = FollowQuery { attempt: Some(1), tail: Some(5), ..FollowQuery::default() };
+        let ended = follow(&mut connection, "a", query, |event| {
+            if let FollowEvent::Output(chunk) = event {
+                bytes.extend_from_slice(&chunk.bytes);
+            }
+            Ok(())
+        });
+        assert_eq!(ended.expect("the end"), record("a"));
+        assert_eq!(String::from_utf8_lossy(&bytes), "one\ntwo\ne\nthree\n");
+        assert_eq!(
+            daemon.thread.join().expect("the daemon"),
+            [
+                "GET /v1/jobs/a/follow?attempt=1&tail=5 ",
+                "GET /v1/jobs/a/follow?attempt=1&tail=5&stdout_from=8 ",
+                "GET /v1/jobs/a/follow?attempt=1&tail=5&stdout_from=2&stderr_from=2 ",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_waiter_asks_again_for_those_that_have_not_ended() {
+        let daemon = Daemon::start(vec![ended("b"), ended("a") + "event: done\ndata: {}\n\n"]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let jobs = ["a", "b"].map(str::to_owned);
+        let records = wait(&mut connection, &jobs, |_| Ok(())).expect("both");
+        assert_eq!(records, [record("b"), record("a")]);
+        assert_eq!(
+            daemon.thread.join().expect("the daemon"),
+            [
+                r#"POST /v1/wait {"jobs":["a","b"],"any":false}"#,
+                r#"POST /v1/wait {"jobs":["a"],"any":false}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_breaks_at_once_again_and_again_is_given_up() {
+        let daemon = Daemon::start(vec![String::new(); 4]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let failure = wait(&mut connection, &["a".to_owned()], |_| Ok(())).expect_err("no answer");
+        assert!(failure.to_string().contains("broke during POST /v1/wait"), "{failure}");
+        assert_eq!(daemon.thread.join().expect("the daemon").len(), 4);
+    }
+
+    #[test]
+    fn an_answer_that_is_an_error_is_not_asked_again() {
+        let gone = "event: error\ndata: {\"error\":{\"kind\":\"unavailable\",\"message\":\"leaving\"}}\n\n";
+        let daemon = Daemon::start(vec![gone.to_owned()]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let failure = wait(&mut connection, &["a".to_owned()], |_| Ok(())).expect_err("leaving");
+        assert_eq!(failure.to_string(), "error: leaving");
+        daemon.thread.join().expect("the daemon");
+    }
+}

@@ -20,8 +20,8 @@ pub(crate) struct Daemon {
 }
 
 const AFTER_HELP: &str = "\
-One daemon serves a data directory. Commands that need one start it, and such a daemon leaves after a minute without
-anything to do; one that was started with `daemon start` stays. Jobs run on without a daemon: the next one takes them
+One daemon serves a data directory. Commands that need one start it, and such a daemon leaves after a minute without \
+anything to do; one that was started with `daemon start` stays. Jobs run on without a daemon: the next one takes them \
 over, with everything that happened in between.";
 
 #[derive(Debug, Subcommand)]

@@ -32,7 +32,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
     /// Set a variable, on top of the current environment; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(|text| variable(&text)))]
     variables: Vec<(RawText, RawText)>,
     /// Wait for the end of the job, and end with its exit code
     #[arg(long)]
@@ -54,11 +54,17 @@ Examples:
   nodejobs run make all                 several arguments: the same
   nodejobs run 'make all | tail'        one argument: a script for /bin/sh -c
   nodejobs run --shell -- 'make all'    the same, said explicitly
-  nodejobs run --id nightly -- ./backup an id of your choice; a second `nightly` is refused while this one lives
-  nodejobs run --wait -- make test      end with the job's exit code: 128+N after signal N, 125 if it has none
+  nodejobs run --id nightly -- ./backup an id of your choice
+  nodejobs run --wait -- make test      end with the job's exit code
 
-The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this
-command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.";
+An id that is given names one job: a second `run` is refused while it lives, and starts the next attempt once it has \
+ended.
+
+The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this \
+command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
+
+With --wait and --follow the exit status is the job's own: 128+N after signal N, 124 after a timeout, 125 if it has \
+none or something here went wrong.";
 
 impl Run {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
@@ -161,9 +167,15 @@ fn follows_escape(arguments: impl Iterator<Item = OsString>, words: usize) -> bo
     before.is_some_and(|before| before == OsStr::new("--"))
 }
 
+<<<<<<< HEAD
 fn variable(text: OsString) -> Result<(RawText, RawText), String> {
     let mut name = text.into_vec();
     match name.iter().position(|byte| *byte == b'=') {
+=======
+fn variable(text: &OsStr) -> Result<(RawText, RawText), String> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|byte| *byte == b'=') {
+>>>>>>> w-cli
         Some(0) => Err("the name before '=' is empty".to_owned()),
         Some(position) => {
             let value = name.split_off(position + 1);
@@ -225,12 +237,12 @@ mod tests {
             assert_eq!(refused.expect_err(id).exit_code(), 2);
         }
         for bad in ["A", "=b", ""] {
-            assert!(variable(bad.into()).is_err(), "{bad}");
+            assert!(variable(OsStr::new(bad)).is_err(), "{bad}");
         }
-        assert_eq!(variable("A=".into()), Ok(("A".into(), "".into())));
-        assert_eq!(variable("A=b=c".into()), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable(OsStr::new("A=")), Ok(("A".into(), "".into())));
+        assert_eq!(variable(OsStr::new("A=b=c")), Ok(("A".into(), "b=c".into())));
         let odd = OsString::from_vec(b"A=\xff".to_vec());
-        assert_eq!(variable(odd), Ok(("A".into(), vec![0xff].into())));
+        assert_eq!(variable(&odd), Ok(("A".into(), vec![0xff].into())));
     }
 
     #[test]

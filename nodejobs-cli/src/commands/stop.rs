@@ -40,7 +40,7 @@ Examples:
   nodejobs stop --signal INT ID
   nodejobs stop --all --force
 
-Exit status: 0 if none of them runs any more, also when one had ended before; 3 for an unknown job; 6 if only some of
+Exit status: 0 if none of them runs any more, also when one had ended before; 3 for an unknown job; 6 if only some of \
 several could be stopped.";
 
 impl Stop {
