@@ -32,7 +32,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
     /// Set a variable, on top of the current environment; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(|text| variable(&text)))]
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
     variables: Vec<(RawText, RawText)>,
     /// Wait for the end of the job, and end with its exit code
     #[arg(long)]
@@ -167,15 +167,9 @@ fn follows_escape(arguments: impl Iterator<Item = OsString>, words: usize) -> bo
     before.is_some_and(|before| before == OsStr::new("--"))
 }
 
-<<<<<<< HEAD
 fn variable(text: OsString) -> Result<(RawText, RawText), String> {
     let mut name = text.into_vec();
     match name.iter().position(|byte| *byte == b'=') {
-=======
-fn variable(text: &OsStr) -> Result<(RawText, RawText), String> {
-    let bytes = text.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
->>>>>>> w-cli
         Some(0) => Err("the name before '=' is empty".to_owned()),
         Some(position) => {
             let value = name.split_off(position + 1);
@@ -237,12 +231,12 @@ mod tests {
             assert_eq!(refused.expect_err(id).exit_code(), 2);
         }
         for bad in ["A", "=b", ""] {
-            assert!(variable(OsStr::new(bad)).is_err(), "{bad}");
+            assert!(variable(bad.into()).is_err(), "{bad}");
         }
-        assert_eq!(variable(OsStr::new("A=")), Ok(("A".into(), "".into())));
-        assert_eq!(variable(OsStr::new("A=b=c")), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable("A=".into()), Ok(("A".into(), "".into())));
+        assert_eq!(variable("A=b=c".into()), Ok(("A".into(), "b=c".into())));
         let odd = OsString::from_vec(b"A=\xff".to_vec());
-        assert_eq!(variable(&odd), Ok(("A".into(), vec![0xff].into())));
+        assert_eq!(variable(odd), Ok(("A".into(), vec![0xff].into())));
     }
 
     #[test]

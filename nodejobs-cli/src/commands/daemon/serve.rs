@@ -25,13 +25,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn execute(self, target: &Target) -> Result<u8, Failure> {
-<<<<<<< HEAD
         let (start_lock, listener) = take_standard_streams().map_err(|error| {
-=======
-        // MERGE: descriptors from 3 on, which whoever started us left open, have to be closed first (nodejobs-proc has
-        // the call): a pipe among them would keep its reader waiting for as long as we live.
-        let mut starter = Some(Starter::take().map_err(|error| {
->>>>>>> w-cli
             Failure::caused(FAILED, "cannot set up the daemon's standard input and output", &error)
         })?;
         detach();
