@@ -156,6 +156,8 @@ impl Target {
         }
         // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
         command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
+        // What our caller left open shall not live on in the daemon.
+        nodejobs::close_descriptors_on_exec();
         let mut child = command.spawn().map_err(|error| {
             Failure::caused(FAILED, "cannot start the daemon, which is this program itself", &error)
         })?;

@@ -18,3 +18,11 @@ mod sys;
 mod tree;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
+
+/// Has every descriptor above standard error closed in programs that this process starts from now on.
+///
+/// For a process that is about to start one that outlives it: what its caller left open, such as the pipe that somebody
+/// reads to its end, must not live on in there.
+pub fn close_descriptors_on_exec() {
+    sys::close_descriptors_on_exec();
+}

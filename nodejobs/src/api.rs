@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `GET /v1/daemon` | | 200 [`DaemonStatus`] |
 //! | `POST /v1/daemon/stop` | | 202; the daemon leaves, its jobs run on |
+//! | `POST /v1/daemon/stay` | | 202; the daemon does not leave when it has nothing to do |
 //! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
 //! | `GET /v1/jobs?KEY=VALUE&order=…&after=SEQ&limit=N` | | 200 [`JobPage`], see [`ListQuery`] |

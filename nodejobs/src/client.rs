@@ -136,6 +136,14 @@ impl Client {
         self.post("/v1/daemon/stop", &(), 202).map(drop)
     }
 
+    /// Asks the daemon not to leave when it has nothing to do.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn keep_daemon(&self) -> Result<(), ClientError> {
+        self.post("/v1/daemon/stay", &(), 202).map(drop)
+    }
+
     /// Submits a job; it is on disk when this returns.
     ///
     /// # Errors

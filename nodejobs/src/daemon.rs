@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::api::ProblemKind;
 use crate::directory::Lock;
@@ -64,35 +65,67 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut leave = server.leave_requests();
     let mut stopped = owner.stopped();
-    let reason = tokio::select! {
-        _ = leave.wait_for(|leave| *leave) => "asked to",
-        _ = terminate.recv() => "terminated",
-        _ = interrupt.recv() => "interrupted",
-        () = idle(owner.hub.live_jobs(), server.connections.clone(), config.idle_exit) => "nothing to do",
-        _ = stopped.changed() => {
-            return Err(Error::new(ProblemKind::Failed, "the owner stopped; its jobs run on for the next one"));
-        }
+    let mut idle = Idle {
+        live_jobs: owner.hub.live_jobs(),
+        connections: server.connections.clone(),
+        stay: server.stay_requested.clone(),
+        after: config.idle_exit,
     };
-    log::info!("leaves: {reason}");
-    jobs.close().await;
-    Ok(())
+    loop {
+        let reason = tokio::select! {
+            _ = leave.wait_for(|leave| *leave) => "asked to",
+            _ = terminate.recv() => "terminated",
+            _ = interrupt.recv() => "interrupted",
+            () = idle.long_enough() => NOTHING_TO_DO,
+            _ = stopped.changed() => {
+                return Err(Error::new(ProblemKind::Failed, "the owner stopped; its jobs run on for the next one"));
+            }
+        };
+        let starting = jobs.lock_start().await;
+        if reason == NOTHING_TO_DO && !idle.is_idle() {
+            // Somebody came while we waited for the lock.
+            continue;
+        }
+        log::info!("leaves: {reason}");
+        if let Some(starting) = starting {
+            jobs.close_holding(starting).await;
+        }
+        return Ok(());
+    }
 }
 
-/// Returns after so long without live jobs and clients; never, if no time is given.
-async fn idle(
-    mut live_jobs: tokio::sync::watch::Receiver<usize>,
-    mut connections: tokio::sync::watch::Receiver<usize>,
+const NOTHING_TO_DO: &str = "nothing to do";
+
+/// Whether anybody needs this owner.
+struct Idle {
+    live_jobs: watch::Receiver<usize>,
+    connections: watch::Receiver<usize>,
+    stay: watch::Receiver<bool>,
     after: Option<Duration>,
-) {
-    let Some(after) = after else { return std::future::pending().await };
-    loop {
-        let is_idle = *live_jobs.borrow_and_update() == 0 && *connections.borrow_and_update() == 0;
-        let pause =
-            async { if is_idle { tokio::time::sleep(after).await } else { std::future::pending().await } };
-        tokio::select! {
-            () = pause => return,
-            Ok(()) = live_jobs.changed() => {}
-            Ok(()) = connections.changed() => {}
+}
+
+impl Idle {
+    fn is_idle(&mut self) -> bool {
+        let stay = *self.stay.borrow_and_update();
+        let live_jobs = *self.live_jobs.borrow_and_update();
+        let connections = *self.connections.borrow_and_update();
+        !stay && live_jobs == 0 && connections == 0
+    }
+
+    /// Returns once nobody has needed the owner for as long as was given; never, if nothing was.
+    async fn long_enough(&mut self) {
+        let Some(after) = self.after else { return std::future::pending().await };
+        loop {
+            let is_idle = self.is_idle();
+            let pause = async {
+                if is_idle { tokio::time::sleep(after).await } else { std::future::pending().await }
+            };
+            tokio::select! {
+                () = pause => return,
+                Ok(()) = self.live_jobs.changed() => {}
+                Ok(()) = self.connections.changed() => {}
+                Ok(()) = self.stay.changed() => {}
+            }
         }
     }
 }

@@ -116,11 +116,25 @@ impl Jobs {
 
     /// Gives the directory back and returns when the next one can own it. Jobs run on; whoever waits for one is told
     /// that this owner is leaving.
-    pub async fn close(mut self) {
-        let Mode::Owner { owner, server, serving } = &mut self.mode else { return };
-        // Held until the directory has no owner, so that nobody meets one that is owned but not served.
+    pub async fn close(self) {
+        if let Some(starting) = self.lock_start().await {
+            self.close_holding(starting).await;
+        }
+    }
+
+    /// The lock of starts, held while this owner leaves, so that nobody meets a directory that is owned but not served.
+    pub(crate) async fn lock_start(&self) -> Option<Lock> {
+        let Mode::Owner { owner, .. } = &self.mode else { return None };
         let directory = owner.directory.clone();
-        let starting = tokio::task::spawn_blocking(move || directory.lock_start()).await;
+        match tokio::task::spawn_blocking(move || directory.lock_start()).await {
+            Ok(Ok(starting)) => Some(starting),
+            // Leaving without it only makes others wait for the next owner a little less gracefully.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    pub(crate) async fn close_holding(mut self, starting: Lock) {
+        let Mode::Owner { owner, server, serving } = &mut self.mode else { return };
         owner.hub.leave();
         server.stop();
         if let Some(serving) = serving.take() {

@@ -42,12 +42,19 @@ pub(crate) struct SubmitMessage {
     /// The launch context as it is stored.
     pub(crate) context: Vec<u8>,
     pub(crate) resend: bool,
-    pub(crate) reply: oneshot::Sender<Answer>,
+    pub(crate) reply: oneshot::Sender<Answered>,
+}
+
+/// The engine's answer, with the job it speaks of if this very round has made it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) job: Option<Box<Job>>,
 }
 
 enum Message {
     Submit(Box<SubmitMessage>),
-    Stop { id: JobId, request: StopRequest, reply: oneshot::Sender<Answer> },
+    Stop { id: JobId, request: StopRequest, reply: oneshot::Sender<Answered> },
     Report(BackendReport),
     Quit,
 }
@@ -163,7 +170,7 @@ impl Owner {
         &self,
         id: JobId,
         request: StopRequest,
-        reply: oneshot::Sender<Answer>,
+        reply: oneshot::Sender<Answered>,
     ) -> Result<(), Error> {
         self.send(Message::Stop { id, request, reply })
     }
@@ -272,7 +279,7 @@ struct Work {
     store: Arc<dyn JobStore>,
     backend: Arc<LocalBackend>,
     hub: Arc<Hub>,
-    waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
 }
 
@@ -330,7 +337,7 @@ impl Work {
                     Ok(existing) => existing,
                     Err(error) => {
                         log::error!("{}", Error::from(error).to_problem());
-                        let _ = reply.send(Answer::NotStored);
+                        let _ = reply.send(Answered { answer: Answer::NotStored, job: None });
                         return;
                     }
                 };
@@ -342,7 +349,7 @@ impl Work {
         self.engine.handle(input, now(), turn);
     }
 
-    fn ticket(&mut self, reply: oneshot::Sender<Answer>) -> Ticket {
+    fn ticket(&mut self, reply: oneshot::Sender<Answered>) -> Ticket {
         self.last_ticket += 1;
         self.waiting.insert(self.last_ticket, reply);
         self.last_ticket
@@ -404,6 +411,7 @@ impl Work {
             Some(outcomes) => turn.units.iter().zip(outcomes).filter_map(event_of).collect(),
             None => Vec::new(),
         };
+        let mut accepted = accepted_jobs(&turn, outcomes);
         let effects = self.engine.settle(turn, outcomes, now())?;
         self.hub.set_live_jobs(self.engine.live_jobs());
         for effect in effects {
@@ -414,8 +422,12 @@ impl Work {
                 }
                 Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
                 Effect::Reply { ticket, answer } => {
+                    let job = match &answer {
+                        Answer::Accepted(attempt) => accepted.remove(attempt),
+                        _ => None,
+                    };
                     if let Some(reply) = self.waiting.remove(&ticket) {
-                        let _ = reply.send(answer);
+                        let _ = reply.send(Answered { answer, job });
                     }
                 }
             }
@@ -425,6 +437,28 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// The jobs that a turn has made, so that nobody has to ask the store for what was just written to it.
+fn accepted_jobs(turn: &Turn, outcomes: Option<&[UnitOutcome]>) -> HashMap<AttemptId, Box<Job>> {
+    let outcomes = outcomes.unwrap_or_default();
+    let made = turn.units.iter().zip(outcomes).filter_map(|(unit, outcome)| {
+        let (Some(change), UnitOutcome::Applied { seq, .. }) = (&unit.job, outcome) else { return None };
+        let (JobChange::Insert { id, definition, state }
+        | JobChange::NewAttempt { id, definition, state, .. }) = change
+        else {
+            return None;
+        };
+        let job = Job {
+            seq: *seq,
+            id: id.clone(),
+            revision: change.revision_after().unwrap_or_default(),
+            definition: (**definition).clone(),
+            state: state.clone(),
+        };
+        Some((job.attempt_id(), Box::new(job)))
+    });
+    made.collect()
 }
 
 /// What an applied unit has said about its job.

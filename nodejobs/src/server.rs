@@ -53,6 +53,7 @@ struct ServerState {
     owner: Arc<Owner>,
     socket: PathBuf,
     leave_requested: watch::Sender<bool>,
+    stay_requested: watch::Sender<bool>,
 }
 
 /// What others can see and do of a running server.
@@ -62,6 +63,8 @@ pub(crate) struct ServerHandle {
     pub(crate) connections: watch::Receiver<usize>,
     /// Turns true when a client asks the daemon to leave; only a daemon listens, see [`ServerHandle::leave_requests`].
     leave_requested: watch::Sender<bool>,
+    /// Turns true when a client asks the daemon to stay.
+    pub(crate) stay_requested: watch::Receiver<bool>,
     /// Turns true when the server shall stop.
     stop: watch::Sender<bool>,
 }
@@ -97,8 +100,12 @@ impl Server {
             Error::new(ProblemKind::Unavailable, format!("socket '{}' cannot be served", path.display()))
                 .with_source(error)
         })?;
-        let leave_requested = watch::Sender::new(false);
-        let state = ServerState { owner: Arc::clone(owner), socket: path.clone(), leave_requested };
+        let state = ServerState {
+            owner: Arc::clone(owner),
+            socket: path.clone(),
+            leave_requested: watch::Sender::new(false),
+            stay_requested: watch::Sender::new(false),
+        };
         Ok(Self {
             listener,
             path,
@@ -112,6 +119,7 @@ impl Server {
         ServerHandle {
             connections: self.connections.subscribe(),
             leave_requested: self.state.leave_requested.clone(),
+            stay_requested: self.state.stay_requested.subscribe(),
             stop: self.stop.clone(),
         }
     }
@@ -192,6 +200,7 @@ fn router(state: ServerState) -> axum::Router {
     axum::Router::new()
         .route("/v1/daemon", get(daemon_status))
         .route("/v1/daemon/stop", post(daemon_stop))
+        .route("/v1/daemon/stay", post(daemon_stay))
         .route("/v1/jobs", post(run).get(list))
         .route("/v1/jobs/batch", post(run_batch))
         .route("/v1/jobs/{reference}", get(status))
@@ -241,6 +250,11 @@ async fn daemon_stop(State(state): State<ServerState>) -> Result<StatusCode, Err
         return Err(Error::new(ProblemKind::Conflict, message));
     }
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn daemon_stay(State(state): State<ServerState>) -> StatusCode {
+    state.stay_requested.send_replace(true);
+    StatusCode::ACCEPTED
 }
 
 #[derive(Debug, serde::Deserialize)]

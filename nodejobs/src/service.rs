@@ -23,7 +23,7 @@ use crate::api::{
 };
 use crate::error::Error;
 use crate::hub::LastChange;
-use crate::owner::{Owner, SubmitMessage, live_jobs, stopped};
+use crate::owner::{Answered, Owner, SubmitMessage, live_jobs, stopped};
 
 /// At most so many candidates are named when a reference is ambiguous.
 const CANDIDATES: usize = 20;
@@ -44,12 +44,11 @@ impl Owner {
     pub(crate) async fn run(&self, spec: &JobSpec, resend: bool) -> Result<JobRecord, Error> {
         let (reply, answer) = oneshot::channel();
         self.submit(self.submit_message(spec, resend, reply)?)?;
-        let id = accepted(answer.await, spec)?;
-        self.blocking(move |store| match store.job(&id)? {
-            Some(job) => Ok(record(&job)),
-            None => Err(Error::not_found(id.as_str())),
-        })
-        .await
+        match accepted(answer.await, spec)? {
+            (_, Some(job)) => Ok(JobRecord::new(&job, now())),
+            // It was there before, made by an earlier sending of the same submit.
+            (id, None) => Ok(record(&self.job(id.as_str()).await?)),
+        }
     }
 
     /// Accepts many jobs with as few flushes as can be. The answers are in the order of the specs.
@@ -65,7 +64,7 @@ impl Owner {
         let mut results = Vec::with_capacity(sent.len());
         for sent in sent {
             results.push(match sent {
-                Ok((spec, answer)) => accepted(answer.await, spec),
+                Ok((spec, answer)) => accepted(answer.await, spec).map(|(id, _)| id),
                 Err(error) => Err(error),
             });
         }
@@ -76,7 +75,7 @@ impl Owner {
         &self,
         spec: &JobSpec,
         resend: bool,
-        reply: oneshot::Sender<Answer>,
+        reply: oneshot::Sender<Answered>,
     ) -> Result<SubmitMessage, Error> {
         spec.validate().map_err(|error| Error::new(ProblemKind::Usage, error.to_string()))?;
         let logdir = RawText::from(self.directory.logs().into_os_string().into_vec());
@@ -181,7 +180,7 @@ impl Owner {
         Ok(StopAnswer { results })
     }
 
-    fn ask_to_stop(&self, id: JobId, how: EngineStop) -> Result<(JobId, oneshot::Receiver<Answer>), Error> {
+    fn ask_to_stop(&self, id: JobId, how: EngineStop) -> Result<(JobId, oneshot::Receiver<Answered>), Error> {
         let (reply, answer) = oneshot::channel();
         self.stop(id.clone(), how, reply)?;
         Ok((id, answer))
@@ -190,9 +189,9 @@ impl Owner {
     async fn outcome_of_stop(
         &self,
         id: &JobId,
-        answer: oneshot::Receiver<Answer>,
+        answer: oneshot::Receiver<Answered>,
     ) -> Result<(JobRecord, bool), Error> {
-        let already_ended = matches!(answer.await.map_err(|_| stopped())?, Answer::NotLive);
+        let already_ended = answer.await.map_err(|_| stopped())?.answer == Answer::NotLive;
         let settled = |status: Status| status.is_terminal() || status == Status::FailedStop;
         Ok((record(&self.until(id, settled).await?), already_ended))
     }
@@ -276,10 +275,16 @@ pub(crate) fn record(job: &Job) -> JobRecord {
     record
 }
 
-fn accepted(answer: Result<Answer, oneshot::error::RecvError>, spec: &JobSpec) -> Result<JobId, Error> {
+type Accepted = (JobId, Option<Box<Job>>);
+
+fn accepted(
+    answered: Result<Answered, oneshot::error::RecvError>,
+    spec: &JobSpec,
+) -> Result<Accepted, Error> {
+    let Answered { answer, job } = answered.map_err(|_| stopped())?;
     match answer {
-        Ok(Answer::Accepted(attempt)) => Ok(attempt.id),
-        Ok(Answer::Conflict { status }) => {
+        Answer::Accepted(attempt) => Ok((attempt.id, job)),
+        Answer::Conflict { status } => {
             let id = spec.id.as_ref().map_or("the generated id", JobId::as_str);
             let status = status.map_or("in use", Status::as_str);
             Err(Error::new(
@@ -287,11 +292,11 @@ fn accepted(answer: Result<Answer, oneshot::error::RecvError>, spec: &JobSpec) -
                 format!("job '{id}' is {status}; stop it first, or choose another id"),
             ))
         }
-        Ok(Answer::NotStored) => Err(Error::new(
+        Answer::NotStored => Err(Error::new(
             ProblemKind::Unavailable,
             "the store could not be written, so the job was not accepted",
         )),
-        Ok(Answer::Stopping | Answer::NotLive) | Err(_) => Err(stopped()),
+        Answer::Stopping | Answer::NotLive => Err(stopped()),
     }
 }
 

@@ -55,7 +55,11 @@ impl Daemon {
 fn start(target: &Target) -> Result<u8, Failure> {
     match target.start(Lifetime::UntilStopped)? {
         Ok(client) => say(&format_args!("started (pid {})", client.daemon_status()?.pid)),
-        Err(client) => say(&format_args!("already running (pid {})", client.daemon_status()?.pid)),
+        Err(client) => {
+            // It may be one that a command has started, which would leave when it has nothing to do.
+            client.keep_daemon()?;
+            say(&format_args!("already running (pid {})", client.daemon_status()?.pid));
+        }
     }
     Ok(0)
 }
@@ -73,7 +77,11 @@ fn stop(target: &Target) -> Result<u8, Failure> {
     // Opened before it is told to leave, so that it cannot be another process of the same number.
     let process =
         i32::try_from(pid).ok().and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-    client.stop_daemon()?;
+    match client.stop_daemon() {
+        // Somebody else has told it to leave a moment ago.
+        Err(error) if error.is_broken() => {}
+        told => told?,
+    }
     let Some(Ok(process)) = process else {
         // It lives in another pid namespace, or this kernel has no pidfds: it leaves, but we cannot watch it.
         say(&format_args!("told to leave (pid {pid})"));
