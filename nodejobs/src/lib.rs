@@ -11,7 +11,7 @@ pub mod api;
 mod capture;
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(feature = "server")]
+#[cfg(feature = "local")]
 pub mod daemon;
 #[cfg(feature = "local")]
 mod directory;

@@ -34,8 +34,7 @@ const FEATURES: &[&str] = &[
     "sqlite,local",
     "redb,local",
     "sled,local",
-    "sqlite,local,server",
-    "sqlite,redb,sled,local,server,client",
+    "sqlite,redb,sled,local",
 ];
 
 const TEST: &str = "test --workspace";
