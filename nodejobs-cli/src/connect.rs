@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,6 +20,9 @@ use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE};
 
 /// Where the standard error of a daemon goes that nobody watches.
 const DAEMON_LOG: &str = "daemon.log";
+/// How often a daemon is started before one that is killed each time is given up.
+const START_ATTEMPTS: u32 = 5;
+const SIGKILL: i32 = 9;
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;
 
@@ -38,6 +41,13 @@ pub(crate) enum Lifetime {
     WhileNeeded,
     /// Until it is told to leave.
     UntilStopped,
+}
+
+/// What became of a daemon that was started.
+enum Spawned {
+    Ready,
+    /// Before it said anything.
+    Killed,
 }
 
 /// What a starting daemon says on standard output, as one line of JSON, before it closes it.
@@ -66,20 +76,33 @@ impl Target {
         Ok(Connection { target: self, client: self.reach()? })
     }
 
-    /// Starts a daemon; `Err` with the connection if there is one already.
+    /// Starts a daemon; `Err` with the connection if there is one already. One that is killed before it can be reached
+    /// is started again, a few times.
     pub(crate) fn start(&self, lifetime: Lifetime) -> Result<Result<Client, Client>, Failure> {
-        let lock = self.lock_starts()?;
-        // Somebody may have started one while we waited for the lock.
-        match Client::connect(&self.data_dir) {
-            Ok(client) => {
-                self.check_store(&client)?;
-                return Ok(Err(client));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let lock = self.lock_starts()?;
+            // Somebody may have started one while we waited for the lock.
+            match Client::connect(&self.data_dir) {
+                Ok(client) => {
+                    self.check_store(&client)?;
+                    return Ok(Err(client));
+                }
+                Err(error) if error.is_no_daemon() => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(error) if error.is_no_daemon() => {}
-            Err(error) => return Err(error.into()),
+            let ended = match self.spawn(lifetime, lock)? {
+                Spawned::Ready => match Client::connect(&self.data_dir) {
+                    Err(error) if error.is_no_daemon() => error.into(),
+                    reached => return Ok(Ok(reached?)),
+                },
+                Spawned::Killed => silent_end(&self.data_dir.join(DAEMON_LOG)),
+            };
+            if attempts == START_ATTEMPTS {
+                return Err(ended);
+            }
         }
-        self.spawn(lifetime, lock)?;
-        Ok(Ok(Client::connect(&self.data_dir)?))
     }
 
     fn reach(&self) -> Result<Client, Failure> {
@@ -135,7 +158,7 @@ impl Target {
     }
 
     /// Runs this program as a daemon and waits for its first words.
-    fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<(), Failure> {
+    fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<Spawned, Failure> {
         let log_path = self.data_dir.join(DAEMON_LOG);
         let log =
             OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
@@ -167,8 +190,11 @@ impl Target {
             let _ = stdout.take(MAX_FIRST_WORDS).read_to_string(&mut said);
         }
         match serde_json::from_str(&said) {
-            Ok(FirstWords::Ready(_)) => Ok(()),
+            Ok(FirstWords::Ready(_)) => Ok(Spawned::Ready),
             Ok(FirstWords::Error(problem)) => Err(problem.into()),
+            Err(_) if child.wait().is_ok_and(|status| status.signal() == Some(SIGKILL)) => {
+                Ok(Spawned::Killed)
+            }
             Err(_) => Err(silent_end(&log_path)),
         }
     }
