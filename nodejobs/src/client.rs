@@ -92,6 +92,9 @@ enum Sending {
     Again,
 }
 
+/// How often a request is sent at most while the daemon at the other end is killed each time.
+const MAX_SENDINGS: u32 = 5;
+
 /// An answer is bounded, since it is held in memory: far more than the largest page of records.
 const MAX_ANSWER: u64 = 1 << 30;
 
@@ -152,42 +155,49 @@ impl Client {
         self.send_spec(spec, Sending::First)
     }
 
-    /// Submits a job, a second time over the connection that `reconnect` makes if the first one breaks. The spec's
-    /// `submit_key` tells the owner that both mean the same job; without one nothing is sent twice.
+    /// Submits a job, and again over the connection that `reconnect` makes when one breaks. The spec's `submit_key`
+    /// tells the owner that all of them mean the same job; without one nothing is sent twice.
     ///
     /// # Errors
-    /// [`ClientError`], or what `reconnect` says.
+    /// [`ClientError`] when connections keep breaking, or what `reconnect` says.
     pub fn submit_or_resend<E: From<ClientError>>(
         &mut self,
         spec: &JobSpec,
-        reconnect: impl FnOnce() -> Result<Client, E>,
+        reconnect: impl FnMut() -> Result<Client, E>,
     ) -> Result<JobRecord, E> {
-        match self.submit(spec) {
-            Err(error) if error.is_broken() && spec.submit_key.is_some() => {
-                *self = reconnect()?;
-                Ok(self.send_spec(spec, Sending::Again)?)
-            }
-            answer => Ok(answer?),
+        if spec.submit_key.is_none() {
+            return Ok(self.submit(spec)?);
         }
+        self.retry_sending(|client, sending| client.send_spec(spec, sending), reconnect)
     }
 
-    /// Makes a request that may be made twice, a second time over the connection that `reconnect` makes if the first
-    /// one breaks.
+    /// Makes a request that may be made more than once, and again over the connection that `reconnect` makes when one
+    /// breaks.
     ///
     /// # Errors
-    /// What `request` says, or what `reconnect` says.
+    /// What `request` says when connections keep breaking, or what `reconnect` says.
     pub fn retry<T, E: From<ClientError>>(
         &mut self,
         request: impl Fn(&Client) -> Result<T, ClientError>,
-        reconnect: impl FnOnce() -> Result<Client, E>,
+        reconnect: impl FnMut() -> Result<Client, E>,
     ) -> Result<T, E> {
-        match request(self) {
-            Err(error) if error.is_broken() => {
-                *self = reconnect()?;
-                Ok(request(self)?)
+        self.retry_sending(|client, _| request(client), reconnect)
+    }
+
+    fn retry_sending<T, E: From<ClientError>>(
+        &mut self,
+        request: impl Fn(&Client, Sending) -> Result<T, ClientError>,
+        mut reconnect: impl FnMut() -> Result<Client, E>,
+    ) -> Result<T, E> {
+        let mut sending = Sending::First;
+        for _ in 1..MAX_SENDINGS {
+            match request(self, sending) {
+                Err(error) if error.is_broken() => *self = reconnect()?,
+                answer => return Ok(answer?),
             }
-            answer => Ok(answer?),
+            sending = Sending::Again;
         }
+        Ok(request(self, sending)?)
     }
 
     /// Submits many jobs with one flush to disk. Each is accepted or refused for itself.
