@@ -23,7 +23,7 @@ use nodejobs_core::backend::{
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
 use nodejobs_core::status::Reason;
-use nodejobs_core::time::BootTime;
+use nodejobs_core::time::{BootTime, Moment};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::identity::{Found, LocalProcess, ProcStat};
@@ -203,6 +203,19 @@ struct Running {
     keeper: Option<String>,
 }
 
+/// A main process that is somebody else's to collect.
+struct Watched {
+    pidfd: OwnedFd,
+    /// When it was seen to have ended, if its exit status can only be had once it is collected.
+    ended: Option<Moment>,
+}
+
+impl Watched {
+    fn new(pidfd: OwnedFd) -> Self {
+        Self { pidfd, ended: None }
+    }
+}
+
 struct Loop {
     config: Config,
     host: Arc<dyn BackendHost>,
@@ -221,7 +234,7 @@ struct Loop {
     in_flight: HashMap<AttemptId, String>,
     running: HashMap<AttemptId, Running>,
     /// Main processes without a keeper, watched by descriptor.
-    watched: HashMap<AttemptId, OwnedFd>,
+    watched: HashMap<AttemptId, Watched>,
     endings: HashMap<AttemptId, Ending>,
     log_directories: HashSet<PathBuf>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
@@ -348,14 +361,12 @@ impl Loop {
     fn watch(&mut self, attempt: &AttemptId, process: &LocalProcess, reports: &mut Vec<BackendReport>) {
         let reason = match process.find(&self.config.machine) {
             Found::Alive(pidfd) => {
-                self.watched.insert(attempt.clone(), pidfd);
+                self.watched.insert(attempt.clone(), Watched::new(pidfd));
                 return;
             }
             Found::Zombie(pidfd) => {
-                self.watched.insert(attempt.clone(), pidfd);
-                if self.exit_of_zombie(process).is_some() {
-                    self.watched_ended(attempt, reports);
-                }
+                self.watched.insert(attempt.clone(), Watched::new(pidfd));
+                self.watched_ended(attempt, reports);
                 return;
             }
             Found::Gone if process.boot_id != self.config.machine.boot_id => Reason::Reboot,
@@ -367,13 +378,14 @@ impl Loop {
     }
 
     /// The wait status of a process that nobody has collected yet, if the kernel lets us see it.
-    fn exit_of_zombie(&self, process: &LocalProcess) -> Option<i32> {
-        let Found::Zombie(_) = process.find(&self.config.machine) else { return None };
+    fn exit_of_zombie(process: &LocalProcess) -> Option<i32> {
         let owner = std::fs::metadata(format!("/proc/{}", process.pid)).ok()?.uid();
         let own = rustix::process::geteuid();
         // To others the kernel shows 0, which would be read as success.
         (own.is_root() || own.as_raw() == owner).then_some(())?;
-        Some(ProcStat::read(process.pid)?.exit_code)
+        // Checked on what the status is taken from: the number may be another process's by now.
+        let stat = ProcStat::read(process.pid)?;
+        (stat.is_dead() && stat.start_ticks == process.start_ticks).then_some(stat.exit_code)
     }
 
     // ---- the loop ----------------------------------------------------------------------------------------------
@@ -441,10 +453,10 @@ impl Loop {
         let links: Vec<&String> = self.links.keys().collect();
         fds.extend(self.links.values().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
         let watched: Vec<&AttemptId> = self.watched.keys().collect();
-        // Ended but not yet collected shows as IN for ever; the exit status is there only after it was collected.
-        fds.extend(self.watched.values().map(|pidfd| {
-            let flags = if self.config.machine.use_pidfd_info { PollFlags::empty() } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(pidfd.as_fd(), flags)
+        // Ended but not yet collected shows as IN for ever; that it is collected shows as HUP.
+        fds.extend(self.watched.values().map(|watched| {
+            let flags = if watched.ended.is_some() { PollFlags::empty() } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(watched.pidfd.as_fd(), flags)
         }));
         let mut members = Vec::new();
         for (attempt, ending) in &self.endings {
@@ -615,13 +627,22 @@ impl Loop {
 
     /// A main process without a keeper has ended; whoever is its parent now has collected it, or is about to.
     fn watched_ended(&mut self, attempt: &AttemptId, reports: &mut Vec<BackendReport>) {
-        let (Some(pidfd), Some(running)) = (self.watched.remove(attempt), self.running.remove(attempt))
+        let machine = &self.config.machine;
+        let (Some(watched), Some(running)) = (self.watched.get_mut(attempt), self.running.get(attempt))
         else {
             return;
         };
-        let info = self.config.machine.use_pidfd_info.then(|| sys::pidfd_exit_status(pidfd.as_fd()).ok());
-        let status = info.flatten().or_else(|| self.exit_of_zombie(&running.process));
-        let at = now();
+        let at = *watched.ended.get_or_insert_with(now);
+        // Looked at first: if it is collected in between, the descriptor tells that next.
+        let is_uncollected = matches!(running.process.find(machine), Found::Zombie(_));
+        let info = machine.use_pidfd_info.then(|| sys::pidfd_exit_status(watched.pidfd.as_fd()).ok());
+        let status = Self::exit_of_zombie(&running.process).or(info.flatten());
+        if status.is_none() && is_uncollected && machine.use_pidfd_info {
+            // It is not ours to look at, so its status is there only once it was collected.
+            return;
+        }
+        self.watched.remove(attempt);
+        let Some(running) = self.running.remove(attempt) else { return };
         let event = match status {
             Some(status) => {
                 let exit = exit_of_wait_status(status);

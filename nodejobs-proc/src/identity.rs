@@ -104,6 +104,7 @@ pub(crate) struct ProcStat {
     pub(crate) state: u8,
     pub(crate) parent: u32,
     pub(crate) session: u32,
+    pub(crate) threads: u32,
     pub(crate) start_ticks: u64,
     /// Wait status of a zombie; 0 where we may not know.
     pub(crate) exit_code: i32,
@@ -115,9 +116,9 @@ impl ProcStat {
         Self::parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Whether it has ended, collected or not.
+    /// Whether it has ended, collected or not. The state is the first thread's, which may end before others.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 
     fn parse(pid: u32, bytes: &[u8]) -> Option<Self> {
@@ -133,6 +134,7 @@ impl ProcStat {
             state: *fields.first()?.as_bytes().first()?,
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
             exit_code: fields.get(49).and_then(|text| text.parse().ok()).unwrap_or(0),
         })
@@ -164,6 +166,17 @@ mod tests {
         assert_eq!((stat.start_ticks, stat.exit_code), (4711, 256));
         assert_eq!(start_ticks_of_stat(&line), Some(4711));
         assert_eq!(start_ticks_of_stat(b"7 (x"), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_lives_on_in_the_others() {
+        let stat = |threads: u32| {
+            let line =
+                format!("7 (a) Z 1 7 7 0 -1 0 1 0 0 0 0 0 0 0 20 0 {threads} 0 4711 {}", "0 ".repeat(30));
+            ProcStat::parse(7, line.as_bytes()).expect("it is a stat line")
+        };
+        assert!(!stat(2).is_dead());
+        assert!(stat(1).is_dead() && stat(0).is_dead());
     }
 
     #[test]

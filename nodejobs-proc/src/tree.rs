@@ -124,7 +124,16 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, parent: u32, session: u32, start_ticks: u64) -> ProcStat {
-        ProcStat { pid, name: "p".to_owned(), state: b'S', parent, session, start_ticks, exit_code: 0 }
+        ProcStat {
+            pid,
+            name: "p".to_owned(),
+            state: b'S',
+            parent,
+            session,
+            threads: 1,
+            start_ticks,
+            exit_code: 0,
+        }
     }
 
     fn root_pids(main: Option<&ProcStat>, candidates: &[ProcStat], marked: &[u32]) -> Vec<u32> {
