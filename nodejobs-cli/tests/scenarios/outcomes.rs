@@ -104,7 +104,7 @@ fn a_directory_that_may_not_be_entered_is_told() {
     let home = Home::new();
     let closed = home.path().join("closed");
     std::fs::create_dir(&closed).expect("made");
-    std::fs::set_permissions(&closed, Permissions::from_mode(0)).expect("closed");
+    std::fs::set_permissions(&closed, Permissions::from_mode(0o000)).expect("closed");
     let closed = closed.display().to_string();
     let record = home.ended(&home.ok(["run", "--cwd", &closed, "--", "true"]));
     assert_eq!(outcome(&record), ("failed_start", "cwd", None, None), "{record}");
