@@ -13,7 +13,7 @@ use rustix::process::Pid;
 
 use super::KeeperFiles;
 use crate::failpoint::{Failpoint, reached};
-use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
+use crate::journal::{ENTRY_LEN, Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
 use crate::protocol::{
@@ -149,6 +149,9 @@ impl Keeper {
         let mut buffer = vec![0; MESSAGE_LEN];
         loop {
             self.tell_owners();
+            if self.rewrite_journal() {
+                self.tell_owners();
+            }
             if self.may_leave() {
                 self.leave();
             }
@@ -180,7 +183,6 @@ impl Keeper {
             if connecting {
                 self.accept();
             }
-            self.rewrite_journal();
         }
     }
 
@@ -395,7 +397,8 @@ impl Keeper {
             while connection.generation.is_some() && !connection.blocked && connection.cursor < journal.end()
             {
                 let Ok(entries) = journal.read_raw(connection.cursor, &mut raw) else { return false };
-                let count = (entries.len() / crate::journal::ENTRY_LEN) as u64;
+                let entries = whole_launches(entries, connection.cursor, journal.end());
+                let count = (entries.len() / ENTRY_LEN) as u64;
                 let message = KeeperMessage::Entries { position: connection.cursor, raw: entries.to_vec() };
                 match socket::send(&connection.socket, &message.encode(), None, false) {
                     Ok(()) => connection.cursor += count,
@@ -407,16 +410,16 @@ impl Keeper {
         });
     }
 
-    /// Keeps the journal from growing with history.
-    fn rewrite_journal(&mut self) {
+    /// Keeps the journal from growing with history. Says whether it was rewritten.
+    fn rewrite_journal(&mut self) -> bool {
         let heard_all = self
             .connections
             .iter()
             .all(|connection| connection.generation.is_none() || connection.cursor == self.journal.end());
         if self.journal.end() < self.rewrite_at || !heard_all {
-            return;
+            return false;
         }
-        let Ok(entries) = self.journal.read_all() else { return };
+        let Ok(entries) = self.journal.read_all() else { return false };
         let kept: Vec<(Entry, bool)> = entries
             .into_iter()
             .filter_map(|(position, entry)| match &entry {
@@ -429,13 +432,15 @@ impl Keeper {
             .collect();
         let outcomes: Vec<bool> = kept.iter().map(|(_, is_outcome)| *is_outcome).collect();
         let entries: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
-        if self.journal.rewrite(&entries).is_ok() {
+        let is_rewritten = self.journal.rewrite(&entries).is_ok();
+        if is_rewritten {
             let first = self.journal.first();
             let last = outcomes.iter().rposition(|is_outcome| *is_outcome);
             self.last_outcome = last.map(|index| first + index as u64);
             self.watch_journal();
         }
         self.rewrite_at = self.journal.end() + REWRITE_ENTRIES.max(entries.len() as u64);
+        is_rewritten
     }
 
     fn may_leave(&self) -> bool {
@@ -453,6 +458,21 @@ impl Keeper {
         }
         std::process::exit(0)
     }
+}
+
+/// Leaves out a start at the end if more follows: that may be the failure of the same launch, and whoever hears of the
+/// one has to hear of the other at once. At the journal's end there is nothing to wait for, since no launch is under
+/// way while this is called.
+fn whole_launches(entries: &[u8], position: u64, end: u64) -> &[u8] {
+    let count = entries.len() / ENTRY_LEN;
+    let (chunks, _) = entries.as_chunks::<ENTRY_LEN>();
+    let ends_with_start = chunks.last().is_some_and(|last| {
+        matches!(Entry::decode(last), Ok(Entry::Attempt { event: Event::Started { .. }, .. }))
+    });
+    if count > 1 && ends_with_start && position + (count as u64) < end {
+        return &entries[..entries.len() - ENTRY_LEN];
+    }
+    entries
 }
 
 struct Ready {
