@@ -519,12 +519,8 @@ impl Loop {
             Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
             _ => None,
         }));
-        let failed = failed_starts(&entries);
         for (position, entry) in entries {
             let Entry::Attempt { attempt, event, at } = entry else { continue };
-            if failed.contains(&position) {
-                continue;
-            }
             self.in_flight.remove(&attempt);
             let event = match event {
                 Event::Started { pid, start_ticks, pidfs } => {
@@ -788,22 +784,6 @@ impl Loop {
     }
 }
 
-/// Positions of starts that came to nothing: the child notes itself before it executes the program, and if it then
-/// cannot, that failure, which is its next entry, is all there is to tell.
-fn failed_starts(entries: &[(u64, Entry)]) -> HashSet<u64> {
-    let mut next_is_failure: HashMap<&AttemptId, bool> = HashMap::new();
-    let mut failed = HashSet::new();
-    for (position, entry) in entries.iter().rev() {
-        let Entry::Attempt { attempt, event, .. } = entry else { continue };
-        let is_failure = matches!(event, Event::StartFailed { .. });
-        let is_start = matches!(event, Event::Started { .. });
-        if next_is_failure.insert(attempt, is_failure) == Some(true) && is_start {
-            failed.insert(*position);
-        }
-    }
-    failed
-}
-
 #[derive(Default)]
 struct Ready {
     links: Vec<String>,
@@ -839,28 +819,5 @@ fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
             format!("cannot execute '{}': its interpreter or loader is missing: {error}", path.display())
         }
         (Some(path), _) => format!("cannot execute '{}': {error}", path.display()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nodejobs_core::JobId;
-
-    #[test]
-    fn a_start_counts_unless_its_own_failure_follows() {
-        let attempt = |id: &str| AttemptId { id: JobId::new(id).expect("valid"), attempt: 1 };
-        let started = |id: &str| {
-            let event = Event::Started { pid: 1, start_ticks: 1, pidfs: None };
-            Entry::Attempt { attempt: attempt(id), event, at: now() }
-        };
-        let failure = |id: &str| {
-            let event = Event::StartFailed { stage: Stage::Exec, errno: 2 };
-            Entry::Attempt { attempt: attempt(id), event, at: now() }
-        };
-        // a: no room, then started. b: could not be executed. c: started.
-        let entries = [failure("a"), started("b"), started("c"), failure("b"), started("a")];
-        let entries: Vec<_> = (10..).zip(entries).collect();
-        assert_eq!(failed_starts(&entries), HashSet::from([11]));
     }
 }

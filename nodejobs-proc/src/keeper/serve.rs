@@ -13,7 +13,7 @@ use rustix::process::Pid;
 
 use super::KeeperFiles;
 use crate::failpoint::{Failpoint, reached};
-use crate::journal::{ENTRY_LEN, Entry, EntryBuffer, Event, Journal, Stage};
+use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
 use crate::protocol::{
@@ -397,8 +397,7 @@ impl Keeper {
             while connection.generation.is_some() && !connection.blocked && connection.cursor < journal.end()
             {
                 let Ok(entries) = journal.read_raw(connection.cursor, &mut raw) else { return false };
-                let entries = whole_launches(entries, connection.cursor, journal.end());
-                let count = (entries.len() / ENTRY_LEN) as u64;
+                let count = (entries.len() / crate::journal::ENTRY_LEN) as u64;
                 let message = KeeperMessage::Entries { position: connection.cursor, raw: entries.to_vec() };
                 match socket::send(&connection.socket, &message.encode(), None, false) {
                     Ok(()) => connection.cursor += count,
@@ -458,21 +457,6 @@ impl Keeper {
         }
         std::process::exit(0)
     }
-}
-
-/// Leaves out a start at the end if more follows: that may be the failure of the same launch, and whoever hears of the
-/// one has to hear of the other at once. At the journal's end there is nothing to wait for, since no launch is under
-/// way while this is called.
-fn whole_launches(entries: &[u8], position: u64, end: u64) -> &[u8] {
-    let count = entries.len() / ENTRY_LEN;
-    let (chunks, _) = entries.as_chunks::<ENTRY_LEN>();
-    let ends_with_start = chunks.last().is_some_and(|last| {
-        matches!(Entry::decode(last), Ok(Entry::Attempt { event: Event::Started { .. }, .. }))
-    });
-    if count > 1 && ends_with_start && position + (count as u64) < end {
-        return &entries[..entries.len() - ENTRY_LEN];
-    }
-    entries
 }
 
 struct Ready {
