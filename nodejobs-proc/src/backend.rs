@@ -519,8 +519,13 @@ impl Loop {
             Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
             _ => None,
         }));
-        for (position, entry) in entries {
+        let mut entries = entries.into_iter().peekable();
+        while let Some((position, entry)) = entries.next() {
             let Entry::Attempt { attempt, event, at } = entry else { continue };
+            if entries.peek().is_some_and(|(_, next)| next.takes_back(&attempt)) {
+                // The child noted itself, and then why it could not execute the program.
+                continue;
+            }
             self.in_flight.remove(&attempt);
             let event = match event {
                 Event::Started { pid, start_ticks, pidfs } => {
@@ -718,7 +723,9 @@ impl Loop {
         let mut command = std::process::Command::new(self.config.program.path());
         command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
         command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
+        // Only the first one: the next has to go on where that one died.
         if cfg!(debug_assertions)
+            && self.keepers_started == 1
             && let Some(failpoint) = std::env::var_os(failpoint::VARIABLE)
         {
             command.env(failpoint::VARIABLE, failpoint);

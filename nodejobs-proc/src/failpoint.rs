@@ -1,7 +1,8 @@
 //! Instants at which tests have the keeper's worker killed. Release builds have none.
 //!
 //! Random kills hit the windows that matter too rarely, so debug builds let a test name one:
-//! `NODEJOBS_FAILPOINT=worker-peeked` in the environment of the owner that starts the keeper.
+//! `NODEJOBS_FAILPOINT=worker-peeked` in the environment of the owner that starts the keeper. Only an owner's first
+//! keeper hears of it.
 
 /// The variable that names one.
 pub(crate) const VARIABLE: &str = "NODEJOBS_FAILPOINT";

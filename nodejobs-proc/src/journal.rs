@@ -200,6 +200,12 @@ impl Entry {
         }
     }
 
+    /// Whether this says that the attempt, whose start the entry before this one tells, was not executed after all.
+    /// The child writes both, and whoever else writes waits for it, so nothing comes between them.
+    pub(crate) fn takes_back(&self, started: &AttemptId) -> bool {
+        matches!(self, Entry::Attempt { attempt, event: Event::StartFailed { .. }, .. } if attempt == started)
+    }
+
     /// Reads an entry.
     pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> Result<Self, InvalidEntry> {
         let buffer = EntryBuffer(*bytes);
@@ -400,6 +406,15 @@ pub(crate) fn decode_all(first: u64, bytes: &[u8]) -> impl Iterator<Item = (u64,
     (first..).zip(entries).filter_map(|(position, bytes)| Some((position, Entry::decode(bytes).ok()?)))
 }
 
+/// Raw entries up to the last one, if that one is a start: the next entry may take it back, and both are to be told
+/// together. A single entry is left as it is.
+pub(crate) fn without_last_start(raw: &[u8]) -> &[u8] {
+    match raw.len().checked_sub(ENTRY_LEN) {
+        Some(at) if at > 0 && raw[at] == STARTED => &raw[..at],
+        _ => raw,
+    }
+}
+
 fn lock(file: &File) -> io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive))?;
     Ok(())
@@ -469,6 +484,21 @@ mod tests {
         assert_eq!(reopened.boot_id(), "boot");
         let expected: Vec<_> = (end..).zip(entries[..2].iter().cloned()).collect();
         assert_eq!(reopened.read_all().expect("read"), expected);
+    }
+
+    #[test]
+    fn a_start_is_told_together_with_what_takes_it_back() {
+        let entry = |id: &str, event| Entry::Attempt { attempt: attempt(id), event, at: moment() };
+        let started = entry("a", Event::Started { pid: 42, start_ticks: 99, pidfs: None });
+        let failed = |id: &str| entry(id, Event::StartFailed { stage: Stage::Exec, errno: 2 });
+        assert!(failed("a").takes_back(&attempt("a")));
+        assert!(!failed("b").takes_back(&attempt("a")) && !started.takes_back(&attempt("a")));
+        let raw = |entries: &[&Entry]| entries.iter().flat_map(|entry| entry.encode().0).collect::<Vec<u8>>();
+        let (other, both) = (failed("b"), failed("a"));
+        assert_eq!(without_last_start(&raw(&[&other, &started])), raw(&[&other]));
+        for whole in [raw(&[&started]), raw(&[&started, &both]), raw(&[])] {
+            assert_eq!(without_last_start(&whole), whole);
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Home {
     /// The record of a job once it has ended.
     pub(crate) fn ended(&self, id: &str) -> Value {
         let said = self.nodejobs(["wait", id]);
-        assert!(!said.stderr.contains("error"), "{said:?}");
+        assert!(!said.stderr.contains("error:"), "{said:?}");
         self.record(id)
     }
 
@@ -250,4 +250,83 @@ pub(crate) fn kill(pid: u32) {
 /// The lines of a file, none if it is not there.
 pub(crate) fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+impl Home {
+    /// `sh -c SCRIPT` as a submitter: `$NODEJOBS` is the program under test.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let own = self.command([""; 0]);
+        let variables = own.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).env_clear().envs(variables).env("NODEJOBS", NODEJOBS);
+        command.current_dir(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// What a job has written to its standard output.
+    pub(crate) fn stdout(&self, id: &str) -> Vec<u8> {
+        let said = self.nodejobs(["logs", id]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stdout
+    }
+
+    /// What a job has written to its standard error.
+    pub(crate) fn stderr(&self, id: &str) -> Vec<u8> {
+        let said = self.nodejobs(["logs", "--stderr", id]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stdout
+    }
+
+    /// All records, the first submitted first.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let said = self.nodejobs(["-o", "json", "ls", "--all", "--oldest-first"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.json().as_array().expect("a list").clone()
+    }
+
+    /// The living processes of jobs.
+    pub(crate) fn job_processes(&self) -> Vec<(u32, String)> {
+        let mut processes = self.processes();
+        processes.retain(|(_, name)| !name.starts_with("nodejobs"));
+        processes
+    }
+}
+
+/// The text of a field of a record, empty if it has none.
+pub(crate) fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+    record[name].as_str().unwrap_or_default()
+}
+
+/// A time of a record, in milliseconds.
+pub(crate) fn millis(record: &Value, name: &str) -> i64 {
+    let time = text(record, name).parse::<nodejobs::Timestamp>();
+    time.unwrap_or_else(|error| panic!("{name}: {error}: {record}")).as_millis()
+}
+
+/// A named pipe by which a test tells a job's script to go on.
+pub(crate) struct Cue {
+    path: PathBuf,
+    pipe: std::fs::File,
+}
+
+impl Cue {
+    /// Makes one of this name in the test's directory.
+    pub(crate) fn new(home: &Home, name: &str) -> Self {
+        let path = home.path().join(name);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).expect("a named pipe");
+        // Opened for both, so that neither side has to wait for the other.
+        let pipe = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("opened");
+        Self { path, pipe }
+    }
+
+    /// Its path, for the script.
+    pub(crate) fn path(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    /// Sends the script a line.
+    pub(crate) fn say(&self, line: &str) {
+        use std::io::Write as _;
+        (&self.pipe).write_all(format!("{line}\n").as_bytes()).expect("sent");
+    }
 }

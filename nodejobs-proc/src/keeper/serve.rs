@@ -396,8 +396,11 @@ impl Keeper {
         self.connections.retain_mut(|connection| {
             while connection.generation.is_some() && !connection.blocked && connection.cursor < journal.end()
             {
-                let Ok(entries) = journal.read_raw(connection.cursor, &mut raw) else { return false };
-                let count = (entries.len() / crate::journal::ENTRY_LEN) as u64;
+                let Ok(mut entries) = journal.read_raw(connection.cursor, &mut raw) else { return false };
+                if connection.cursor + entry_count(entries) < journal.end() {
+                    entries = crate::journal::without_last_start(entries);
+                }
+                let count = entry_count(entries);
                 let message = KeeperMessage::Entries { position: connection.cursor, raw: entries.to_vec() };
                 match socket::send(&connection.socket, &message.encode(), None, false) {
                     Ok(()) => connection.cursor += count,
@@ -465,6 +468,10 @@ struct Ready {
     connecting: bool,
     journal_changed: bool,
     readable: Vec<usize>,
+}
+
+fn entry_count(raw: &[u8]) -> u64 {
+    (raw.len() / crate::journal::ENTRY_LEN) as u64
 }
 
 fn exit_status(exit: &ChildExit) -> ExitStatus {

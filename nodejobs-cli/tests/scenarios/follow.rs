@@ -1,0 +1,1 @@
+//! Watching a job while it writes.
