@@ -257,7 +257,8 @@ fn a_job_sees_its_variables_and_nobody_else_sees_anything() {
         }
     }
     assert!(seen > 4, "there is a store and there are logs");
-    for arguments in [vec!["ls"], vec!["-o", "json", "ls"], vec!["status", "a"], vec!["-o", "json", "status", "a"]]
+    for arguments in
+        [vec!["ls"], vec!["-o", "json", "ls"], vec!["status", "a"], vec!["-o", "json", "status", "a"]]
     {
         assert!(!home.ok(arguments.clone()).contains("inherited"), "{arguments:?} shows the environment");
     }
@@ -310,7 +311,11 @@ fn wait_for_several_ends_with_the_first_failure_in_their_order() {
     submit("slow", &format!("read line < {}; exit 4", cue.path()));
     submit("quick", "exit 6");
     submit("good", "exit 0");
-    let mut waiting = home.command(["wait", "good", "slow", "quick", "slow"]).stderr(Stdio::null()).spawn().expect("started");
+    let mut waiting = home
+        .command(["wait", "good", "slow", "quick", "slow"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
     home.ended("quick");
     assert!(waiting.try_wait().expect("looked").is_none(), "it waits for all of them");
     cue.say("go");
@@ -318,7 +323,8 @@ fn wait_for_several_ends_with_the_first_failure_in_their_order() {
     assert_eq!(home.nodejobs(["wait", "quick", "slow"]).code, 6);
     assert_eq!(home.nodejobs(["wait", "good"]).code, 0);
     let said = home.nodejobs(["-o", "json", "wait", "good", "quick"]);
-    let ids: Vec<_> = said.json().as_array().expect("a list").iter().map(|r| text(r, "self_id").to_owned()).collect();
+    let ids: Vec<_> =
+        said.json().as_array().expect("a list").iter().map(|r| text(r, "self_id").to_owned()).collect();
     assert_eq!((said.code, ids), (6, vec!["good".to_owned(), "quick".to_owned()]));
     assert_eq!(home.nodejobs(["wait", "good", "unknown"]).code, 125);
 }
@@ -345,7 +351,8 @@ fn a_job_has_a_clean_state_and_the_submitter_s_surroundings() {
     // Signals 32 and 33 are the C library's own: its posix_spawn, here that of the keeper, ignores them.
     let ignored = u64::from_str_radix(&field("SigIgn"), 16).expect("a mask");
     assert_eq!(ignored & 0x7fff_ffff, 0, "nothing is ignored, SIGPIPE least of all");
-    let open_files = proc("limits").lines().find(|line| line.starts_with("Max open files")).expect("it").to_owned();
+    let open_files =
+        proc("limits").lines().find(|line| line.starts_with("Max open files")).expect("it").to_owned();
     assert_eq!(open_files.split_ascii_whitespace().nth(3), Some("123"), "{open_files}");
     let stat = proc("stat");
     let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_ascii_whitespace().collect();
@@ -370,8 +377,10 @@ fn a_job_has_a_clean_state_and_the_submitter_s_surroundings() {
     assert!(open[1].1.ends_with(".out") && open[2].1.ends_with(".err"), "{open:?}");
     let (guard, worker) = home.keeper();
     for server in [home.daemon_pid(), guard, worker] {
-        let kept: Vec<_> =
-            descriptors(server).into_iter().filter(|(_, to)| to.contains("left-open") || to == "/dev/zero").collect();
+        let kept: Vec<_> = descriptors(server)
+            .into_iter()
+            .filter(|(_, to)| to.contains("left-open") || to == "/dev/zero")
+            .collect();
         assert_eq!(kept, [], "process {server} keeps what its starter had open");
     }
 }
@@ -387,14 +396,15 @@ fn a_script_without_an_interpreter_is_the_shell_s() {
 
 /// Starts a sleeper with these words in front and goes on once it sleeps.
 fn leaving_a_sleeper(words: &str) -> String {
-    format!("{words} sleep 1000 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done; echo $! > pid; echo hi")
+    format!(
+        "{words} sleep 1000 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done; echo $! > pid; echo hi"
+    )
 }
 
 #[test]
 fn what_a_job_leaves_behind_is_ended_and_named() {
     let home = Home::new();
-    let daemonised =
-        "setsid sh -c 'sleep 1000 & echo $! > pid'; until [ \"$(cat /proc/$(cat pid)/comm)\" = sleep ]; do :; done; echo hi";
+    let daemonised = "setsid sh -c 'sleep 1000 & echo $! > pid'; until [ \"$(cat /proc/$(cat pid)/comm)\" = sleep ]; do :; done; echo hi";
     for (script, signal) in [
         (leaving_a_sleeper(""), "TERM"),
         (leaving_a_sleeper("setsid"), "TERM"),

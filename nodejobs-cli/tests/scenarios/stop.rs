@@ -12,8 +12,7 @@ use crate::support::{Home, eventually, is_alive, kill, lines, name_of, pid_of, s
 const SOON: Duration = Duration::from_secs(3);
 
 /// A job that asks who may stop it: it ends at the second SIGTERM, never at the first.
-const STUBBORN_ONCE: &str =
-    "trap 'echo asked >> asked; [ $(wc -l < asked) -lt 2 ] || exit 0' TERM; touch ready; while :; do sleep 0.02; done";
+const STUBBORN_ONCE: &str = "trap 'echo asked >> asked; [ $(wc -l < asked) -lt 2 ] || exit 0' TERM; touch ready; while :; do sleep 0.02; done";
 
 fn stopping(home: &Home, arguments: &[&str]) -> Child {
     let mut command = home.command(["stop"].iter().chain(arguments));
@@ -174,9 +173,8 @@ fn a_stop_in_its_grace_keeps_nobody_waiting() {
 #[test]
 fn whoever_left_the_session_is_stopped_as_well() {
     let home = Home::new();
-    let id = home.run_script(
-        "setsid sh -c 'setsid sleep 1000 & echo $! > pid.new; mv pid.new pid'; exec sleep 1000",
-    );
+    let id = home
+        .run_script("setsid sh -c 'setsid sleep 1000 & echo $! > pid.new; mv pid.new pid'; exec sleep 1000");
     ready(&home, "pid");
     let far: u32 = lines(&home.path().join("pid")).concat().parse().expect("a pid");
     eventually("it sleeps", || (name_of(far) == "sleep").then_some(()));
@@ -248,9 +246,8 @@ fn whoever_waits_for_a_stop_outlives_the_daemon_too() {
 #[test]
 fn jobs_of_dead_keepers_are_stopped_with_their_trees() {
     let home = Home::new();
-    let [kept, orphaned] = [0, 1].map(|number| {
-        home.run_script(&format!("setsid sleep 1000 & touch ready-{number}; exec sleep 1000"))
-    });
+    let [kept, orphaned] = [0, 1]
+        .map(|number| home.run_script(&format!("setsid sleep 1000 & touch ready-{number}; exec sleep 1000")));
     (0..2).for_each(|number| ready(&home, &format!("ready-{number}")));
     eventually("all sleep", || {
         (home.job_processes().iter().filter(|(_, name)| name == "sleep").count() == 4).then_some(())
