@@ -111,6 +111,7 @@ impl Server {
         Ok(Self {
             listener,
             path,
+            inode,
             state,
             connections: watch::Sender::new(0),
             stop: watch::Sender::new(false),
