@@ -56,8 +56,11 @@ fn echoing(cue: &Cue) -> String {
 fn a_follower_hears_each_line_once_in_order_and_ends_with_the_job_s_code() {
     let home = Home::new();
     let cue = Cue::new(&home, "cue");
-    let mut follower =
-        Follower::start(&home, "follower", &mut home.command(["run", "--id", "a", "--follow", &echoing(&cue)]));
+    let mut follower = Follower::start(
+        &home,
+        "follower",
+        &mut home.command(["run", "--id", "a", "--follow", &echoing(&cue)]),
+    );
     let mut expected = String::new();
     for word in ["one", "two", "three"] {
         cue.say(&format!("1 {word}"));
@@ -138,7 +141,10 @@ fn the_last_lines_are_exactly_those() {
     let said = home.nodejobs(["logs", "--tail", "2", &id]);
     assert_eq!((said.code, &*said.stdout, &*said.stderr), (0, &b"out 4\nunfinished"[..], "err 3\nerr 4\n"));
     assert_eq!(home.nodejobs(["logs", "--tail", "0", &id]).stdout, b"");
-    assert_eq!(home.nodejobs(["logs", "--tail", "100", "--stderr", &id]).stdout, b"err 1\nerr 2\nerr 3\nerr 4\n");
+    assert_eq!(
+        home.nodejobs(["logs", "--tail", "100", "--stderr", &id]).stdout,
+        b"err 1\nerr 2\nerr 3\nerr 4\n"
+    );
     assert_eq!(home.nodejobs(["logs", "unknown"]).code, 3);
     assert_eq!(home.nodejobs(["logs", "-f", "unknown"]).code, 125);
 }
