@@ -18,7 +18,7 @@ use crate::backend::{BackendEvent, BackendReport, EndPlan, KnownAttempt, Receipt
 use crate::id::{AttemptId, IdGenerator, JobId};
 use crate::job::{Definition, Job, JobState, Process, WaitingOn};
 use crate::signal::Signal;
-use crate::status::Status;
+use crate::status::{Reason, Status};
 use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
@@ -377,7 +377,7 @@ impl Engine {
         reply(Answer::Stopping);
         match live.state.status {
             Status::Queued => {
-                let reason = Some(crate::status::Reason::User);
+                let reason = Some(Reason::User);
                 self.end(id, Status::Cancelled, reason, None, now, turn);
             }
             Status::Starting | Status::Running | Status::Paused => {
@@ -511,6 +511,10 @@ impl Engine {
                     return;
                 }
                 live.state.ended = Some(at);
+                // Nobody knows how it ended, but what it has left behind is still ended; after a reboot nothing is.
+                if live.state.process.is_some() && reason != Reason::Reboot {
+                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                }
                 self.end(id, Status::Lost, Some(reason), None, now, turn);
             }
         }
@@ -528,7 +532,7 @@ impl Engine {
         &mut self,
         id: &JobId,
         status: Status,
-        reason: Option<crate::status::Reason>,
+        reason: Option<Reason>,
         detail: Option<String>,
         now: Moment,
         turn: &mut Turn,

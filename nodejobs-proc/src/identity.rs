@@ -86,9 +86,8 @@ pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
 
 /// Sends a signal to the process that the descriptor means. One that has ended already is no error.
 pub(crate) fn send_signal(pidfd: &OwnedFd, signal: nodejobs_core::signal::Signal) -> io::Result<()> {
-    // SAFETY-free: rustix offers only named signals safely, which is all that a number from 1 to 31 can be.
     let Some(signal) = OsSignal::from_named_raw(signal.number()) else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "real-time signals cannot be sent"));
+        return Err(io::ErrorKind::Unsupported.into());
     };
     match rustix::process::pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

@@ -57,7 +57,7 @@ prop_compose! {
         (command, cwd, logdir) in (commands(), raw_texts(), raw_texts()),
         (priority, slots, grace_ms) in (any::<i32>(), any::<u32>(), numbers()),
         (labels, context_key) in (labels(), texts()),
-        (stop_signal, success_codes, created_at) in (1..=64, vec(any::<i32>(), 0..3), times()),
+        (stop_signal, success_codes, created_at) in (1..=31, vec(any::<i32>(), 0..3), times()),
     ) -> Definition {
         let mut definition = Definition::new(&JobSpec::new(command, cwd), logdir, created_at);
         definition.name = name;
@@ -68,7 +68,7 @@ prop_compose! {
         definition.grace_ms = grace_ms;
         definition.labels = labels;
         definition.context_key = context_key;
-        definition.stop_signal = Signal::from_number(stop_signal).expect("1 to 64");
+        definition.stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         definition.success_codes = success_codes;
         definition
     }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ const LOG_CHUNK: usize = 256 * 1024;
 pub(crate) struct Server {
     listener: UnixListener,
     path: PathBuf,
+    /// Tells the socket from another that somebody may have put in its place.
+    inode: u64,
     state: ServerState,
     connections: watch::Sender<usize>,
     stop: watch::Sender<bool>,
@@ -94,9 +96,9 @@ impl Server {
             }
             let listener = with_address(directory, SOCKET_NAME, |address| UnixListener::bind(address))?;
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
-            Ok(listener)
+            Ok((listener, std::fs::metadata(&path)?.ino()))
         };
-        let listener = bind().map_err(|error| {
+        let (listener, inode) = bind().map_err(|error| {
             Error::new(ProblemKind::Unavailable, format!("socket '{}' cannot be served", path.display()))
                 .with_source(error)
         })?;
@@ -109,6 +111,7 @@ impl Server {
         Ok(Self {
             listener,
             path,
+            inode,
             state,
             connections: watch::Sender::new(0),
             stop: watch::Sender::new(false),
@@ -126,7 +129,7 @@ impl Server {
 
     /// Serves until told to stop; then answers what is under way, and returns.
     pub(crate) async fn serve(self) {
-        let Self { listener, path, state, connections, stop } = self;
+        let Self { listener, path, inode, state, connections, stop } = self;
         let mut stopping = stop.subscribe();
         let router = router(state);
         let mut clients = JoinSet::new();
@@ -151,7 +154,9 @@ impl Server {
             }
         }
         // Whoever comes now finds nobody, and starts or finds the next owner.
-        let _ = std::fs::remove_file(&path);
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == inode) {
+            let _ = std::fs::remove_file(&path);
+        }
         drop(listener);
         while clients.join_next().await.is_some() {}
     }
@@ -240,7 +245,9 @@ async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonSt
     Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
 }
 
-async fn daemon_stop(State(state): State<ServerState>) -> Result<StatusCode, Error> {
+// Both take the body, and so read it to its end: whoever is answered before it has sent all may find the connection gone.
+
+async fn daemon_stop(State(state): State<ServerState>, _body: Bytes) -> Result<StatusCode, Error> {
     // Nobody listens in a program that only embeds the library; it leaves when it wants to.
     if state.leave_requested.send(true).is_err() {
         let message = format!(
@@ -252,7 +259,7 @@ async fn daemon_stop(State(state): State<ServerState>) -> Result<StatusCode, Err
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn daemon_stay(State(state): State<ServerState>) -> StatusCode {
+async fn daemon_stay(State(state): State<ServerState>, _body: Bytes) -> StatusCode {
     state.stay_requested.send_replace(true);
     StatusCode::ACCEPTED
 }

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::backend::{StartFailure, TreeMember};
+use crate::backend::fake::{Call, FakeBackend};
+use crate::backend::{ProcessBackend, StartFailure, TreeMember};
 use crate::job::ExitStatus;
 use crate::spec::{Command, JobSpec};
 use crate::status::Reason;
@@ -314,9 +315,15 @@ fn a_new_owner_goes_on_where_the_old_one_was() {
         report("never", 1, BackendEvent::NeverLaunched),
         bench.exited("running", 7, false),
     ];
-    for input in answers {
-        bench.engine.handle(input, bench.now, &mut turn);
+    let reports = answers.into_iter().filter_map(|input| match input {
+        Input::Report(report) => Some(report),
+        _ => None,
+    });
+    let backend = FakeBackend::recovering(reports.collect());
+    for report in backend.recover(&known).expect("a fake does not fail") {
+        bench.engine.handle(Input::Report(report), bench.now, &mut turn);
     }
+    assert_eq!(backend.take_calls(), [Call::Recover(known)]);
     bench.engine.resume(bench.now, &mut turn);
     let effects = bench.commit(turn);
     assert_eq!(launches(&effects), 1);
@@ -412,5 +419,16 @@ proptest! {
             }
             turn = bench.engine.begin_turn();
         }
+    }
+}
+
+#[test]
+fn what_a_lost_job_has_left_is_ended_unless_the_machine_restarted() {
+    for (reason, trees) in [(Reason::Unknown, 1), (Reason::Reboot, 0)] {
+        let mut bench = Bench::running("a");
+        let effects = bench.turn(vec![report("a", 1, BackendEvent::Lost { reason, at: bench.now })]);
+        assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Lost, Some(reason)));
+        let ended = effects.iter().filter(|effect| matches!(effect, Effect::EndTree { .. })).count();
+        assert_eq!(ended, trees);
     }
 }

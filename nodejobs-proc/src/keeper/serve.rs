@@ -149,6 +149,9 @@ impl Keeper {
         let mut buffer = vec![0; MESSAGE_LEN];
         loop {
             self.tell_owners();
+            if self.rewrite_journal() {
+                self.tell_owners();
+            }
             if self.may_leave() {
                 self.leave();
             }
@@ -180,7 +183,6 @@ impl Keeper {
             if connecting {
                 self.accept();
             }
-            self.rewrite_journal();
         }
     }
 
@@ -410,16 +412,16 @@ impl Keeper {
         });
     }
 
-    /// Keeps the journal from growing with history.
-    fn rewrite_journal(&mut self) {
+    /// Keeps the journal from growing with history. Says whether it was rewritten.
+    fn rewrite_journal(&mut self) -> bool {
         let heard_all = self
             .connections
             .iter()
             .all(|connection| connection.generation.is_none() || connection.cursor == self.journal.end());
         if self.journal.end() < self.rewrite_at || !heard_all {
-            return;
+            return false;
         }
-        let Ok(entries) = self.journal.read_all() else { return };
+        let Ok(entries) = self.journal.read_all() else { return false };
         let kept: Vec<(Entry, bool)> = entries
             .into_iter()
             .filter_map(|(position, entry)| match &entry {
@@ -432,13 +434,15 @@ impl Keeper {
             .collect();
         let outcomes: Vec<bool> = kept.iter().map(|(_, is_outcome)| *is_outcome).collect();
         let entries: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
-        if self.journal.rewrite(&entries).is_ok() {
+        let is_rewritten = self.journal.rewrite(&entries).is_ok();
+        if is_rewritten {
             let first = self.journal.first();
             let last = outcomes.iter().rposition(|is_outcome| *is_outcome);
             self.last_outcome = last.map(|index| first + index as u64);
             self.watch_journal();
         }
         self.rewrite_at = self.journal.end() + REWRITE_ENTRIES.max(entries.len() as u64);
+        is_rewritten
     }
 
     fn may_leave(&self) -> bool {

@@ -5,7 +5,6 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Args;
-use nodejobs::Error;
 use nodejobs::daemon::{self, Config};
 use rustix::fs::Mode;
 use rustix::stdio;
@@ -29,14 +28,6 @@ impl Serve {
             Failure::caused(FAILED, "cannot set up the daemon's standard input and output", &error)
         })?;
         detach();
-        let store =
-            target.store.as_deref().map(str::parse).transpose().map_err(|error: Error| error.to_problem())?;
-        let config = Config {
-            data_dir: target.data_dir.clone(),
-            store,
-            idle_exit: self.auto.then_some(IDLE_EXIT),
-            start_lock,
-        };
         let mut listener = Some(listener);
         let mut tell = |words: &FirstWords| {
             // A starter that has gone is no reason to leave; once told, it waits for nothing more.
@@ -44,7 +35,16 @@ impl Serve {
                 let _ = writeln!(listener, "{line}");
             }
         };
-        match daemon::run(config, || tell(&FirstWords::Ready(true))) {
+        let served = target.store.as_deref().map(str::parse).transpose().and_then(|store| {
+            let config = Config {
+                data_dir: target.data_dir.clone(),
+                store,
+                idle_exit: self.auto.then_some(IDLE_EXIT),
+                start_lock,
+            };
+            daemon::run(config, || tell(&FirstWords::Ready(true)))
+        });
+        match served {
             Ok(()) => Ok(0),
             Err(error) => {
                 tell(&FirstWords::Error(error.to_problem()));

@@ -1,0 +1,238 @@
+//! The backend with real keepers: fencing, at-most-once, a bounded journal, jobs that are taken over.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nodejobs_core::JobId;
+use nodejobs_core::backend::{
+    BackendEvent, BackendHost, BackendReport, EndPlan, KnownAttempt, LaunchSpec, ProcessBackend,
+};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::{ExitStatus, LogPaths, Process};
+use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::{Command, LaunchContext};
+use nodejobs_core::status::Status;
+use nodejobs_proc::machine::{Machine, now};
+use nodejobs_proc::{Config, KeeperProgram, LocalBackend, keeper};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() {
+    // Started to be a keeper, this does not return.
+    keeper::serve_if_asked();
+    let trials = vec![
+        Trial::test("a_newer_owner_takes_over_and_the_older_one_is_cut_off", takeover),
+        Trial::test("the_journal_stays_small_however_many_jobs_it_has_seen", bounded_journal),
+        Trial::test("a_launch_that_fails_names_the_step", failures),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// What the owner would be: scripts by job id, and everything that is reported.
+struct Host {
+    scripts: Mutex<HashMap<String, LaunchSpec>>,
+    reports: Mutex<Sender<BackendReport>>,
+}
+
+impl BackendHost for Host {
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
+        self.scripts
+            .lock()
+            .expect("no panic")
+            .get(attempt.id.as_str())
+            .cloned()
+            .ok_or_else(|| "unknown".to_owned())
+    }
+
+    fn report(&self, report: BackendReport) {
+        let _ = self.reports.lock().expect("no panic").send(report);
+    }
+
+    fn warn(&self, message: String) {
+        println!("{message}");
+    }
+}
+
+struct Owner {
+    backend: LocalBackend,
+    host: Arc<Host>,
+    reports: Receiver<BackendReport>,
+    directory: PathBuf,
+}
+
+impl Owner {
+    fn new(directory: &Path, generation: u64) -> Self {
+        let (sender, reports) = channel();
+        let host = Arc::new(Host { scripts: Mutex::default(), reports: Mutex::new(sender) });
+        let config = Config {
+            keepers: directory.join("keepers"),
+            directory_id: "test".to_owned(),
+            generation,
+            program: KeeperProgram::ThisExecutable,
+            machine: Machine::read().expect("this machine"),
+        };
+        let backend =
+            LocalBackend::new(config, Arc::clone(&host) as Arc<dyn BackendHost>).expect("a backend");
+        Self { backend, host, reports, directory: directory.to_owned() }
+    }
+
+    fn launch(&self, id: &str, command: Command, cwd: &str) -> AttemptId {
+        let attempt = AttemptId { id: JobId::new(id).expect("valid"), attempt: 1 };
+        let logs = self.directory.join("logs").to_string_lossy().into_owned();
+        let spec = LaunchSpec {
+            command,
+            cwd: cwd.into(),
+            context: LaunchContext {
+                environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+                ..LaunchContext::default()
+            },
+            output: LogPaths::of(&logs.into(), &attempt),
+        };
+        self.host.scripts.lock().expect("no panic").insert(id.to_owned(), spec);
+        self.backend.launch(&attempt);
+        attempt
+    }
+
+    /// The next report, acknowledged as an owner does that has it on disk.
+    fn next(&self) -> BackendReport {
+        let report = self.reports.recv_timeout(PATIENCE).expect("a report");
+        self.backend.acknowledge(report.receipt.as_slice());
+        report
+    }
+
+    fn started(&self, attempt: &AttemptId) -> Process {
+        loop {
+            let report = self.next();
+            if let (true, BackendEvent::Started { process, .. }) = (report.attempt == *attempt, report.event)
+            {
+                return process;
+            }
+        }
+    }
+
+    fn exited(&self, attempt: &AttemptId) -> ExitStatus {
+        loop {
+            let report = self.next();
+            if let (true, BackendEvent::Exited { exit, .. }) = (report.attempt == *attempt, report.event) {
+                return exit;
+            }
+        }
+    }
+
+    fn end(&self, attempt: &AttemptId, process: &Process) {
+        let plan = EndPlan { signal: Signal::KILL, deadline: now().boot };
+        self.backend.end_tree(attempt, Some(process), plan);
+    }
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn takeover() -> Result<(), Failed> {
+    let directory = directory();
+    let older = Owner::new(directory.path(), 1);
+    older.backend.recover(&[])?;
+    let running = older.launch("a", Command::shell("exec sleep 1000"), "/");
+    let process = older.started(&running);
+
+    let newer = Owner::new(directory.path(), 2);
+    let known = |attempt: &AttemptId, status, process: Option<&Process>| KnownAttempt {
+        attempt: attempt.clone(),
+        status,
+        process: process.cloned(),
+        ended: false,
+    };
+    let never = AttemptId { id: JobId::new("never").expect("valid"), attempt: 1 };
+    let attempts = [known(&running, Status::Running, Some(&process)), known(&never, Status::Starting, None)];
+    let reports = newer.backend.recover(&attempts)?;
+    let of = |attempt: &AttemptId| -> Vec<&BackendEvent> {
+        reports.iter().filter(|report| report.attempt == *attempt).map(|report| &report.event).collect()
+    };
+    assert!(
+        matches!(of(&running).as_slice(), [BackendEvent::Started { process: same, .. }] if *same == process)
+    );
+    assert_eq!(
+        of(&never),
+        [&BackendEvent::NeverLaunched],
+        "it is in no journal, so it never executed anything"
+    );
+
+    // The older one has lost its keeper; whatever it may still ask of it is not heard there.
+    let evidence = directory.path().join("evidence");
+    let late = older.launch("late", Command::shell(format!("echo older >> {}", evidence.display())), "/");
+    newer.end(&running, &process);
+    assert_eq!(newer.exited(&running), ExitStatus::Signal { number: 9, core_dumped: false });
+    let keepers = newer.backend.keepers();
+    assert_eq!((keepers.len(), keepers[0].jobs), (1, 0), "{keepers:?}");
+    let heard_by_newer =
+        std::iter::from_fn(|| newer.reports.try_recv().ok()).any(|report| report.attempt == late);
+    assert!(!heard_by_newer, "the newer owner's keeper has launched for the older one");
+    Ok(())
+}
+
+fn bounded_journal() -> Result<(), Failed> {
+    const JOBS: usize = 3_000;
+    let directory = directory();
+    let owner = Owner::new(directory.path(), 1);
+    owner.backend.recover(&[])?;
+    let long = owner.launch("long", Command::shell("exec sleep 1000"), "/");
+    let process = owner.started(&long);
+    for number in 0..JOBS {
+        owner.launch(&format!("j{number}"), Command::argv(["true"]), "/");
+    }
+    let mut ended = 0;
+    while ended < JOBS {
+        ended += usize::from(matches!(owner.next().event, BackendEvent::Exited { .. }));
+    }
+    let journals = std::fs::read_dir(directory.path().join("keepers"))?.flatten();
+    let journal =
+        journals.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "journal"));
+    let size = std::fs::metadata(journal.ok_or("no journal")?)?.len();
+    // Each job has left two entries and about two acknowledgements of 256 bytes: 3 MiB in all.
+    assert!(size < 1_600_000, "{size} bytes");
+
+    // What is still running is in it, and is handed over.
+    drop(owner.backend);
+    let next = Owner::new(directory.path(), 2);
+    let attempt = KnownAttempt {
+        attempt: long.clone(),
+        status: Status::Running,
+        process: Some(process.clone()),
+        ended: false,
+    };
+    let reports = next.backend.recover(&[attempt])?;
+    let handed_over =
+        reports.iter().any(|r| r.attempt == long && matches!(r.event, BackendEvent::Started { .. }));
+    assert!(handed_over, "{reports:?}");
+    next.end(&long, &process);
+    next.exited(&long);
+    Ok(())
+}
+
+fn failures() -> Result<(), Failed> {
+    let directory = directory();
+    let owner = Owner::new(directory.path(), 1);
+    owner.backend.recover(&[])?;
+    let cases = [
+        (Command::argv(["no-such-program"]), "/", "no-such-program"),
+        (Command::argv(["/etc/passwd"]), "/", "/etc/passwd"),
+        (Command::argv(["true"]), "/no/such/directory", "/no/such/directory"),
+        (Command::argv(["/dev/null/x"]), "/", "/dev/null/x"),
+    ];
+    for (number, (command, cwd, named)) in cases.into_iter().enumerate() {
+        let attempt = owner.launch(&format!("f{number}"), command, cwd);
+        let report = owner.next();
+        let BackendEvent::NotStarted { failure, .. } = report.event else {
+            return Err(format!("{report:?}").into());
+        };
+        assert_eq!(report.attempt, attempt);
+        assert!(failure.detail.contains(named), "{}", failure.detail);
+    }
+    Ok(())
+}
