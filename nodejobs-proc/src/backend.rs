@@ -1,11 +1,16 @@
 //! [`LocalBackend`]: jobs as processes of this machine, kept by keepers.
 //!
 //! One thread holds the connections to the keepers and every descriptor that is watched, and sleeps until one of
-//! them, or the owner, has something to say. What it decides is in three places: [`link`] speaks with one keeper,
-//! [`ending`] ends trees, and this file moves attempts between them.
+//! them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
+//! what it does is beside it: [`recovery`] takes over from earlier owners and from keepers that died, [`launching`] hands
+//! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
+//! speaks with one keeper.
 
 mod ending;
+mod launching;
 mod link;
+mod recovery;
+mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -18,26 +23,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, LaunchSpec, ProcessBackend, Receipt, StartFailure, StartFailureKind,
+    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind,
 };
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{ExitStatus, Process};
-use nodejobs_core::status::Reason;
-use nodejobs_core::time::{BootTime, Moment};
+use nodejobs_core::job::Process;
+use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::identity::{Found, LocalProcess, ProcStat};
-use crate::journal::{Entry, Event, Stage};
+use crate::identity::LocalProcess;
+use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
 use crate::launch;
 use crate::machine::{Machine, now};
 use crate::tree::{self, View};
-use crate::{failpoint, sys};
 use ending::{Ending, Progress};
-use link::{Buried, Link, LinkError};
-
-/// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
-const IN_FLIGHT: usize = 32;
+use link::{Buried, Link};
+use watching::Watched;
 
 /// Which program keeps the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,19 +204,6 @@ struct Running {
     keeper: Option<String>,
 }
 
-/// A main process that is somebody else's to collect.
-struct Watched {
-    pidfd: OwnedFd,
-    /// When it was seen to have ended, if its exit status can only be had once it is collected.
-    ended: Option<Moment>,
-}
-
-impl Watched {
-    fn new(pidfd: OwnedFd) -> Self {
-        Self { pidfd, ended: None }
-    }
-}
-
 struct Loop {
     config: Config,
     host: Arc<dyn BackendHost>,
@@ -242,153 +230,9 @@ struct Loop {
 }
 
 impl Loop {
-    // ---- taking over -------------------------------------------------------------------------------------------
-
-    fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
-        let failed =
-            |operation: String, source: LinkError| BackendError { operation, source: Box::new(source) };
-        let mut reports = Vec::new();
-        for name in self.keeper_names() {
-            self.attach(&name, &mut reports)
-                .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
-        }
-        let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
-        for known in attempts {
-            if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
-                self.look_for(known, &mut reports);
-            }
-        }
-        self.launching =
-            self.links.iter().find(|(_, link)| link.takes_launches()).map(|(name, _)| name.clone());
-        Ok(reports)
-    }
-
-    /// The keepers that have left files, oldest first.
-    fn keeper_names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned)
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
     fn files(&self, name: &str) -> KeeperFiles {
         KeeperFiles { directory: self.config.keepers.clone(), name: name.to_owned() }
     }
-
-    /// Connects to a keeper and hears its past, or reads it from the journal of a dead one.
-    fn attach(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
-        let files = self.files(name);
-        let (link, past) = match Link::connect(&files, self.config.generation) {
-            Ok(connected) => connected,
-            Err(LinkError::Dead) => {
-                let (buried, past) = Buried::open(files)?;
-                self.handle_entries(name, buried.boot_id(), past, reports);
-                self.orphan(name, reports);
-                self.bury(buried);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        self.links.insert(name.to_owned(), link);
-        let boot_id = self.config.machine.boot_id.clone();
-        self.handle_entries(name, &boot_id, past, reports);
-        // The keeper has been cut off from whoever spoke to it before, and its past is complete: what it was told to
-        // launch and has not noted was never executed.
-        self.never_launched(name, reports);
-        Ok(())
-    }
-
-    fn bury(&mut self, buried: Buried) {
-        if buried.is_settled() {
-            buried.remove();
-        } else {
-            self.buried.push(buried);
-        }
-    }
-
-    /// The keeper is gone: its jobs are watched from here, and what it had not launched never will be.
-    fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        let orphans: Vec<AttemptId> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.keeper.as_deref() == Some(name))
-            .map(|(attempt, _)| attempt.clone())
-            .collect();
-        for attempt in orphans {
-            let Some(running) = self.running.get_mut(&attempt) else { continue };
-            running.keeper = None;
-            let process = running.process.clone();
-            self.orphans_anywhere = true;
-            self.watch(&attempt, &process, reports);
-        }
-        self.never_launched(name, reports);
-    }
-
-    fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        let lost: Vec<AttemptId> =
-            self.in_flight.iter().filter(|(_, keeper)| *keeper == name).map(|(a, _)| a.clone()).collect();
-        for attempt in lost {
-            self.in_flight.remove(&attempt);
-            reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
-        }
-    }
-
-    /// No keeper knows the attempt; what is on disk has to do.
-    fn look_for(&mut self, known: &KnownAttempt, reports: &mut Vec<BackendReport>) {
-        let attempt = known.attempt.clone();
-        match known.process.as_ref().and_then(LocalProcess::from_process) {
-            // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
-            Some(_) if known.ended => self.orphans_anywhere = true,
-            Some(process) => {
-                self.orphans_anywhere = true;
-                self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
-                self.watch(&attempt, &process, reports);
-            }
-            None => {
-                // All keepers have been fenced and none has noted it, so it never executed anything.
-                reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
-            }
-        }
-    }
-
-    /// Watches a main process that has no keeper, or reports what became of it.
-    fn watch(&mut self, attempt: &AttemptId, process: &LocalProcess, reports: &mut Vec<BackendReport>) {
-        let reason = match process.find(&self.config.machine) {
-            Found::Alive(pidfd) => {
-                self.watched.insert(attempt.clone(), Watched::new(pidfd));
-                return;
-            }
-            Found::Zombie(pidfd) => {
-                self.watched.insert(attempt.clone(), Watched::new(pidfd));
-                self.watched_ended(attempt, reports);
-                return;
-            }
-            Found::Gone if process.boot_id != self.config.machine.boot_id => Reason::Reboot,
-            Found::Gone | Found::OutOfReach => Reason::Unknown,
-        };
-        self.running.remove(attempt);
-        let event = BackendEvent::Lost { reason, at: now() };
-        reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
-    }
-
-    /// The wait status of a process that nobody has collected yet, if the kernel lets us see it.
-    fn exit_of_zombie(process: &LocalProcess) -> Option<i32> {
-        let owner = std::fs::metadata(format!("/proc/{}", process.pid)).ok()?.uid();
-        let own = rustix::process::geteuid();
-        // To others the kernel shows 0, which would be read as success.
-        (own.is_root() || own.as_raw() == owner).then_some(())?;
-        // Checked on what the status is taken from: the number may be another process's by now.
-        let stat = ProcStat::read(process.pid)?;
-        (stat.is_dead() && stat.start_ticks == process.start_ticks).then_some(stat.exit_code)
-    }
-
-    // ---- the loop ----------------------------------------------------------------------------------------------
 
     fn run(mut self) {
         loop {
@@ -485,8 +329,6 @@ impl Loop {
         ready
     }
 
-    // ---- what keepers say --------------------------------------------------------------------------------------
-
     fn hear(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
         let Some(link) = self.links.get_mut(name) else { return };
         match link.receive() {
@@ -495,25 +337,6 @@ impl Loop {
                 self.handle_entries(name, &boot_id, entries, reports);
             }
             Err(_) => self.reattach(name, reports),
-        }
-    }
-
-    /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
-    /// what happened; if nobody is, the journal does.
-    fn reattach(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        self.links.remove(name);
-        if self.launching.as_deref() == Some(name) {
-            self.launching = None;
-        }
-        let mut past = Vec::new();
-        match self.attach(name, &mut past) {
-            Ok(()) => reports.append(&mut past),
-            Err(error) => {
-                // Its jobs are watched by identity, which is all that is left of it.
-                self.host.warn(format!("keeper {name}: {error}; its jobs are watched by their identities"));
-                reports.append(&mut past);
-                self.orphan(name, reports);
-            }
         }
     }
 
@@ -591,69 +414,6 @@ impl Loop {
         is_of_this_boot && !view.members(&tree::Root { main, mark: &mark }).is_empty()
     }
 
-    fn start_failure(&self, attempt: &AttemptId, stage: Stage, errno: i32) -> StartFailure {
-        let error = io::Error::from_raw_os_error(errno);
-        let no_room = matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE);
-        // The spec is asked for again: a failed start is rare, and remembering every command would not be.
-        let spec = self.host.launch_spec(attempt).ok();
-        let (reason, detail) = match stage {
-            Stage::Fork => (Reason::Exec, format!("no process could be made: {error}")),
-            Stage::Stdin => (Reason::Exec, format!("cannot open the standard input: {error}")),
-            Stage::Stdout | Stage::Stderr => {
-                let path = spec.map(|spec| match stage {
-                    Stage::Stdout => spec.output.stdout.to_string(),
-                    _ => spec.output.stderr.to_string(),
-                });
-                (Reason::Exec, format!("cannot open log file '{}': {error}", path.unwrap_or_default()))
-            }
-            Stage::Cwd => {
-                let path = spec.map(|spec| spec.cwd.to_string()).unwrap_or_default();
-                (Reason::Cwd, format!("cannot enter working directory '{path}': {error}"))
-            }
-            Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
-            Stage::Exec => {
-                (Reason::Exec, spec.map_or_else(|| error.to_string(), |spec| exec_failure(&spec, &error)))
-            }
-            Stage::Killed => (Reason::Exec, "it was killed before the program was executed".to_owned()),
-            Stage::Message => (Reason::Exec, format!("the keeper did not understand the launch: {error}")),
-        };
-        let kind = match stage {
-            Stage::Killed => StartFailureKind::NoRoom,
-            _ if no_room => StartFailureKind::NoRoom,
-            _ => StartFailureKind::Permanent(reason),
-        };
-        StartFailure { kind, detail }
-    }
-
-    /// A main process without a keeper has ended; whoever is its parent now has collected it, or is about to.
-    fn watched_ended(&mut self, attempt: &AttemptId, reports: &mut Vec<BackendReport>) {
-        let machine = &self.config.machine;
-        let (Some(watched), Some(running)) = (self.watched.get_mut(attempt), self.running.get(attempt))
-        else {
-            return;
-        };
-        let at = *watched.ended.get_or_insert_with(now);
-        // Looked at first: if it is collected in between, the descriptor tells that next.
-        let is_uncollected = matches!(running.process.find(machine), Found::Zombie(_));
-        let info = machine.use_pidfd_info.then(|| sys::pidfd_exit_status(watched.pidfd.as_fd()).ok());
-        let status = Self::exit_of_zombie(&running.process).or(info.flatten());
-        if status.is_none() && is_uncollected && machine.use_pidfd_info {
-            // It is not ours to look at, so its status is there only once it was collected.
-            return;
-        }
-        self.watched.remove(attempt);
-        let Some(running) = self.running.remove(attempt) else { return };
-        let event = match status {
-            Some(status) => {
-                let exit = exit_of_wait_status(status);
-                let leftovers = self.has_leftovers(&View::everywhere(), attempt, &running.process);
-                BackendEvent::Exited { exit, usage: None, at, leftovers }
-            }
-            None => BackendEvent::Lost { reason: Reason::Unknown, at },
-        };
-        reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
-    }
-
     fn acknowledge(&mut self, receipts: &[Receipt]) {
         for receipt in receipts {
             if let Some(link) = self.links.get_mut(&receipt.source) {
@@ -675,99 +435,6 @@ impl Loop {
         };
         self.links.iter().map(|(name, link)| link.status(jobs_of(name))).collect()
     }
-
-    // ---- launching ---------------------------------------------------------------------------------------------
-
-    fn send_launches(&mut self) {
-        while self.in_flight.len() < IN_FLIGHT
-            && let Some(attempt) = self.waiting.pop_front()
-        {
-            if let Err(failure) = self.send_launch(&attempt) {
-                let event = BackendEvent::NotStarted { failure, at: now() };
-                self.host.report(BackendReport { attempt, event, receipt: None });
-            }
-        }
-    }
-
-    fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
-        let permanent = |detail| StartFailure { kind: StartFailureKind::Permanent(Reason::Exec), detail };
-        let no_room = |detail| StartFailure { kind: StartFailureKind::NoRoom, detail };
-        let spec = self.host.launch_spec(attempt).map_err(permanent)?;
-        self.make_log_directory(&spec).map_err(permanent)?;
-        let (header, memfd) = launch::pack(attempt, &spec, &self.config.directory_id)
-            .map_err(|error| no_room(format!("cannot pack the launch: {error}")))?;
-        let name = match &self.launching {
-            Some(name) => name.clone(),
-            None => self
-                .start_keeper()
-                .map_err(|error| no_room(format!("no keeper could be started: {error}")))?,
-        };
-        let Some(link) = self.links.get_mut(&name) else {
-            return Err(no_room("the keeper has just left".to_owned()));
-        };
-        // From here on only the keeper's journal knows whether it was executed.
-        self.in_flight.insert(attempt.clone(), name.clone());
-        if link.launch(header, &memfd).is_err() {
-            let mut reports = Vec::new();
-            self.reattach(&name, &mut reports);
-            for report in reports {
-                self.host.report(report);
-            }
-        }
-        Ok(())
-    }
-
-    fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
-        use std::os::unix::ffi::OsStrExt;
-        for file in [&spec.output.stdout, &spec.output.stderr] {
-            let path = Path::new(std::ffi::OsStr::from_bytes(file.as_bytes()));
-            let Some(directory) = path.parent() else { continue };
-            if self.log_directories.contains(directory) && directory.is_dir() {
-                continue;
-            }
-            let mut builder = std::fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .map_err(|error| format!("cannot make log directory '{}': {error}", directory.display()))?;
-            self.log_directories.insert(directory.to_owned());
-        }
-        Ok(())
-    }
-
-    fn start_keeper(&mut self) -> Result<String, String> {
-        self.keepers_started += 1;
-        // Sorts by age, and no other owner ever uses the name.
-        let name = format!("{:08}-{}", self.config.generation, self.keepers_started);
-        let files = self.files(&name);
-        let mut command = std::process::Command::new(self.config.program.path());
-        command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
-        command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
-        // Only the first one: the next has to go on where that one died.
-        if cfg!(debug_assertions)
-            && self.keepers_started == 1
-            && let Some(failpoint) = std::env::var_os(failpoint::VARIABLE)
-        {
-            command.env(failpoint::VARIABLE, failpoint);
-        }
-        let program = self.config.program.path().display();
-        let output = command.output().map_err(|error| format!("{program}: {error}"))?;
-        if !output.status.success() {
-            files.remove();
-            return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
-        }
-        let mut reports = Vec::new();
-        let attached = self.attach(&name, &mut reports);
-        for report in reports {
-            self.host.report(report);
-        }
-        attached.map_err(|error| error.to_string())?;
-        self.launching = Some(name.clone());
-        Ok(name)
-    }
-
-    // ---- ending ------------------------------------------------------------------------------------------------
 
     fn begin_ending(&mut self, attempt: AttemptId, process: Option<&Process>, plan: EndPlan) {
         if let Some(index) = self.waiting.iter().position(|waiting| *waiting == attempt) {
@@ -817,35 +484,4 @@ struct Ready {
     links: Vec<String>,
     watched: Vec<AttemptId>,
     endings: Vec<(AttemptId, u32)>,
-}
-
-fn exit_of_wait_status(status: i32) -> ExitStatus {
-    if libc::WIFEXITED(status) {
-        ExitStatus::Code(libc::WEXITSTATUS(status))
-    } else {
-        ExitStatus::Signal { number: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
-    }
-}
-
-/// Says which path could not be executed and why.
-fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let words = spec.command.words();
-    let Some(program) = words.first() else { return error.to_string() };
-    let candidates = launch::candidates(program, &spec.context);
-    let cwd = Path::new(std::ffi::OsStr::from_bytes(spec.cwd.as_bytes()));
-    let existing = candidates
-        .iter()
-        .map(|bytes| cwd.join(std::ffi::OsStr::from_bytes(bytes)))
-        .find(|path| std::fs::symlink_metadata(path).is_ok());
-    match (existing, error.raw_os_error()) {
-        (None, Some(libc::ENOENT)) if !program.as_bytes().contains(&b'/') => {
-            format!("there is no program '{program}' in PATH: {error}")
-        }
-        (None, _) => format!("cannot execute '{program}': {error}"),
-        (Some(path), Some(libc::ENOENT)) => {
-            format!("cannot execute '{}': its interpreter or loader is missing: {error}", path.display())
-        }
-        (Some(path), _) => format!("cannot execute '{}': {error}", path.display()),
-    }
 }

@@ -1,0 +1,165 @@
+//! Handing attempts to a keeper, starting one where there is none, and saying why a launch failed.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use nodejobs_core::backend::{BackendEvent, BackendReport, LaunchSpec, StartFailure, StartFailureKind};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::status::Reason;
+
+use super::Loop;
+use crate::journal::Stage;
+use crate::machine::now;
+use crate::{failpoint, keeper, launch};
+
+/// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
+const IN_FLIGHT: usize = 32;
+
+impl Loop {
+    pub(super) fn send_launches(&mut self) {
+        while self.in_flight.len() < IN_FLIGHT
+            && let Some(attempt) = self.waiting.pop_front()
+        {
+            if let Err(failure) = self.send_launch(&attempt) {
+                let event = BackendEvent::NotStarted { failure, at: now() };
+                self.host.report(BackendReport { attempt, event, receipt: None });
+            }
+        }
+    }
+
+    pub(super) fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
+        let permanent = |detail| StartFailure { kind: StartFailureKind::Permanent(Reason::Exec), detail };
+        let no_room = |detail| StartFailure { kind: StartFailureKind::NoRoom, detail };
+        let spec = self.host.launch_spec(attempt).map_err(permanent)?;
+        self.make_log_directory(&spec).map_err(permanent)?;
+        let (header, memfd) = launch::pack(attempt, &spec, &self.config.directory_id)
+            .map_err(|error| no_room(format!("cannot pack the launch: {error}")))?;
+        let name = match &self.launching {
+            Some(name) => name.clone(),
+            None => self
+                .start_keeper()
+                .map_err(|error| no_room(format!("no keeper could be started: {error}")))?,
+        };
+        let Some(link) = self.links.get_mut(&name) else {
+            return Err(no_room("the keeper has just left".to_owned()));
+        };
+        // From here on only the keeper's journal knows whether it was executed.
+        self.in_flight.insert(attempt.clone(), name.clone());
+        if link.launch(header, &memfd).is_err() {
+            let mut reports = Vec::new();
+            self.reattach(&name, &mut reports);
+            for report in reports {
+                self.host.report(report);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
+        for file in [&spec.output.stdout, &spec.output.stderr] {
+            let path = Path::new(OsStr::from_bytes(file.as_bytes()));
+            let Some(directory) = path.parent() else { continue };
+            if self.log_directories.contains(directory) && directory.is_dir() {
+                continue;
+            }
+            let mut builder = std::fs::DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(|error| format!("cannot make log directory '{}': {error}", directory.display()))?;
+            self.log_directories.insert(directory.to_owned());
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_keeper(&mut self) -> Result<String, String> {
+        self.keepers_started += 1;
+        // Sorts by age, and no other owner ever uses the name.
+        let name = format!("{:08}-{}", self.config.generation, self.keepers_started);
+        let files = self.files(&name);
+        let mut command = std::process::Command::new(self.config.program.path());
+        command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
+        command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
+        // Only the first one: the next has to go on where that one died.
+        if cfg!(debug_assertions)
+            && self.keepers_started == 1
+            && let Some(failpoint) = std::env::var_os(failpoint::VARIABLE)
+        {
+            command.env(failpoint::VARIABLE, failpoint);
+        }
+        let program = self.config.program.path().display();
+        let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+        if !output.status.success() {
+            files.remove();
+            return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let mut reports = Vec::new();
+        let attached = self.attach(&name, &mut reports);
+        for report in reports {
+            self.host.report(report);
+        }
+        attached.map_err(|error| error.to_string())?;
+        self.launching = Some(name.clone());
+        Ok(name)
+    }
+
+    pub(super) fn start_failure(&self, attempt: &AttemptId, stage: Stage, errno: i32) -> StartFailure {
+        let error = io::Error::from_raw_os_error(errno);
+        let no_room = matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE);
+        // The spec is asked for again: a failed start is rare, and remembering every command would not be.
+        let spec = self.host.launch_spec(attempt).ok();
+        let (reason, detail) = match stage {
+            Stage::Fork => (Reason::Exec, format!("no process could be made: {error}")),
+            Stage::Stdin => (Reason::Exec, format!("cannot open the standard input: {error}")),
+            Stage::Stdout | Stage::Stderr => {
+                let path = spec.map(|spec| match stage {
+                    Stage::Stdout => spec.output.stdout.to_string(),
+                    _ => spec.output.stderr.to_string(),
+                });
+                (Reason::Exec, format!("cannot open log file '{}': {error}", path.unwrap_or_default()))
+            }
+            Stage::Cwd => {
+                let path = spec.map(|spec| spec.cwd.to_string()).unwrap_or_default();
+                (Reason::Cwd, format!("cannot enter working directory '{path}': {error}"))
+            }
+            Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
+            Stage::Exec => {
+                (Reason::Exec, spec.map_or_else(|| error.to_string(), |spec| exec_failure(&spec, &error)))
+            }
+            Stage::Killed => (Reason::Exec, "it was killed before the program was executed".to_owned()),
+            Stage::Message => (Reason::Exec, format!("the keeper did not understand the launch: {error}")),
+        };
+        let kind = match stage {
+            Stage::Killed => StartFailureKind::NoRoom,
+            _ if no_room => StartFailureKind::NoRoom,
+            _ => StartFailureKind::Permanent(reason),
+        };
+        StartFailure { kind, detail }
+    }
+}
+
+/// Says which path could not be executed and why.
+fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
+    let words = spec.command.words();
+    let Some(program) = words.first() else { return error.to_string() };
+    let candidates = launch::candidates(program, &spec.context);
+    let cwd = Path::new(OsStr::from_bytes(spec.cwd.as_bytes()));
+    let existing = candidates
+        .iter()
+        .map(|bytes| cwd.join(OsStr::from_bytes(bytes)))
+        .find(|path| std::fs::symlink_metadata(path).is_ok());
+    match (existing, error.raw_os_error()) {
+        (None, Some(libc::ENOENT)) if !program.as_bytes().contains(&b'/') => {
+            format!("there is no program '{program}' in PATH: {error}")
+        }
+        (None, _) => format!("cannot execute '{program}': {error}"),
+        (Some(path), Some(libc::ENOENT)) => {
+            format!("cannot execute '{}': its interpreter or loader is missing: {error}", path.display())
+        }
+        (Some(path), _) => format!("cannot execute '{}': {error}", path.display()),
+    }
+}

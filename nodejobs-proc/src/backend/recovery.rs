@@ -1,0 +1,140 @@
+//! Taking over: from an earlier owner when this one begins, and from a keeper's processes when they die.
+
+use std::collections::HashSet;
+
+use nodejobs_core::backend::{BackendError, BackendEvent, BackendReport, KnownAttempt};
+use nodejobs_core::id::AttemptId;
+
+use super::link::{Buried, Link, LinkError};
+use super::{Loop, Running};
+use crate::identity::LocalProcess;
+
+impl Loop {
+    pub(super) fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
+        let failed =
+            |operation: String, source: LinkError| BackendError { operation, source: Box::new(source) };
+        let mut reports = Vec::new();
+        for name in self.keeper_names() {
+            self.attach(&name, &mut reports)
+                .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
+        }
+        let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
+        for known in attempts {
+            if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
+                self.look_for(known, &mut reports);
+            }
+        }
+        self.launching =
+            self.links.iter().find(|(_, link)| link.takes_launches()).map(|(name, _)| name.clone());
+        Ok(reports)
+    }
+
+    /// The keepers that have left files, oldest first.
+    pub(super) fn keeper_names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned)
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Connects to a keeper and hears its past, or reads it from the journal of a dead one.
+    pub(super) fn attach(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
+        let files = self.files(name);
+        let (link, past) = match Link::connect(&files, self.config.generation) {
+            Ok(connected) => connected,
+            Err(LinkError::Dead) => {
+                let (buried, past) = Buried::open(files)?;
+                self.handle_entries(name, buried.boot_id(), past, reports);
+                self.orphan(name, reports);
+                self.bury(buried);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.links.insert(name.to_owned(), link);
+        let boot_id = self.config.machine.boot_id.clone();
+        self.handle_entries(name, &boot_id, past, reports);
+        // The keeper has been cut off from whoever spoke to it before, and its past is complete: what it was told to
+        // launch and has not noted was never executed.
+        self.never_launched(name, reports);
+        Ok(())
+    }
+
+    pub(super) fn bury(&mut self, buried: Buried) {
+        if buried.is_settled() {
+            buried.remove();
+        } else {
+            self.buried.push(buried);
+        }
+    }
+
+    /// The keeper is gone: its jobs are watched from here, and what it had not launched never will be.
+    pub(super) fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let orphans: Vec<AttemptId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.keeper.as_deref() == Some(name))
+            .map(|(attempt, _)| attempt.clone())
+            .collect();
+        for attempt in orphans {
+            let Some(running) = self.running.get_mut(&attempt) else { continue };
+            running.keeper = None;
+            let process = running.process.clone();
+            self.orphans_anywhere = true;
+            self.watch(&attempt, &process, reports);
+        }
+        self.never_launched(name, reports);
+    }
+
+    pub(super) fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let lost: Vec<AttemptId> =
+            self.in_flight.iter().filter(|(_, keeper)| *keeper == name).map(|(a, _)| a.clone()).collect();
+        for attempt in lost {
+            self.in_flight.remove(&attempt);
+            reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+        }
+    }
+
+    /// No keeper knows the attempt; what is on disk has to do.
+    pub(super) fn look_for(&mut self, known: &KnownAttempt, reports: &mut Vec<BackendReport>) {
+        let attempt = known.attempt.clone();
+        match known.process.as_ref().and_then(LocalProcess::from_process) {
+            // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
+            Some(_) if known.ended => self.orphans_anywhere = true,
+            Some(process) => {
+                self.orphans_anywhere = true;
+                self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
+                self.watch(&attempt, &process, reports);
+            }
+            None => {
+                // All keepers have been fenced and none has noted it, so it never executed anything.
+                reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+            }
+        }
+    }
+
+    /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
+    /// what happened; if nobody is, the journal does.
+    pub(super) fn reattach(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        self.links.remove(name);
+        if self.launching.as_deref() == Some(name) {
+            self.launching = None;
+        }
+        let mut past = Vec::new();
+        match self.attach(name, &mut past) {
+            Ok(()) => reports.append(&mut past),
+            Err(error) => {
+                // Its jobs are watched by identity, which is all that is left of it.
+                self.host.warn(format!("keeper {name}: {error}; its jobs are watched by their identities"));
+                reports.append(&mut past);
+                self.orphan(name, reports);
+            }
+        }
+    }
+}
