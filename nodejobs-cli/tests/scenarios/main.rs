@@ -1,7 +1,13 @@
 //! What users try, through the real binary on real processes.
 
 mod follow;
+mod idle;
+mod input;
+mod library;
+mod listing;
 mod outcomes;
+mod races;
+mod real;
 mod stop;
 mod support;
 mod survival;

@@ -1,0 +1,54 @@
+//! Nothing to do means that nothing is done.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use crate::support::{Home, eventually};
+
+/// For so long everything is watched, in seconds.
+const WATCHED: &str = "3";
+
+/// How often each thread of the processes has gone on the processor since it began: a wake-up counts, whatever it is for.
+fn switches(pids: &[u32]) -> BTreeMap<(u32, String, String), u64> {
+    let mut found = BTreeMap::new();
+    for pid in pids {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten() {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let count = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+            let count = count.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum();
+            let name = status.lines().next().unwrap_or_default().to_owned();
+            found.insert((*pid, task.file_name().to_string_lossy().into_owned(), name), count);
+        }
+    }
+    found
+}
+
+/// The threads of a process that wait only for the next blocking call, or for the end of their patience with it.
+fn is_settled(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .all(|name| !name.starts_with("tokio"))
+}
+
+#[test]
+fn a_running_job_that_is_silent_wakes_nobody() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    home.ok(["run", "--id", "quiet", "--", "sleep", "1000"]);
+    home.running("quiet");
+    let (guard, worker) = home.keeper();
+    let daemon = home.daemon_pid();
+    let watched = [daemon, guard, worker];
+    let busy = switches(&watched);
+    home.ok(["ls"]);
+    assert_ne!(switches(&watched), busy, "a command is seen");
+
+    eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    let before = switches(&watched);
+    // Time is what is measured here, so it has to pass.
+    assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
+    assert_eq!(switches(&watched), before, "by process, thread and name");
+    assert!(before.len() >= 3, "{before:?}");
+    assert_eq!(home.record("quiet")["status"], "running");
+}
