@@ -10,7 +10,7 @@ pub(crate) mod wait;
 
 use crate::cli::{Cli, Command};
 use crate::connect::Target;
-use crate::exit::Failure;
+use crate::exit::{Failure, USAGE};
 
 /// Runs the command that was given; the exit code.
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
@@ -24,5 +24,39 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Wait(wait) => wait.execute(&target, format),
         Command::Stop(stop) => stop.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
+    }
+}
+
+/// Refuses an empty text where a job is meant, such as an unset variable in quotes, before anything is done.
+fn require_references(jobs: &[String]) -> Result<(), Failure> {
+    if jobs.iter().any(String::is_empty) {
+        return Err(Failure::new(USAGE, "the id of a job is empty; `nodejobs ls` lists them"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_id_is_refused_in_the_same_words_everywhere() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = directory.path().join("new");
+        let data_dir = data_dir.to_str().expect("a path in UTF-8");
+        let commands = [&["status"][..], &["logs"], &["logs", "-f"], &["wait"], &["stop"]];
+        for command in commands {
+            let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());
+            let cli = Cli::try_parse_from(arguments.chain([""])).expect("a command line");
+            let failure = run(cli).expect_err("no id");
+            assert_eq!(
+                failure.to_string(),
+                "error: the id of a job is empty; `nodejobs ls` lists them",
+                "{command:?}"
+            );
+        }
+        assert!(!directory.path().join("new").exists(), "no daemon was started for it");
     }
 }

@@ -7,11 +7,11 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nodejobs::OWN_VARIABLES;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
+use nodejobs::{OWN_VARIABLES, Timestamp};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,17 @@ impl Target {
         Ok(Self { data_dir, store })
     }
 
+    /// A connection to the owner there is; an error that [is no daemon](ClientError::is_no_daemon) if there is none.
+    pub(crate) fn reach_running(&self) -> Result<Result<Client, ClientError>, Failure> {
+        match Client::connect(&self.data_dir) {
+            Err(ClientError::Unreachable { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+                Err(not_a_directory(&self.data_dir))
+            }
+            Err(error) if !error.is_no_daemon() => Err(error.into()),
+            reached => Ok(reached),
+        }
+    }
+
     /// A connection to the owner, which is started if there is none.
     pub(crate) fn connect(&self) -> Result<Connection<'_>, Failure> {
         Ok(Connection { target: self, client: self.reach()? })
@@ -84,13 +95,9 @@ impl Target {
             attempts += 1;
             let lock = self.lock_starts()?;
             // Somebody may have started one while we waited for the lock.
-            match Client::connect(&self.data_dir) {
-                Ok(client) => {
-                    self.check_store(&client)?;
-                    return Ok(Err(client));
-                }
-                Err(error) if error.is_no_daemon() => {}
-                Err(error) => return Err(error.into()),
+            if let Ok(client) = self.reach_running()? {
+                self.check_store(&client)?;
+                return Ok(Err(client));
             }
             let ended = match self.spawn(lifetime, lock)? {
                 Spawned::Ready => match Client::connect(&self.data_dir) {
@@ -106,15 +113,14 @@ impl Target {
     }
 
     fn reach(&self) -> Result<Client, Failure> {
-        match Client::connect(&self.data_dir) {
+        match self.reach_running()? {
             Ok(client) => {
                 self.check_store(&client)?;
                 Ok(client)
             }
-            Err(error) if error.is_no_daemon() => match self.start(Lifetime::WhileNeeded)? {
+            Err(_) => match self.start(Lifetime::WhileNeeded)? {
                 Ok(client) | Err(client) => Ok(client),
             },
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -135,11 +141,12 @@ impl Target {
         let cannot = |what: &str, path: &Path, error: &io::Error| {
             Failure::caused(UNAVAILABLE, format!("cannot {what} '{}'", path.display()), error)
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.data_dir)
-            .map_err(|error| cannot("create the data directory", &self.data_dir, &error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| match error
+            .kind()
+        {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => not_a_directory(&self.data_dir),
+            _ => cannot("create the data directory", &self.data_dir, &error),
+        })?;
         let path = self.data_dir.join(START_LOCK_NAME);
         let lock = OpenOptions::new()
             .read(true)
@@ -256,15 +263,44 @@ fn choose_data_dir(
     }
 }
 
+/// The data directory is a file, or below one.
+fn not_a_directory(data_dir: &Path) -> Failure {
+    let shown = data_dir.display();
+    // Of `a/b/c` where `a` is a file, `a` is the one to name.
+    let culprit = data_dir.ancestors().find(|path| path.metadata().is_ok_and(|found| !found.is_dir()));
+    let message = match culprit {
+        Some(culprit) if culprit == data_dir => format!("'{shown}' is a file, not a directory"),
+        Some(culprit) => {
+            format!("'{shown}' cannot be a directory, since '{}' is a file", culprit.display())
+        }
+        None => format!("'{shown}' is not a directory"),
+    };
+    Failure::new(UNAVAILABLE, format!("{message}; choose another with --data-dir"))
+}
+
 /// A daemon that ended without a word: what its log says last.
 fn silent_end(log_path: &Path) -> Failure {
     let message = format!("the daemon ended before it could be reached; see '{}'", log_path.display());
     let log = std::fs::read(log_path).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     match log.lines().rfind(|line| !line.trim().is_empty()) {
-        Some(last) => Failure::caused(UNAVAILABLE, message, &io::Error::other(last.trim().to_owned())),
+        Some(last) => Failure::caused(UNAVAILABLE, message, &io::Error::other(words_of(last).to_owned())),
         None => Failure::new(UNAVAILABLE, message),
     }
+}
+
+/// What a line of the daemon's log says, without the time, the level and the words that say that it is an error.
+fn words_of(line: &str) -> &str {
+    let mut words = line.trim();
+    if let Some((time, rest)) = words.split_once(' ')
+        && time.parse::<Timestamp>().is_ok()
+    {
+        words = rest.trim_start();
+    }
+    for beginning in ["ERROR ", "WARN ", "INFO ", "error: ", "caused by: "] {
+        words = words.strip_prefix(beginning).map_or(words, str::trim_start);
+    }
+    words
 }
 
 #[cfg(test)]
@@ -311,6 +347,16 @@ mod tests {
         assert!(nothing.contains("daemon.log'") && !nothing.contains("caused by"), "{nothing}");
         std::fs::write(&log, "old\npanicked at x\n\n").expect("written");
         assert!(silent_end(&log).to_string().ends_with("caused by: panicked at x"));
+        for line in [
+            "error: no space left",
+            "2026-07-14T03:33:20.123Z ERROR no space left",
+            "2026-07-14T03:33:20.123Z INFO  no space left",
+            "  caused by: no space left",
+        ] {
+            std::fs::write(&log, format!("old\n{line}\n")).expect("written");
+            let failure = silent_end(&log).to_string();
+            assert!(failure.ends_with("'\n  caused by: no space left"), "{failure}");
+        }
     }
 
     #[test]
@@ -318,10 +364,23 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         std::fs::write(&file, "").expect("written");
-        let target = Target { data_dir: file.join("below"), store: None };
-        let failure = target.connect().expect_err("below a file");
-        assert!(matches!(failure, Failure::Error { code: UNAVAILABLE, .. }), "{failure}");
-        assert!(failure.to_string().contains(&*file.join("below").to_string_lossy()), "{failure}");
+        let (file, below) = (file.display(), file.join("below"));
+        for (data_dir, said) in [
+            (PathBuf::from(file.to_string()), format!("'{file}' is a file, not a directory")),
+            (below.clone(), format!("'{}' cannot be a directory, since '{file}' is a file", below.display())),
+        ] {
+            let target = Target { data_dir, store: None };
+            let failures = [
+                target.connect().expect_err("a file"),
+                target.start(Lifetime::UntilStopped).map(drop).expect_err("a file"),
+                target.reach_running().map(drop).expect_err("a file"),
+            ];
+            for failure in failures {
+                assert!(matches!(failure, Failure::Error { code: UNAVAILABLE, .. }), "{failure}");
+                let expected = format!("error: {said}; choose another with --data-dir");
+                assert_eq!(failure.to_string(), expected);
+            }
+        }
     }
 
     #[test]

@@ -39,11 +39,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
-/// A duration for people: two units at most, tenths below ten seconds.
+/// A duration for people: milliseconds below a second, tenths below ten, then two units at most.
 pub(crate) fn show(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
-        0..10 => format!("{}.{}s", seconds, millis % 1000 / 100),
+        0 => format!("{millis}ms"),
+        1..10 => format!("{}.{}s", seconds, millis % 1000 / 100),
         10..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
@@ -112,7 +113,10 @@ mod tests {
     #[test]
     fn durations_are_shown_short() {
         for (millis, shown) in [
-            (0, "0.0s"),
+            (0, "0ms"),
+            (4, "4ms"),
+            (999, "999ms"),
+            (1_000, "1.0s"),
             (1_999, "1.9s"),
             (59_999, "59s"),
             (61_000, "1m01s"),

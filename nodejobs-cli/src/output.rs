@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use nodejobs::record::JobRecord;
 use nodejobs::signal::Signal;
-use nodejobs::{Status, Timestamp};
+use nodejobs::{Reason, Status, Timestamp};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block};
@@ -119,30 +119,45 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// How it ended, in one short line: `failed, exit code 3, after 1.2s`.
+/// How it ended, in one line: `failed, exit code 3, after 1.2s`, `stopped by SIGTERM after 1.2s (also ended: 7 (sleep))`.
 pub(crate) fn outcome(record: &JobRecord) -> String {
     let mut text = record.status.to_string();
+    let mut facts = Vec::new();
     match (record.exit_code, record.signal) {
-        (Some(code), _) => text.push_str(&format!(", exit code {code}")),
-        (None, Some(number)) => {
-            text.push_str(&format!(", {}", signal_name(number)));
-            if record.core_dumped == Some(true) {
-                text.push_str(", core dumped");
-            }
-        }
+        (Some(code), _) => facts.push(format!("exit code {code}")),
+        (None, Some(number)) => text.push_str(&format!(" by {}", signal_name(number))),
         (None, None) => {}
     }
-    match (&record.detail, record.reason) {
-        (Some(detail), _) => text.push_str(&format!(": {}", printable(detail))),
-        // The exit code or the signal was said.
-        (None, Some(nodejobs::Reason::Exit | nodejobs::Reason::Signal) | None) => {}
-        (None, Some(reason)) => text.push_str(&format!(", {reason}")),
+    if record.core_dumped == Some(true) {
+        facts.push("core dumped".to_owned());
     }
-    if let (true, Some(millis)) = (record.started_at.is_some(), record.runtime_ms) {
-        text.push_str(&format!(", after {}", duration::show(millis)));
+    let has_exit = record.exit_code.is_some() || record.signal.is_some();
+    match record.reason {
+        // The exit code or the signal was said.
+        Some(Reason::Exit | Reason::Signal) | None => {}
+        // What never ran or was lost is explained by its detail.
+        Some(_) if !has_exit && record.detail.is_some() => {}
+        Some(reason) => facts.push(reason.to_string()),
+    }
+    for fact in &facts {
+        text.push_str(&format!(", {fact}"));
+    }
+    let ran = record.runtime_ms.filter(|_| record.started_at.is_some());
+    if let Some(millis) = ran {
+        let comma = if facts.is_empty() { "" } else { "," };
+        text.push_str(&format!("{comma} after {}", duration::show(millis)));
+    }
+    match record.detail.as_deref().map(printable) {
+        // SIGKILL says as much.
+        Some(detail) if detail == "killed" && record.signal == Some(SIGKILL) => {}
+        Some(detail) if has_exit || ran.is_some() => text.push_str(&format!(" ({detail})")),
+        Some(detail) => text.push_str(&format!(": {detail}")),
+        None => {}
     }
     text
 }
+
+const SIGKILL: i32 = 9;
 
 fn signal_name(number: i32) -> String {
     Signal::from_number(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
@@ -150,7 +165,6 @@ fn signal_name(number: i32) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use nodejobs::Reason;
     use serde_json::json;
 
     use super::*;
@@ -182,12 +196,35 @@ pub(crate) mod tests {
         (record.status, record.exit_code, record.reason) = (Status::Failed, Some(3), Some(Reason::Exit));
         assert_eq!(outcome(&record), "failed, exit code 3, after 1.2s");
         (record.exit_code, record.signal, record.core_dumped) = (None, Some(11), Some(true));
-        assert_eq!(outcome(&record), "failed, SIGSEGV, core dumped, after 1.2s");
-        (record.reason, record.signal) = (Some(Reason::Timeout), None);
+        assert_eq!(outcome(&record), "failed by SIGSEGV, core dumped, after 1.2s");
+        (record.reason, record.core_dumped) = (Some(Reason::Timeout), None);
+        assert_eq!(outcome(&record), "failed by SIGSEGV, timeout, after 1.2s");
+        record.signal = None;
         assert_eq!(outcome(&record), "failed, timeout, after 1.2s");
         (record.status, record.reason, record.started_at) = (Status::FailedStart, Some(Reason::Exec), None);
         record.detail = Some("cannot execute\n'/x'".to_owned());
         assert_eq!(outcome(&record), "failed_start: cannot execute '/x'");
+    }
+
+    #[test]
+    fn the_runtime_comes_before_what_else_there_is_to_say() {
+        let mut record = record("a");
+        record.detail = Some("also ended: 7779 (sleep)".to_owned());
+        assert_eq!(outcome(&record), "finished, exit code 0, after 1.2s (also ended: 7779 (sleep))");
+        (record.status, record.exit_code, record.signal) = (Status::Stopped, None, Some(9));
+        record.detail = Some("killed; also ended: 9 (sleep)".to_owned());
+        assert_eq!(outcome(&record), "stopped by SIGKILL after 1.2s (killed; also ended: 9 (sleep))");
+        record.detail = Some("killed".to_owned());
+        assert_eq!(outcome(&record), "stopped by SIGKILL after 1.2s");
+        record.signal = Some(15);
+        assert_eq!(outcome(&record), "stopped by SIGTERM after 1.2s (killed)");
+        (record.status, record.signal) = (Status::FailedStop, None);
+        (record.runtime_ms, record.ended_at) = (None, None);
+        record.detail = Some("could not be killed: 77 (stuck)".to_owned());
+        assert_eq!(outcome(&record), "failed_stop: could not be killed: 77 (stuck)");
+        (record.status, record.reason) = (Status::Lost, Some(Reason::Reboot));
+        record.detail = None;
+        assert_eq!(outcome(&record), "lost, reboot");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which jobs a listing wants, as `key=value` conditions that all have to hold.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ExitStatus, Job, LogPaths};
@@ -134,6 +136,19 @@ impl JobFilter {
                 message: error.to_string(),
             })
         }
+        fn number<T: std::str::FromStr<Err = ParseIntError>>(
+            key: &str,
+            value: &str,
+        ) -> Result<T, FilterError> {
+            value.parse().map_err(|error: ParseIntError| {
+                let what = match error.kind() {
+                    IntErrorKind::PosOverflow => "is too large",
+                    IntErrorKind::NegOverflow => "is too small",
+                    _ => "is not a whole number",
+                };
+                FilterError::BadValue { key: key.to_owned(), message: format!("'{value}' {what}") }
+            })
+        }
         match key {
             "status" => {
                 for name in value.split(',') {
@@ -152,8 +167,8 @@ impl JobFilter {
             "dirname" => self.dirname = Some(value.into()),
             "logdir" => self.logdir = Some(value.into()),
             "logfile" => self.logfile = Some(value.into()),
-            "last_pid" => self.last_pid = Some(parse(key, value)?),
-            "exit_code" => self.exit_code = Some(parse(key, value)?),
+            "last_pid" => self.last_pid = Some(number(key, value)?),
+            "exit_code" => self.exit_code = Some(number(key, value)?),
             "last_update_from" => self.last_update.from = Some(parse(key, value)?),
             "last_update_until" => self.last_update.until = Some(parse(key, value)?),
             "created_from" => self.created.from = Some(parse(key, value)?),
@@ -222,5 +237,19 @@ mod tests {
         }
         let error = JobFilter::default().set("state", "x").expect_err("no such key").to_string();
         assert!(JobFilter::KEYS.iter().all(|key| error.contains(key)), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_is_no_number_is_named() {
+        for (key, value, what) in [
+            ("exit_code", "x", "'x' is not a whole number"),
+            ("exit_code", "", "'' is not a whole number"),
+            ("exit_code", "2147483648", "'2147483648' is too large"),
+            ("last_pid", "-1", "'-1' is not a whole number"),
+            ("last_pid", "4294967296", "'4294967296' is too large"),
+        ] {
+            let error = JobFilter::default().set(key, value).expect_err("no number").to_string();
+            assert_eq!(error, format!("filter {key}: {what}"));
+        }
     }
 }

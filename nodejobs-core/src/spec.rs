@@ -194,13 +194,26 @@ pub enum InvalidSpec {
     /// A variable that cannot be set.
     #[error("'{0}' is not the name of an environment variable")]
     BadVariable(RawText),
-    /// A name that is empty, too long or not printable.
-    #[error("{what} {text:?} must have 1 to 128 characters, none of them a control character")]
-    BadName {
+    /// A name or label without a character.
+    #[error("{0} is empty; give 1 to {max} characters", max = JobSpec::MAX_NAME_LEN)]
+    EmptyName(&'static str),
+    /// A name or label that is too long.
+    #[error("{what} has {length} characters; give 1 to {max}", max = JobSpec::MAX_NAME_LEN)]
+    LongName {
+        /// Which of the spec's texts.
+        what: &'static str,
+        /// How many characters it has.
+        length: usize,
+    },
+    /// A name or label that would not stay in its line.
+    #[error("{what} {text:?} contains the control character {character:?}; give one without")]
+    ControlInName {
         /// Which of the spec's texts.
         what: &'static str,
         /// As it was given.
         text: String,
+        /// The first of them.
+        character: char,
     },
     /// Larger than any system would execute.
     #[error("command and environment take {0} bytes; at most {max} are accepted", max = JobSpec::MAX_BYTES)]
@@ -210,6 +223,8 @@ pub enum InvalidSpec {
 impl JobSpec {
     /// The most bytes that command, working directory and environment may take together.
     pub const MAX_BYTES: usize = 4 << 20;
+    /// The most characters that a name, a label or a label's value may have.
+    pub const MAX_NAME_LEN: usize = 128;
 
     /// A job with default policy, an empty environment and no name.
     pub fn new(command: Command, cwd: impl Into<RawText>) -> Self {
@@ -261,8 +276,14 @@ impl JobSpec {
             self.labels.iter().flat_map(|(key, value)| [("the label", key), ("the label value", value)]);
         for (what, text) in names.chain(labels) {
             let length = text.chars().count();
-            if length == 0 || length > 128 || text.chars().any(char::is_control) {
-                return Err(InvalidSpec::BadName { what, text: text.clone() });
+            if length == 0 {
+                return Err(InvalidSpec::EmptyName(what));
+            }
+            if length > Self::MAX_NAME_LEN {
+                return Err(InvalidSpec::LongName { what, length });
+            }
+            if let Some(character) = text.chars().find(|character| character.is_control()) {
+                return Err(InvalidSpec::ControlInName { what, text: text.clone(), character });
             }
         }
         let variables = self.context.environment.iter().flat_map(|(name, value)| [name, value]);
@@ -303,7 +324,20 @@ mod tests {
         assert!(refused(|s| s.command = Command::shell("")).contains("empty"));
         assert!(refused(|s| s.command = Command::argv(["a", "b\0"])).contains("NUL"));
         assert!(refused(|s| s.cwd = "tmp".into()).contains("'tmp'"));
-        assert!(refused(|s| s.name = Some("a\nb".into())).contains("the name"));
+        let name = |name: &str| {
+            let mut spec = good.clone();
+            spec.name = Some(name.to_owned());
+            spec.validate().map_err(|error| error.to_string())
+        };
+        let refusal = |text: &str| Err(text.to_owned());
+        assert_eq!(name(""), refusal("the name is empty; give 1 to 128 characters"));
+        assert_eq!(name(&"ü".repeat(129)), refusal("the name has 129 characters; give 1 to 128"));
+        let control = r#"the name "a\nb" contains the control character '\n'; give one without"#;
+        assert_eq!(name("a\nb"), refusal(control));
+        assert_eq!(name(&"ü".repeat(128)), Ok(()));
+        assert!(
+            refused(|s| s.labels = [("k".into(), "".into())].into()).contains("the label value is empty")
+        );
         assert!(refused(|s| s.context.environment = vec![("A=B".into(), "c".into())]).contains("'A=B'"));
         assert!(refused(|s| s.command = Command::argv(["x".repeat(5 << 20)])).contains("5242881"));
     }

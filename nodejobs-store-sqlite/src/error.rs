@@ -1,5 +1,6 @@
 //! What the engine says, sorted by what the caller can do next.
 
+use std::fmt;
 use std::path::Path;
 
 use nodejobs_core::store::StoreError;
@@ -52,8 +53,43 @@ fn from_engine(error: rusqlite::Error, operation: &'static str, path: &Path) -> 
         _ if no_room_for_index => StoreError::Full { operation, path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse { path },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Damaged { what: path.display().to_string(), source: error.into() }
+            StoreError::Damaged { what: path.display().to_string(), source: Said(error).into() }
         }
-        _ => StoreError::Failed { operation, path, source: error.into() },
+        _ => StoreError::Failed { operation, path, source: Said(error).into() },
+    }
+}
+
+/// An error of the engine, whose text says what its source would say again.
+#[derive(Debug)]
+struct Said(rusqlite::Error);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            rusqlite::Error::SqliteFailure(failure, Some(message)) => {
+                write!(f, "{message} (SQLite error {})", failure.extended_code)
+            }
+            other => other.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Said {}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn the_engine_s_words_are_said_once() {
+        let failure = ffi::Error::new(ffi::SQLITE_NOTADB);
+        let error = rusqlite::Error::SqliteFailure(failure, Some("file is not a database".to_owned()));
+        let error = Fault::Engine(error).into_store_error("open", Path::new("/d/jobs.sqlite"));
+        assert_eq!(error.to_string(), "store is damaged at /d/jobs.sqlite");
+        let source = error.source().expect("what the engine said");
+        assert_eq!(source.to_string(), "file is not a database (SQLite error 26)");
+        assert!(source.source().is_none(), "it is all said");
     }
 }

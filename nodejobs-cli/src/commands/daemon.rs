@@ -3,9 +3,9 @@
 mod serve;
 
 use clap::{Args, Subcommand};
-use nodejobs::client::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::{Value, json};
 
 use crate::connect::{Lifetime, Target};
 use crate::exit::{FAILED, Failure, UNAVAILABLE, say};
@@ -44,35 +44,65 @@ const LEAVING: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 impl Daemon {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
         match self.command {
-            DaemonCommand::Start => start(target),
-            DaemonCommand::Stop => stop(target),
+            DaemonCommand::Start => start(target, format),
+            DaemonCommand::Stop => stop(target).and_then(|stopped| stopped.tell(format)),
             DaemonCommand::Status => status(target, format),
             DaemonCommand::Serve(serve) => serve.execute(target),
         }
     }
 }
 
-fn start(target: &Target) -> Result<u8, Failure> {
-    match target.start(Lifetime::UntilStopped)? {
-        Ok(client) => say(&format_args!("started (pid {})", client.daemon_status()?.pid)),
+fn start(target: &Target, format: Format) -> Result<u8, Failure> {
+    let (client, what) = match target.start(Lifetime::UntilStopped)? {
+        Ok(client) => (client, "started"),
         Err(client) => {
             // It may be one that a command has started, which would leave when it has nothing to do.
             client.keep_daemon()?;
-            say(&format_args!("already running (pid {})", client.daemon_status()?.pid));
+            (client, "already running")
         }
+    };
+    let status = client.daemon_status()?;
+    match format {
+        Format::Table => say(&format_args!("{what} (pid {})", status.pid)),
+        Format::Json | Format::Jsonl => output::print_json(&status)?,
     }
     Ok(0)
 }
 
-fn stop(target: &Target) -> Result<u8, Failure> {
-    let client = match Client::connect(&target.data_dir) {
-        Ok(client) => client,
-        Err(error) if error.is_no_daemon() => {
-            say(&"not running");
-            return Ok(0);
+/// What a stop of the daemon came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    NotRunning,
+    /// The process has ended.
+    Ended(u32),
+    /// It leaves, but its end cannot be watched from here.
+    Told(u32),
+}
+
+impl Stopped {
+    fn tell(self, format: Format) -> Result<u8, Failure> {
+        match format {
+            Format::Table => match self {
+                Stopped::NotRunning => say(&"not running"),
+                Stopped::Ended(pid) => say(&format_args!("stopped (pid {pid})")),
+                Stopped::Told(pid) => say(&format_args!("told to leave (pid {pid})")),
+            },
+            Format::Json | Format::Jsonl => output::print_json(&self.json())?,
         }
-        Err(error) => return Err(error.into()),
-    };
+        Ok(0)
+    }
+
+    fn json(self) -> Value {
+        match self {
+            Stopped::NotRunning => json!({"stopped": null}),
+            Stopped::Ended(pid) => json!({"stopped": pid}),
+            Stopped::Told(pid) => json!({"stopped": null, "leaving": pid}),
+        }
+    }
+}
+
+fn stop(target: &Target) -> Result<Stopped, Failure> {
+    let Ok(client) = target.reach_running()? else { return Ok(Stopped::NotRunning) };
     let pid = client.daemon_status()?.pid;
     // Opened before it is told to leave, so that it cannot be another process of the same number.
     let process =
@@ -84,8 +114,7 @@ fn stop(target: &Target) -> Result<u8, Failure> {
     }
     let Some(Ok(process)) = process else {
         // It lives in another pid namespace, or this kernel has no pidfds: it leaves, but we cannot watch it.
-        say(&format_args!("told to leave (pid {pid})"));
-        return Ok(0);
+        return Ok(Stopped::Told(pid));
     };
     let mut polled = [PollFd::new(&process, PollFlags::IN)];
     loop {
@@ -101,20 +130,16 @@ fn stop(target: &Target) -> Result<u8, Failure> {
             Err(error) => return Err(Failure::caused(FAILED, "cannot wait for the daemon's end", &error)),
         }
     }
-    say(&format_args!("stopped (pid {pid})"));
-    Ok(0)
+    Ok(Stopped::Ended(pid))
 }
 
 fn status(target: &Target, format: Format) -> Result<u8, Failure> {
-    let client = match Client::connect(&target.data_dir) {
-        Err(error) if error.is_no_daemon() => {
-            let message = format!(
-                "no daemon serves '{}'; `nodejobs daemon start` starts one, and so does every command that needs it",
-                target.data_dir.display()
-            );
-            return Err(Failure::new(UNAVAILABLE, message));
-        }
-        client => client?,
+    let Ok(client) = target.reach_running()? else {
+        let message = format!(
+            "no daemon serves '{}'; `nodejobs daemon start` starts one, and so does every command that needs it",
+            target.data_dir.display()
+        );
+        return Err(Failure::new(UNAVAILABLE, message));
     };
     let status = client.daemon_status()?;
     match format {
@@ -122,4 +147,16 @@ fn status(target: &Target, format: Format) -> Result<u8, Failure> {
         Format::Json | Format::Jsonl => output::print_json(&status)?,
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_told_as_json() {
+        assert_eq!(Stopped::Ended(7).json().to_string(), r#"{"stopped":7}"#);
+        assert_eq!(Stopped::NotRunning.json().to_string(), r#"{"stopped":null}"#);
+        assert_eq!(Stopped::Told(7).json(), json!({"stopped": null, "leaving": 7}));
+    }
 }

@@ -26,8 +26,8 @@ pub(crate) struct Logs {
     /// Only its standard error, on our standard output
     #[arg(long)]
     stderr: bool,
-    /// Of an earlier attempt, counted from 1 [default: the newest]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Output of an earlier attempt, counted from 1 [default: the newest]
+    #[arg(long, value_name = "N", value_parser = attempt)]
     attempt: Option<u32>,
 }
 
@@ -49,6 +49,7 @@ impl Logs {
         if self.follow {
             return Err(Failure::new(USAGE, "--follow takes one job"));
         }
+        super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         let (mut shown, mut failures) = (0, Vec::new());
         for job in &self.jobs {
@@ -68,6 +69,7 @@ impl Logs {
     }
 
     fn follow_one(&self, target: &Target, job: &str) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         // Names and beginnings of ids may mean another job later, and "newest" another attempt.
         let record = connection.ask(|client| client.job(job))?;
@@ -93,6 +95,14 @@ impl Logs {
         }
         let log = connection.ask(|client| client.log(job, LogStream::Stderr, &query))?;
         if self.stderr { copy(log, &mut io::stdout().lock()) } else { copy(log, &mut io::stderr().lock()) }
+    }
+}
+
+fn attempt(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("attempts count from 1".to_owned()),
+        Ok(attempt) => Ok(attempt),
+        Err(_) => Err("not the number of an attempt; they count from 1".to_owned()),
     }
 }
 
@@ -140,4 +150,17 @@ fn copy(mut from: impl Read, to: &mut impl Write) -> Result<(), Failure> {
 
 fn write(to: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
     to.write_all(bytes).and_then(|()| to.flush()).map_err(|error| Failure::output(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_count_from_1() {
+        assert_eq!(attempt("1"), Ok(1));
+        for text in ["0", "-1", "x", "", "4294967296"] {
+            assert!(attempt(text).expect_err(text).ends_with("count from 1"), "{text}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         let (mut records, mut failures) = (Vec::new(), Vec::new());
         for job in &self.jobs {

@@ -45,6 +45,7 @@ several could be stopped.";
 
 impl Stop {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
         let request = StopRequest {
             jobs: self.jobs,
             all: self.all,

@@ -30,6 +30,7 @@ impl Wait {
     }
 
     fn wait(&self, target: &Target, format: Format) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         let mut jobs = self.jobs.clone();
         if jobs.len() > 1 {

@@ -59,12 +59,15 @@ pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
     block.line("socket", &status.socket.to_lossy());
     block.line("store", &status.store);
     block.line("started", &format!("{} ({})", status.started_at, ago(now, status.started_at)));
+    if status.keepers.is_empty() {
+        block.line("keeper", "none yet");
+    }
     for keeper in &status.keepers {
         let pid = |pid: Option<u32>| pid.map_or_else(|| "gone".to_owned(), |pid| pid.to_string());
         let draining = if keeper.draining { ", draining" } else { "" };
+        let jobs = if keeper.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", keeper.jobs) };
         let (guard, worker) = (pid(keeper.pid), pid(keeper.worker_pid));
-        let text =
-            format!("{guard}, worker {worker}, version {}, {} jobs{draining}", keeper.version, keeper.jobs);
+        let text = format!("guard {guard}, worker {worker}, version {}, {jobs}{draining}", keeper.version);
         block.line("keeper", &text);
     }
     let counts: Vec<_> = status
@@ -126,7 +129,7 @@ created:     2026-07-14T03:33:20.000Z (3m ago)
 started:     2026-07-14T03:33:20.100Z (3m ago)
 ended:       2026-07-14T03:33:21.350Z (2m ago)
 runtime:     1.2s
-cpu time:    0.0s
+cpu time:    12ms
 peak memory: 2.5 MiB
 labels:      team=x
 log:         /d/logs/00/x.1.out
@@ -151,10 +154,13 @@ log:         /d/logs/00/x.1.out
         let status = serde_json::json!({
             "pid": 5, "version": "0.1.0", "data_dir": "/d", "socket": "/d/sock", "store": "sqlite",
             "started_at": "2026-07-14T03:33:20.000Z",
-            "keepers": [{"pid": 6, "worker_pid": null, "version": "0.1.0", "jobs": 2, "draining": true}],
+            "keepers": [
+                {"pid": 6, "worker_pid": null, "version": "0.1.0", "jobs": 2, "draining": true},
+                {"pid": 7, "worker_pid": 8, "version": "0.1.0", "jobs": 1, "draining": false},
+            ],
             "jobs": {"running": 2, "finished": 10, "lost": 0},
         });
-        let status: DaemonStatus = serde_json::from_value(status).expect("a status");
+        let mut status: DaemonStatus = serde_json::from_value(status).expect("a status");
         let expected = "\
 pid:         5
 version:     0.1.0
@@ -162,9 +168,12 @@ data dir:    /d
 socket:      /d/sock
 store:       sqlite
 started:     2026-07-14T03:33:20.000Z (3m ago)
-keeper:      6, worker gone, version 0.1.0, 2 jobs, draining
+keeper:      guard 6, worker gone, version 0.1.0, 2 jobs, draining
+keeper:      guard 7, worker 8, version 0.1.0, 1 job
 jobs:        2 running, 10 finished
 ";
         assert_eq!(daemon_block(&status, noon()), expected);
+        status.keepers.clear();
+        assert!(daemon_block(&status, noon()).contains("keeper:      none yet\n"));
     }
 }
