@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 
-use nodejobs::api::{FollowEvent, FollowQuery, ListQuery, LogQuery, LogStream, ProblemKind, StopRequest, StopResult};
+use nodejobs::api::{
+    FollowEvent, FollowQuery, ListQuery, LogQuery, LogStream, ProblemKind, StopRequest, StopResult,
+};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{Error, JobId, Jobs, OpenOptions, Reason, Status, Timestamp};
@@ -84,7 +86,8 @@ async fn a_job_is_run_and_told_of(home: &Home, jobs: &Jobs) {
     let logs = jobs.job_logs("a", &LogQuery::default()).await.expect("logs");
     assert_eq!((logs.stdout.as_slice(), logs.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
 
-    let again = jobs.run(with_id("a", spec(home, Command::argv(["printf", r"\377\n1\n2\n"])))).await.expect("run");
+    let again =
+        jobs.run(with_id("a", spec(home, Command::argv(["printf", r"\377\n1\n2\n"])))).await.expect("run");
     assert_eq!(again.attempt, 2);
     assert_eq!(jobs.wait("a").await.expect("ended").status, Status::Finished);
     let part = |attempt, tail, offset| LogQuery { attempt, tail, offset };
@@ -192,7 +195,9 @@ async fn what_cannot_be_executed_is_said(home: &Home, jobs: &Jobs) {
 
 async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
     for id in ["a", "b", "c"] {
-        jobs.run(with_id(id, script(home, "trap '' TERM; echo up; while :; do sleep 0.1; done"))).await.expect("run");
+        jobs.run(with_id(id, script(home, "trap '' TERM; echo up; while :; do sleep 0.1; done")))
+            .await
+            .expect("run");
     }
     jobs.run(with_id("obedient", script(home, "sleep 1000"))).await.expect("run");
     jobs.run(with_id("over", script(home, "true"))).await.expect("run");
@@ -218,7 +223,8 @@ async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
         match result {
             StopResult::Done { job, record, already_ended } => {
                 assert_eq!((job.as_str(), already_ended), (*name, *name == "over"));
-                let expected = if *name == "over" { (Status::Finished, None) } else { (Status::Stopped, Some(9)) };
+                let expected =
+                    if *name == "over" { (Status::Finished, None) } else { (Status::Stopped, Some(9)) };
                 assert_eq!((record.status, record.signal), expected, "{name}");
             }
             StopResult::Refused { job, error } => {
@@ -233,7 +239,8 @@ async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
 /// N28
 async fn output_is_followed_and_taken_up_again(home: &Home, jobs: &Jobs) {
     let go = home.path().join("go");
-    let text = format!("echo 1; until [ -e '{}' ]; do sleep 0.02; done; echo 2; echo 3; exit 4", go.display());
+    let text =
+        format!("echo 1; until [ -e '{}' ]; do sleep 0.02; done; echo 2; echo 3; exit 4", go.display());
     jobs.run(with_id("a", script(home, &text))).await.expect("run");
     let mut events = jobs.follow("a", &FollowQuery::default()).await.expect("followed");
     let Some(FollowEvent::Output(first)) = events.recv().await else { panic!("no output") };
@@ -367,10 +374,8 @@ fn the_end_of_a_job_is_known_after_its_program_was_killed() {
     for noise in ["", "echo noise >&2; "] {
         let home = Home::new();
         let evidence = home.path().join("evidence");
-        let text = format!(
-            "echo $$ >> '{0}'; sleep 2; {noise}date +%s%3N >> '{0}'; exit 7",
-            evidence.display()
-        );
+        let text =
+            format!("echo $$ >> '{0}'; sleep 2; {noise}date +%s%3N >> '{0}'; exit 7", evidence.display());
         let mut program = Embedding::start(&home, &text);
         let pid = eventually("the job runs", || lines(&evidence).first()?.parse::<u32>().ok());
         program.kill();
@@ -381,7 +386,10 @@ fn the_end_of_a_job_is_known_after_its_program_was_killed() {
             let jobs = open(home.data_dir()).await;
             assert!(jobs.is_owner());
             let record = jobs.wait("a").await.expect("ended");
-            assert_eq!((record.status, record.exit_code, record.last_pid), (Status::Failed, Some(7), Some(pid)));
+            assert_eq!(
+                (record.status, record.exit_code, record.last_pid),
+                (Status::Failed, Some(7), Some(pid))
+            );
             let late = millis(record.ended_at) - written[1].parse::<i64>().expect("a time");
             assert!((-200..=200).contains(&late), "the true end time, {late} ms off");
             assert!(record.runtime_ms.is_some_and(|runtime| (2000..3000).contains(&runtime)), "{record:?}");
@@ -395,7 +403,8 @@ fn the_end_of_a_job_is_known_after_its_program_was_killed() {
 fn a_job_runs_on_after_its_program_was_killed() {
     let home = Home::new();
     let evidence = home.path().join("evidence");
-    let mut program = Embedding::start(&home, &format!("echo $$ >> '{}'; exec sleep 600", evidence.display()));
+    let mut program =
+        Embedding::start(&home, &format!("echo $$ >> '{}'; exec sleep 600", evidence.display()));
     let pid = eventually("the job runs", || lines(&evidence).first()?.parse::<u32>().ok());
     program.kill();
     let record = home.record("a");
@@ -411,7 +420,8 @@ fn the_command_line_uses_the_program_that_owns_the_directory() {
     let home = Home::new();
     let mut program = Embedding::start(&home, "exec sleep 600");
     let running = eventually("the program owns the directory", || {
-        let socket = home.data_dir().join("nodejobs.json").exists() && home.nodejobs(["daemon", "status"]).code == 0;
+        let socket =
+            home.data_dir().join("nodejobs.json").exists() && home.nodejobs(["daemon", "status"]).code == 0;
         socket.then(|| home.nodejobs(["-o", "json", "status", "a"])).filter(|said| said.code == 0)
     });
     assert_eq!(running.json()["self_id"], "a");

@@ -145,7 +145,8 @@ fn a_job_is_found_by_its_name_and_by_the_beginning_of_its_id() {
 
 /// What a command prints on a terminal of so many columns.
 fn on_terminal(home: &Home, columns: u16, words: &[&str]) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+    let terminal =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&terminal).expect("granted");
     unlockpt(&terminal).expect("unlocked");
     let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("UTF-8");
@@ -167,7 +168,18 @@ fn on_terminal(home: &Home, columns: u16, words: &[&str]) -> String {
 fn a_table_fits_the_terminal() {
     let home = with_jobs();
     let long = "word ".repeat(60);
-    home.ok(["run", "--id", "long", "--name", &"n".repeat(100), "--wait", "--", "echo", &long, "\x1b[31mred"]);
+    home.ok([
+        "run",
+        "--id",
+        "long",
+        "--name",
+        &"n".repeat(100),
+        "--wait",
+        "--",
+        "echo",
+        &long,
+        "\x1b[31mred",
+    ]);
     let table = on_terminal(&home, 80, &["ls"]);
     let mut plain = table.clone();
     for colour in ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[36m", "\x1b[0m"] {

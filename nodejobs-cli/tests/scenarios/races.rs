@@ -76,7 +76,9 @@ fn a_daemon_that_is_there_is_not_started_again() {
     let said = at_once((0..6).map(|_| home.command(["daemon", "start"])));
     let pid = home.daemon_pid();
     let count = |words: &str| {
-        said.iter().filter(|said| said.code == 0 && said.stderr.trim() == format!("{words} (pid {pid})")).count()
+        said.iter()
+            .filter(|said| said.code == 0 && said.stderr.trim() == format!("{words} (pid {pid})"))
+            .count()
     };
     assert_eq!((count("started"), count("already running")), (1, 5), "{said:?}");
     let again = home.nodejobs(["daemon", "start"]);

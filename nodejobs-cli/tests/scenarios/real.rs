@@ -5,12 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Home, Said, eventually, said};
-
-/// The compiler, run with these arguments by hand.
-fn cc(home: &Home, arguments: &[&str]) -> Said {
-    said(Command::new("cc").args(arguments).current_dir(home.path()))
-}
+use crate::support::{Home, eventually, said};
 
 #[test]
 fn a_compiler_fails_with_its_own_words() {
@@ -19,7 +14,7 @@ fn a_compiler_fails_with_its_own_words() {
     std::fs::write(home.path().join("bad.c"), source).expect("written");
     let arguments = ["-Wall", "-o", "bad", "bad.c"];
     let ended = home.nodejobs(["run", "--id", "cc", "--wait", "--", "cc"].into_iter().chain(arguments));
-    let direct = cc(&home, &arguments);
+    let direct = said(&mut home.shell(&format!("exec cc {}", arguments.join(" "))));
     assert_eq!((direct.code, ended.code), (1, 1), "{ended:?} {direct:?}");
     let record = home.record("cc");
     assert_eq!((&record["status"], &record["exit_code"]), (&json!("failed"), &json!(1)), "{record}");
@@ -34,7 +29,8 @@ fn a_compiler_fails_with_its_own_words() {
 #[test]
 fn a_compiler_makes_a_program_that_is_a_job_itself() {
     let home = Home::new();
-    let source = "#include <stdio.h>\nint main(int n, char **a) { printf(\"%d %s\\n\", n, a[1]); return 42; }\n";
+    let source =
+        "#include <stdio.h>\nint main(int n, char **a) { printf(\"%d %s\\n\", n, a[1]); return 42; }\n";
     std::fs::write(home.path().join("good.c"), source).expect("written");
     assert_eq!(home.ok(["run", "--id", "cc", "--wait", "--", "cc", "-o", "good", "good.c"]), "cc");
     assert_eq!(home.record("cc")["status"], "finished");
@@ -52,7 +48,8 @@ fn sum(line: &str) -> String {
 
 /// The checksum of what a script prints when it is run by hand.
 fn expected_sum() -> String {
-    sum(&said(Command::new("sh").args(["-c", &format!("head -c {BIG} /dev/zero | tr '\\0' x | sha256sum")])).text())
+    sum(&said(Command::new("sh").args(["-c", &format!("head -c {BIG} /dev/zero | tr '\\0' x | sha256sum")]))
+        .text())
 }
 
 #[test]
@@ -78,10 +75,11 @@ fn much_goes_through_a_job_and_out_of_it_unchanged() {
     assert_eq!(home.nodejobs(["logs", "--tail", "1", "out"]).stdout.len() as u64, BIG, "it is one line");
 
     // Whoever stops reading early stops nothing else.
-    let early = said(Command::new("sh").args(["-c", r#""$0" logs out | head -c 10"#, crate::support::NODEJOBS]).env(
-        "NODEJOBS_DIR",
-        home.data_dir(),
-    ));
+    let early = said(
+        Command::new("sh")
+            .args(["-c", r#""$0" logs out | head -c 10"#, crate::support::NODEJOBS])
+            .env("NODEJOBS_DIR", home.data_dir()),
+    );
     assert_eq!(early.text(), "xxxxxxxxxx", "{early:?}");
 }
 
@@ -120,7 +118,8 @@ fn a_script_has_its_shell_and_a_command_has_none() {
 #[test]
 fn a_job_may_submit_jobs_of_its_own() {
     let home = Home::new();
-    let script = format!("'{}' run --id inner --wait -- sh -c 'echo $JOB_ID; exit 5'", crate::support::NODEJOBS);
+    let script =
+        format!("'{}' run --id inner --wait -- sh -c 'echo $JOB_ID; exit 5'", crate::support::NODEJOBS);
     let outer = home.nodejobs(["run", "--id", "outer", "--wait", &script]);
     assert_eq!(outer.code, 5, "{outer:?}");
     assert_eq!(home.ok(["logs", "inner"]), "inner", "it has its own id, not its submitter's");
