@@ -240,6 +240,11 @@ fn a_damaged_store_is_refused_by_name_and_left_as_it_is() {
     refused_while(&home, "jobs.sqlite", &[0xAB; 50_000], &[]);
     refused_while(&home, "jobs.sqlite", b"", &["empty"]);
     refused_while(&home, "jobs.sqlite", b"SQLite format 3\0", &[]);
+    // Its head is good, and what is behind it is not, or is not there.
+    let good = std::fs::read(home.data_dir().join("jobs.sqlite")).expect("a store");
+    let (head, behind) = good.split_at(8192);
+    refused_while(&home, "jobs.sqlite", &[head, &vec![0xAB; behind.len()]].concat(), &["damaged"]);
+    refused_while(&home, "jobs.sqlite", head, &["damaged"]);
 }
 
 #[test]
