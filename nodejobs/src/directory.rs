@@ -120,10 +120,7 @@ impl DataDirectory {
         let path = self.path.join(META);
         let shown = path.display();
         let mut meta = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Meta>(&bytes).map_err(|error| {
-                unavailable(format!("'{shown}' cannot be understood; restore it or choose another directory"))
-                    .with_source(error)
-            })?,
+            Ok(bytes) => parse(&bytes, &path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Meta {
                 format: FORMAT,
                 store: wanted.unwrap_or_default(),
@@ -132,12 +129,6 @@ impl DataDirectory {
             },
             Err(error) => return Err(self.failed_with(META, error)),
         };
-        if meta.format != FORMAT {
-            return Err(unavailable(format!(
-                "'{shown}' has format {}, this version knows {FORMAT}; use the version that wrote it",
-                meta.format
-            )));
-        }
         if let Some(wanted) = wanted.filter(|wanted| *wanted != meta.store) {
             return Err(Error::new(
                 ProblemKind::Conflict,
@@ -213,6 +204,26 @@ impl Lock {
     }
 }
 
+/// Reads the format first: what else there is to read depends on it.
+fn parse(bytes: &[u8], path: &Path) -> Result<Meta, Error> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let shown = path.display();
+    let damaged = |error: serde_json::Error| {
+        unavailable(format!("'{shown}' cannot be understood; restore it or choose another directory"))
+            .with_source(error)
+    };
+    let Format { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format != FORMAT {
+        return Err(unavailable(format!(
+            "'{shown}' has format {format}, this version knows {FORMAT}; use the version that wrote it"
+        )));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
 fn new_directory_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     let filled = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
@@ -283,13 +294,15 @@ mod tests {
         assert!(error.to_string().contains("one"), "{error}");
         let error = directory.meta(Some(StoreKind::Redb), &machine(Some("one"))).expect_err("another store");
         assert!(error.to_string().contains("sqlite"), "{error}");
-        std::fs::write(
-            directory.path().join(META),
+        let later = [
             r#"{"format":9,"store":"sqlite","directory_id":"x","machine_id":null}"#,
-        )
-        .expect("written");
-        let error = directory.meta(None, &machine(None)).expect_err("another format");
-        assert!(error.to_string().contains("format 9"), "{error}");
+            r#"{"format":9,"stores":["paper"]}"#,
+        ];
+        for later in later {
+            std::fs::write(directory.path().join(META), later).expect("written");
+            let error = directory.meta(None, &machine(None)).expect_err("another format");
+            assert!(error.to_string().contains("format 9"), "{error}");
+        }
     }
 
     #[test]

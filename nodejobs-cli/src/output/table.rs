@@ -13,7 +13,9 @@ const STATUS: usize = 2;
 const COMMAND: usize = COLUMNS.len() - 1;
 /// A name beyond this is cut, so that there is room for the rest.
 const NAME_WIDTH: usize = 24;
-/// The command has at least this, even if lines then break.
+/// Of a name at least this is shown, even if lines then break.
+const MIN_NAME_WIDTH: usize = 8;
+/// The command has at least this, even if names are cut for it and lines break.
 const COMMAND_WIDTH: usize = 12;
 
 /// Jobs as a table that may come in parts; the first part decides the width of the columns.
@@ -43,8 +45,9 @@ impl JobTable {
             push_line(&mut text, &header, &widths, |_, cell| cell);
             widths
         });
-        for (job, row) in jobs.iter().zip(&rows) {
-            push_line(&mut text, row, &widths, |column, cell| match column {
+        for (job, mut row) in jobs.iter().zip(rows) {
+            row[NAME] = fit(&row[NAME], self.screen.width.map(|_| widths[NAME]));
+            push_line(&mut text, &row, &widths, |column, cell| match column {
                 STATUS => self.screen.paint(job.status, &cell),
                 _ => cell,
             });
@@ -79,8 +82,15 @@ fn column_widths(rows: &[[String; COLUMNS.len()]], screen: Option<usize>) -> [us
             *width = (*width).max(cell.width());
         }
     }
-    let others: usize = widths[..COMMAND].iter().map(|width| width + 2).sum();
-    widths[COMMAND] = screen.map_or(usize::MAX, |screen| screen.saturating_sub(others).max(COMMAND_WIDTH));
+    let Some(screen) = screen else {
+        widths[COMMAND] = usize::MAX;
+        return widths;
+    };
+    let others = |widths: &[usize]| widths[..COMMAND].iter().map(|width| width + 2).sum::<usize>();
+    let excess = (others(&widths) + COMMAND_WIDTH).saturating_sub(screen);
+    let name = widths[NAME];
+    widths[NAME] = name.saturating_sub(excess).max(MIN_NAME_WIDTH.min(name));
+    widths[COMMAND] = screen.saturating_sub(others(&widths)).max(COMMAND_WIDTH);
     widths
 }
 
@@ -166,6 +176,15 @@ b           -        queued   -        -        -        make all
 ";
         assert_eq!(table, expected);
         assert!(table.lines().all(|line| line.width() <= 80));
+    }
+
+    #[test]
+    fn names_give_way_before_lines_break() {
+        let table = render(Some(80), false);
+        assert!(table.lines().all(|line| line.width() <= 80), "{table}");
+        assert!(table.contains("ein ziemlich lang…") && table.contains("nightly "), "{table}");
+        let table = render(Some(40), false);
+        assert!(table.contains("  ein zie…  ") && table.contains("for i in 1 …"), "{table}");
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn what_is_no_id_is_refused_and_leaves_nothing_behind() {
     home.ok(["run", "--id", "known", "--wait", "--", "true"]);
     for id in bad {
         for command in ["status", "logs", "stop"] {
-            refused(&home.nodejobs([command, "--", id]), 2, &["id"]);
+            refused(&home.nodejobs([command, "--", id]), 2, &["error: "]);
         }
     }
     assert_eq!(home.ok(["ls", "-o", "json"]).matches("self_id").count(), 1);
@@ -226,7 +226,7 @@ fn refused_while(home: &Home, file: &str, content: &[u8], words: &[&str]) {
         refused(&home.nodejobs(command), 5, &[words, &[path.to_str().expect("UTF-8")]].concat());
     }
     assert_eq!(holdings(home), before, "nothing was half done");
-    assert_eq!(home.processes(), []);
+    eventually("no daemon is left", || home.processes().is_empty().then_some(()));
     std::fs::write(&path, original).expect("written");
     assert_eq!(home.record("before")["status"], "finished", "what was there is there again");
     home.ok(["daemon", "stop"]);
@@ -240,6 +240,11 @@ fn a_damaged_store_is_refused_by_name_and_left_as_it_is() {
     refused_while(&home, "jobs.sqlite", &[0xAB; 50_000], &[]);
     refused_while(&home, "jobs.sqlite", b"", &["empty"]);
     refused_while(&home, "jobs.sqlite", b"SQLite format 3\0", &[]);
+    // Its head is good, and what is behind it is not, or is not there.
+    let good = std::fs::read(home.data_dir().join("jobs.sqlite")).expect("a store");
+    let (head, behind) = good.split_at(8192);
+    refused_while(&home, "jobs.sqlite", &[head, &vec![0xAB; behind.len()]].concat(), &["damaged"]);
+    refused_while(&home, "jobs.sqlite", head, &["damaged"]);
 }
 
 #[test]

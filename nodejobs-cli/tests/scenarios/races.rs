@@ -151,7 +151,8 @@ fn a_submit_finds_a_daemon_whatever_becomes_of_the_one_there_is() {
         let commands = if round % 2 == 0 { [run, stop, status] } else { [stop, status, run] };
         let said = at_once(commands);
         assert!(said.iter().all(|said| said.code == 0), "{said:?}");
-        assert!(daemons(&home).len() <= 1);
+        // One that has given the directory up may still be on its way out.
+        eventually("at most one daemon is left", || (daemons(&home).len() <= 1).then_some(()));
     }
     for round in 0..12 {
         let record = home.ended(&format!("r{round}"));

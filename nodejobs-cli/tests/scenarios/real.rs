@@ -5,12 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Home, Said, eventually, said};
-
-/// The compiler, run with these arguments by hand.
-fn cc(home: &Home, arguments: &[&str]) -> Said {
-    said(Command::new("cc").args(arguments).current_dir(home.path()))
-}
+use crate::support::{Home, eventually, said};
 
 #[test]
 fn a_compiler_fails_with_its_own_words() {
@@ -19,7 +14,7 @@ fn a_compiler_fails_with_its_own_words() {
     std::fs::write(home.path().join("bad.c"), source).expect("written");
     let arguments = ["-Wall", "-o", "bad", "bad.c"];
     let ended = home.nodejobs(["run", "--id", "cc", "--wait", "--", "cc"].into_iter().chain(arguments));
-    let direct = cc(&home, &arguments);
+    let direct = said(&mut home.shell(&format!("exec cc {}", arguments.join(" "))));
     assert_eq!((direct.code, ended.code), (1, 1), "{ended:?} {direct:?}");
     let record = home.record("cc");
     assert_eq!((&record["status"], &record["exit_code"]), (&json!("failed"), &json!(1)), "{record}");
