@@ -30,33 +30,40 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  nodejobs run -- make all              start a job; its id is printed once it is on disk
-  nodejobs run 'make all > out.txt'     one argument is a script for /bin/sh
-  nodejobs run --wait -- make test      wait, and end with the job's own exit code
-  nodejobs ls --status running          what runs
-  nodejobs logs -f ID                   its output, as it is written
-  nodejobs stop ID                      end it, with everything it started
+  nodejobs run -- make all            start a job; prints its id
+  nodejobs run 'make all > out.txt'   one argument is a script for /bin/sh
+  nodejobs run --wait -- make test    wait, and end with the job's exit code
+  nodejobs ls --status running        what runs
+  nodejobs logs -f ID                 its output, as it is written
+  nodejobs stop ID                    end it, with everything it started
 
-An ID is a job's id, a unique beginning of it, or a unique name.
+ID is a job's id, a unique beginning of it, or a unique name. No daemon has to be started: a command that needs one \
+starts it.
 
 Exit status:
-  0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 no daemon or its
-  store is unavailable, 6 partly done.
+  0  done                  4  conflict: the id is in use, or a name fits several
+  1  the operation failed  5  no daemon, or its store is unavailable
+  2  usage                 6  partly done
+  3  no such job
 
-`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own code: 128+N after signal N, 124 after a \
-timeout, 125 when the code is not the job's (it never started, was lost, or something here went wrong).";
+`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own exit code: 128+N after signal N, and 125 \
+if there is none (it never started, or was lost) or something here went wrong.";
+
+/// Under which words every command lists what all of them understand.
+const GLOBAL: &str = "Global options";
 
 /// What every command understands.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
     /// Where jobs are kept [default: $NODEJOBS_DIR, $XDG_STATE_HOME/nodejobs or ~/.local/state/nodejobs]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) data_dir: Option<PathBuf>,
     /// The store of a new data directory; one that exists must be of this kind
-    #[arg(long, global = true, value_name = "STORE", value_parser = PossibleValuesParser::new(STORES))]
+    #[arg(long, global = true, value_name = "STORE", help_heading = GLOBAL)]
+    #[arg(value_parser = PossibleValuesParser::new(STORES))]
     pub(crate) store: Option<String>,
-    /// How to print what was asked for: for people, one JSON document, or one a line
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    /// Print for people (table), one JSON document, or a JSON document a line
+    #[arg(short, long, global = true, value_name = "FORMAT", help_heading = GLOBAL, value_enum, default_value_t)]
     pub(crate) output: Format,
 }
 
@@ -80,5 +87,29 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    /// The help pages of a command and of everything below it.
+    fn help_pages(command: &mut clap::Command) -> Vec<String> {
+        let mut pages = vec![command.render_long_help().to_string()];
+        let below = command.get_subcommands_mut().filter(|below| !below.is_hide_set());
+        below.for_each(|below| pages.extend(help_pages(below)));
+        pages
+    }
+
+    #[test]
+    fn help_fits_80_columns_and_keeps_global_options_apart() {
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        let pages = help_pages(&mut command);
+        assert!(pages.len() >= 10, "{pages:?}");
+        for page in pages {
+            for line in page.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            if let Some((own, global)) = page.split_once("Global options:") {
+                assert!(!own.contains("--data-dir <") && global.contains("--data-dir <"), "{page}");
+            }
+        }
     }
 }

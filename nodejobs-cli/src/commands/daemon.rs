@@ -22,7 +22,10 @@ pub(crate) struct Daemon {
 const AFTER_HELP: &str = "\
 One daemon serves a data directory. Commands that need one start it, and such a daemon leaves after a minute without \
 anything to do; one that was started with `daemon start` stays. Jobs run on without a daemon: the next one takes them \
-over, with everything that happened in between.";
+over, with everything that happened in between.
+
+With -o json `start` and `status` print the daemon's pid, version, paths, keepers and counts of jobs; `stop` prints \
+{\"stopped\":PID}, with null if no daemon was running. Without a daemon the exit status of `status` is 5.";
 
 #[derive(Debug, Subcommand)]
 enum DaemonCommand {

@@ -20,7 +20,7 @@ pub(crate) struct Logs {
     /// Only the last N lines of each stream
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
-    /// Go on until the job ends, and end with its exit code
+    /// Show more as it is written, and end with the job and its exit code
     #[arg(short, long)]
     follow: bool,
     /// Only its standard error, on our standard output
@@ -34,11 +34,13 @@ pub(crate) struct Logs {
 const EXAMPLES: &str = "\
 Examples:
   nodejobs logs --tail 20 ID
-  nodejobs logs -f ID
-  nodejobs logs ID 2> errors.txt        the streams stay apart
-  nodejobs logs --stderr ID | less      only standard error, to a pipe
+  nodejobs logs -f ID                 as it is written, until the job ends
+  nodejobs logs ID 2> errors.txt      the streams stay apart
+  nodejobs logs --stderr ID | less    only standard error, to a pipe
+  nodejobs logs --attempt 1 ID        of the first run of several
 
-Without -f standard output is shown first, then standard error.";
+Without -f standard output is shown first, then standard error. With -f the exit status is the job's own: 128+N after \
+signal N, and 125 if it has none (it never started, or was lost) or something here went wrong.";
 
 impl Logs {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

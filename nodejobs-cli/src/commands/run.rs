@@ -22,7 +22,7 @@ use crate::watch;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
-    /// The job's id, of A-Z a-z 0-9 . _ -; an ended job of that id is run again
+    /// The job's id, made of A-Z a-z 0-9 . _ - [default: a new one]
     #[arg(long, value_name = "ID")]
     id: Option<JobId>,
     /// A name for people; several jobs may share it
@@ -40,7 +40,7 @@ pub(crate) struct Run {
     /// Show the job's output while waiting for its end; the id goes to standard error
     #[arg(long)]
     follow: bool,
-    /// The one argument is a script for /bin/sh
+    /// Take the one argument as a script for /bin/sh, also after `--`
     #[arg(long)]
     shell: bool,
     /// The command: a program and its arguments, or one script for /bin/sh
@@ -50,21 +50,21 @@ pub(crate) struct Run {
 
 const EXAMPLES: &str = "\
 Examples:
-  nodejobs run -- make all              after `--`: a program and its arguments, never a shell
-  nodejobs run make all                 several arguments: the same
-  nodejobs run 'make all | tail'        one argument: a script for /bin/sh -c
-  nodejobs run --shell -- 'make all'    the same, said explicitly
-  nodejobs run --id nightly -- ./backup an id of your choice
-  nodejobs run --wait -- make test      end with the job's exit code
+  nodejobs run -- make all               a program and its arguments, no shell
+  nodejobs run make all                  the same: several arguments
+  nodejobs run 'make all | tail'         one argument: a script for /bin/sh -c
+  nodejobs run --shell -- 'make | tail'  the same, said explicitly
+  nodejobs run --id nightly -- ./backup  an id of your choice
+  nodejobs run --wait -- make test       end with the job's exit code
 
-An id that is given names one job: a second `run` is refused while it lives, and starts the next attempt once it has \
+An id that is given names one job: a second `run` is refused while it lives, and starts its next attempt once it has \
 ended.
 
 The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this \
 command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
 
-With --wait and --follow the exit status is the job's own: 128+N after signal N, 124 after a timeout, 125 if it has \
-none or something here went wrong.";
+With --wait and --follow the exit status is the job's own: 128+N after signal N, and 125 if it has none (it never \
+started, or was lost) or something here went wrong.";
 
 impl Run {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

@@ -8,11 +8,22 @@ use crate::output::{self, Format, Screen, record_block};
 
 /// Show everything about jobs
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Status {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  nodejobs status ID
+  nodejobs status ID ID
+  nodejobs status ID -o json | jq .exit_code
+
+With -o json one ID gives its record, several give an array of records.
+
+Exit status: 0 if all of them were found, 3 if there is no such job, 6 if only some of several were found.";
 
 impl Status {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

@@ -19,16 +19,16 @@ pub(crate) struct Stop {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
     jobs: Vec<String>,
-    /// All jobs that have not ended
+    /// Stop all jobs that have not ended
     #[arg(long)]
     all: bool,
     /// Kill at once, without asking
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     force: bool,
-    /// The signal that asks, by name or number [default: the job's own, TERM if it has none]
+    /// The signal that asks, by name or number [default: TERM]
     #[arg(long, value_name = "SIGNAL")]
     signal: Option<Signal>,
-    /// How long they have to obey before they are killed [default: the job's own, 5s if it has none]
+    /// How long they have to obey before they are killed, such as 500ms or 1m [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     grace: Option<Duration>,
 }
@@ -36,12 +36,14 @@ pub(crate) struct Stop {
 const EXAMPLES: &str = "\
 Examples:
   nodejobs stop ID
-  nodejobs stop --grace 30s ID ID       ask both at once, kill after 30 seconds
+  nodejobs stop --grace 30s ID ID     ask both at once, kill after 30 seconds
   nodejobs stop --signal INT ID
   nodejobs stop --all --force
 
-Exit status: 0 if none of them runs any more, also when one had ended before; 3 for an unknown job; 6 if only some of \
-several could be stopped.";
+A job is asked by a signal to all its processes. What is left after the grace is killed.
+
+Exit status: 0 if none of them runs any more, also when one had ended before; 1 if a process cannot be killed; 3 if there \
+is no such job; 6 if only some of several could be stopped.";
 
 impl Stop {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

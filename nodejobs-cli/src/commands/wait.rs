@@ -18,11 +18,16 @@ pub(crate) struct Wait {
 }
 
 const AFTER_HELP: &str = "\
-The exit status is the job's own: its exit code, 128+N after signal N, 124 after a timeout, 125 if it has none (it never \
-started, was lost) or something here went wrong. For several jobs it is the first one that is not 0, in the order in \
-which they are given.
+Examples:
+  nodejobs wait ID && echo done
+  nodejobs wait ID ID                 until all of them have ended
+  nodejobs wait ID -o json | jq .status
 
-How each job ended is said on standard error; with -o json its record goes to standard output.";
+The exit status is the job's own: its exit code, 128+N after signal N, and 125 if it has none (it never started, or was \
+lost) or something here went wrong. For several jobs it is the first one that is not 0, in the order in which they are \
+given.
+
+How each job ended is said on standard error; with -o json their records go to standard output.";
 
 impl Wait {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
