@@ -5,19 +5,15 @@
 
 mod floor;
 mod groups;
-mod http;
-mod process;
-mod product;
 mod report;
 
-use std::fs::{self, File};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Result, bail, ensure};
 
+use crate::product::Product;
+use crate::scratch::Scratch;
 use crate::workspace::Workspace;
-use product::Product;
 use report::{Measured, Report};
 
 #[derive(clap::Args, Default)]
@@ -44,8 +40,7 @@ struct Bench {
     quick: bool,
     history: usize,
     store: Option<String>,
-    binary: PathBuf,
-    directory: PathBuf,
+    scratch: Scratch,
     report: Report,
 }
 
@@ -55,21 +50,15 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         only => only.to_vec(),
     };
     if groups.iter().any(|group| group.needs_product) {
-        let build = ["build", "--release", "-p", "nodejobs-cli", "--bins"];
-        let status = workspace.cargo(&build).status().context("cannot start cargo")?;
-        ensure!(status.success(), "`cargo {}` ended with {status}", build.join(" "));
+        workspace.build_product()?;
     }
-    // Beside the build output rather than in the directory for temporary files, which is often no disk at all.
-    let directory = workspace.target.join("bench");
     let mut bench = Bench {
         quick: options.quick,
         history: options.history,
         store: options.store.clone(),
-        binary: workspace.target.join("release/nodejobs"),
-        directory,
+        scratch: Scratch::take(workspace, "bench")?,
         report: Report::default(),
     };
-    let _lock = bench.prepare()?;
     let mut failed = Vec::new();
     for group in groups {
         eprintln!("bench: {}: {}", group.name, group.about);
@@ -78,7 +67,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             failed.push(group.name);
         }
     }
-    bench.clear()?;
+    bench.scratch.clear()?;
     bench.report.print();
     if let Some(file) = &options.json {
         bench.report.write_json(file)?;
@@ -90,44 +79,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 }
 
 impl Bench {
-    /// Takes the bench's directory for this run, and ends what an interrupted run left behind in it.
-    fn prepare(&self) -> Result<File> {
-        let cannot = || format!("cannot use {}", self.directory.display());
-        fs::create_dir_all(&self.directory).with_context(cannot)?;
-        let lock = File::create(self.directory.join("lock")).with_context(cannot)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("another bench is running in {}", self.directory.display()))?;
-        self.clear()?;
-        Ok(lock)
-    }
-
-    /// Removes everything measured in. Only between runs, never between groups: thousands of deleted files make
-    /// new ones up to thirty times dearer for minutes.
-    fn clear(&self) -> Result<()> {
-        let cannot = || format!("cannot clear {}", self.directory.display());
-        for entry in fs::read_dir(&self.directory).with_context(cannot)? {
-            let path = entry.with_context(cannot)?.path();
-            if path.is_dir() {
-                if self.binary.exists() && path.join("sock").exists() {
-                    drop(Product::attach(&self.binary, &path));
-                }
-                fs::remove_dir_all(&path).with_context(cannot)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A fresh directory for one measurement.
     fn fresh(&self, name: &str) -> Result<PathBuf> {
-        let path = self.directory.join(name);
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(path)
+        self.scratch.fresh(name)
     }
 
     /// A daemon of its own, with an empty data directory and a keeper that has run one job.
     fn start(&self, name: &str) -> Result<Product> {
-        ensure!(self.binary.exists(), "{} is missing although the build passed", self.binary.display());
-        Product::start(&self.binary, &self.directory.join(name), self.store.as_deref())
+        let binary = self.scratch.product();
+        ensure!(binary.exists(), "{} is missing although the build passed", binary.display());
+        Product::start(binary, &self.scratch.path(name), self.store.as_deref())
     }
 
     /// `full`, or the smaller number with `--quick`.

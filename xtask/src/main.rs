@@ -1,8 +1,12 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `ci` and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `chaos` and `bench`.
 
 mod bench;
+mod chaos;
 mod ci;
 mod layers;
+mod process;
+mod product;
+mod scratch;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,10 +26,12 @@ enum Task {
     Layers,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
-        /// Also repeats the tests and runs the bench
+        /// Also repeats the tests, and runs the chaos and the bench
         #[arg(long)]
         full: bool,
     },
+    /// Submits jobs while the daemon and the keepers are killed, and checks that nothing was lost
+    Chaos(chaos::Options),
     /// Measures the figures of the budget table, each beside its floor
     Bench(bench::Options),
 }
@@ -45,6 +51,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Layers => layers::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
+        Task::Chaos(options) => chaos::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
     }
 }

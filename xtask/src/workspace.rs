@@ -41,6 +41,19 @@ impl Workspace {
         command
     }
 
+    /// Builds what is measured and tried: [`product`](Self::product), with the program that keeps its jobs.
+    pub(crate) fn build_product(&self) -> Result<()> {
+        let build = ["build", "--release", "-p", "nodejobs-cli", "--bins"];
+        let status = self.cargo(&build).status().context("cannot start cargo")?;
+        ensure!(status.success(), "`cargo {}` ended with {status}", build.join(" "));
+        Ok(())
+    }
+
+    /// The `nodejobs` command, whether it has been built or not.
+    pub(crate) fn product(&self) -> PathBuf {
+        self.target.join("release/nodejobs")
+    }
+
     fn parse(metadata: &Value) -> Option<Self> {
         let member = |package: &Value| {
             let dependencies = package["dependencies"].as_array()?.iter();

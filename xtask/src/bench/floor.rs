@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::process::{kill_all, sealed, succeed};
 use super::report::percentile;
+use crate::process::{kill_all, sealed, succeed};
 
 /// Starts `/bin/true` `count` times, each in a session of its own and with two new log files, and waits for each;
 /// `in_flight` threads share the work. Returns the time for all of it.

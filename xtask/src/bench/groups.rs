@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::Bench;
 use super::floor::{self, milliseconds, repeat};
-use super::process::{cpu, pss, sealed, succeed, wake_ups};
-use super::product::{Product, Status};
 use super::report::percentile;
+use crate::process::{cpu, pss, sealed, succeed, wake_ups};
+use crate::product::{Product, Status};
 
 /// Figures that share their preparation.
 pub(crate) struct Group {
@@ -105,7 +105,7 @@ fn memory(bench: &mut Bench) -> Result<()> {
     let call_floor = percentile(&floor::call(bench.count(200, 50))?, 50);
     let product = bench.start("memory")?;
     let record_memory = |bench: &mut Bench, status: &Status, state: &str| -> Result<()> {
-        let keeper = status.keepers.iter().map(|pid| pss(*pid)).sum::<Result<f64>>()?;
+        let keeper = status.keeper_processes().map(pss).sum::<Result<f64>>()?;
         bench.record(&format!("manager-{state}"), pss(status.daemon)?, None);
         bench.record(&format!("keeper-{state}"), keeper, None);
         Ok(())
@@ -184,11 +184,11 @@ fn idle(bench: &mut Bench) -> Result<()> {
     let status = product.until_running(10)?;
     // What the last call set off may still come to an end.
     product.pause(&status, Duration::from_secs(1))?;
-    let count = |pids: &[u32]| pids.iter().map(|pid| wake_ups(*pid)).sum::<Result<f64>>();
-    let before = (count(&[status.daemon])?, count(&status.keepers)?);
+    let keepers = || status.keeper_processes().map(wake_ups).sum::<Result<f64>>();
+    let before = (wake_ups(status.daemon)?, keepers()?);
     product.pause(&status, Duration::from_secs(5))?;
-    bench.record("wake-ups-daemon", count(&[status.daemon])? - before.0, None);
-    bench.record("wake-ups-keeper", count(&status.keepers)? - before.1, None);
+    bench.record("wake-ups-daemon", wake_ups(status.daemon)? - before.0, None);
+    bench.record("wake-ups-keeper", keepers()? - before.1, None);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! A daemon of our own in a directory of its own: calling it, asking for its state, and ending it.
 
+mod http;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,20 +11,26 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
-use super::http::Api;
-use super::process::{Ended, exited, pidfd, sealed, succeed};
+use crate::process::{self, Ended, all_that_name, exited, finish, names, pidfd, sealed, succeed};
+pub(crate) use http::Api;
 
 /// How long one call, or one state we wait for, may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running daemon. Dropping it ends its jobs, the daemon and its keepers.
-pub(crate) struct Product {
+/// The command line, for one data directory.
+pub(crate) struct CommandLine {
     binary: PathBuf,
     directory: PathBuf,
     store: Option<String>,
+}
+
+/// A running daemon. Dropping it ends its jobs, the daemon and its keepers.
+pub(crate) struct Product {
+    command_line: CommandLine,
     /// The daemon's and keepers' processes, opened when the daemon told of them: no other is ever signalled.
     learned: RefCell<BTreeMap<u32, OwnedFd>>,
 }
@@ -30,17 +38,54 @@ pub(crate) struct Product {
 /// What `daemon status` says, as far as it is needed here.
 pub(crate) struct Status {
     pub(crate) daemon: u32,
-    /// Guards and workers.
-    pub(crate) keepers: Vec<u32>,
+    pub(crate) keepers: Vec<Keeper>,
     pub(crate) running: usize,
     pub(crate) socket: PathBuf,
+}
+
+/// A guard and its worker, as far as they live.
+pub(crate) struct Keeper {
+    pub(crate) guard: Option<u32>,
+    pub(crate) worker: Option<u32>,
+}
+
+impl CommandLine {
+    /// Runs a command line to its end, whatever that is.
+    pub(crate) fn finish(&self, arguments: &[&str]) -> Result<Ended> {
+        finish(self.command().args(arguments), DEADLINE)
+    }
+
+    /// [`finish`](Self::finish), for one that has to succeed.
+    pub(crate) fn call(&self, arguments: &[&str]) -> Result<Ended> {
+        succeed(self.command().args(arguments), DEADLINE)
+    }
+
+    /// What it says with `-o json`.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.call(&[&["-o", "json"], arguments].concat())?.stdout;
+        serde_json::from_str(&output)
+            .with_context(|| format!("`{}` gave no JSON: {output}", arguments.join(" ")))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = sealed(&self.binary);
+        command.envs(self.variables());
+        if let Some(store) = &self.store {
+            command.args(["--store", store]);
+        }
+        command
+    }
+
+    fn variables(&self) -> [(&'static str, &Path); 2] {
+        [("NODEJOBS_DIR", &self.directory), ("HOME", &self.directory)]
+    }
 }
 
 impl Product {
     /// Starts a daemon in an empty directory and lets it run one job, so that there is a keeper.
     pub(crate) fn start(binary: &Path, directory: &Path, store: Option<&str>) -> Result<Self> {
         let mut product = Self::attach(binary, directory);
-        product.store = store.map(str::to_owned);
+        product.command_line.store = store.map(str::to_owned);
         product.call(&["daemon", "start"])?;
         product.call(&["run", "--wait", "--", "true"])?;
         product.status()?;
@@ -49,12 +94,17 @@ impl Product {
 
     /// Takes charge of whatever runs in a directory.
     pub(crate) fn attach(binary: &Path, directory: &Path) -> Self {
-        Self { binary: binary.into(), directory: directory.into(), store: None, learned: RefCell::default() }
+        let command_line = CommandLine { binary: binary.into(), directory: directory.into(), store: None };
+        Self { command_line, learned: RefCell::default() }
+    }
+
+    pub(crate) fn command_line(&self) -> &CommandLine {
+        &self.command_line
     }
 
     /// Runs a command line to its end; it has to succeed.
     pub(crate) fn call(&self, arguments: &[&str]) -> Result<Ended> {
-        succeed(self.command().args(arguments), DEADLINE)
+        self.command_line.call(arguments)
     }
 
     /// How long a command line takes from start to end.
@@ -64,9 +114,12 @@ impl Product {
 
     /// A shell that finds `nodejobs` and this data directory.
     pub(crate) fn shell(&self, script: &str) -> Result<Ended> {
-        let binaries = self.binary.parent().unwrap_or(Path::new("/"));
-        let path = format!("{}:{}", binaries.display(), super::process::PATH);
-        succeed(sealed("sh").envs(self.variables()).env("PATH", path).args(["-c", script]), DEADLINE)
+        let binaries = self.command_line.binary.parent().unwrap_or(Path::new("/"));
+        let path = format!("{}:{}", binaries.display(), process::PATH);
+        succeed(
+            sealed("sh").envs(self.command_line.variables()).env("PATH", path).args(["-c", script]),
+            DEADLINE,
+        )
     }
 
     pub(crate) fn api(&self) -> Result<Api> {
@@ -74,17 +127,21 @@ impl Product {
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
-        let value = self.json(&["-o", "json", "daemon", "status"])?;
+        let value = self.command_line.json(&["daemon", "status"])?;
         let status = Status::parse(&value)
             .with_context(|| format!("`daemon status -o json` lacks something: {value}"))?;
+        let mut learned = self.learned.borrow_mut();
+        learned.retain(|_, process| !exited(process, Duration::ZERO).unwrap_or(false));
         for pid in status.processes() {
-            if let Entry::Vacant(entry) = self.learned.borrow_mut().entry(pid) {
-                // A keeper that drains may have left since the answer: nothing to learn of it then.
-                if let Ok(process) = pidfd(pid) {
+            if let Entry::Vacant(entry) = learned.entry(pid) {
+                // Who has left since the answer was given, to us or for another process of the same number, is
+                // nobody to learn of.
+                if let Some(process) = pidfd(pid).ok().filter(|_| names(pid, &self.command_line.directory)) {
                     entry.insert(process);
                 }
             }
         }
+        drop(learned);
         Ok(status)
     }
 
@@ -105,7 +162,7 @@ impl Product {
     pub(crate) fn until_started(&self, id: &str) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let record = self.json(&["-o", "json", "status", id])?;
+            let record = self.command_line.json(&["status", id])?;
             match record["status"].as_str() {
                 Some("running") => return Ok(()),
                 Some("queued" | "starting") if Instant::now() < deadline => {}
@@ -126,30 +183,33 @@ impl Product {
     /// Kills the daemon as a crash would, and waits until it is gone.
     pub(crate) fn crash(&self) -> Result<()> {
         let status = self.status()?;
+        ensure!(self.kill(status.daemon)?, "the daemon had ended before");
         let learned = self.learned.borrow();
         let daemon = learned.get(&status.daemon).context("the daemon's process is not known")?;
-        pidfd_send_signal(daemon, Signal::KILL).context("cannot kill the daemon")?;
         ensure!(exited(daemon, DEADLINE)?, "the daemon outlived SIGKILL");
         Ok(())
     }
 
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let output = self.call(arguments)?.stdout;
-        serde_json::from_str(&output)
-            .with_context(|| format!("`{}` gave no JSON: {output}", arguments.join(" ")))
-    }
-
-    fn command(&self) -> Command {
-        let mut command = sealed(&self.binary);
-        command.envs(self.variables());
-        if let Some(store) = &self.store {
-            command.args(["--store", store]);
+    /// Kills a process that the newest [`status`](Self::status) told of. False if it had ended.
+    pub(crate) fn kill(&self, pid: u32) -> Result<bool> {
+        match self.learned.borrow().get(&pid).map(|process| pidfd_send_signal(process, Signal::KILL)) {
+            None | Some(Err(Errno::SRCH)) => Ok(false),
+            Some(sent) => sent.map(|()| true).with_context(|| format!("cannot kill process {pid}")),
         }
-        command
     }
 
-    fn variables(&self) -> [(&'static str, &Path); 2] {
-        [("NODEJOBS_DIR", &self.directory), ("HOME", &self.directory)]
+    /// Waits until no daemon and no keeper of this directory is left; the ones that are there nonetheless.
+    pub(crate) fn until_gone(&self, within: Duration) -> Result<Vec<u32>> {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = all_that_name(&self.command_line.directory)?;
+            let Some(process) = left.first().map(|pid| pidfd(*pid)) else { return Ok(left) };
+            // One that has ended since it was listed leaves nothing to wait for.
+            let Ok(process) = process else { continue };
+            if !exited(process, deadline.saturating_duration_since(Instant::now()))? {
+                return Ok(left);
+            }
+        }
     }
 }
 
@@ -165,7 +225,7 @@ impl Drop for Product {
         let _ = self.call(&["daemon", "stop"]);
         for (pid, process) in self.learned.get_mut() {
             if !exited(process.as_fd(), Duration::from_secs(2)).unwrap_or(false) {
-                eprintln!("bench: process {pid} did not leave within 2 s of `daemon stop` and is killed");
+                eprintln!("process {pid} did not leave within 2 s of `daemon stop` and is killed");
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
         }
@@ -177,11 +237,9 @@ impl Status {
         let pid = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let mut keepers = Vec::new();
         for keeper in value["keepers"].as_array()? {
-            keepers.push(pid(&keeper["pid"])?);
-            // A guard whose worker was killed has none.
-            if !keeper["worker_pid"].is_null() {
-                keepers.push(pid(&keeper["worker_pid"])?);
-            }
+            // Null once one was killed, and the other goes on to the end of what there is.
+            let half = |value: &Value| if value.is_null() { Some(None) } else { pid(value).map(Some) };
+            keepers.push(Keeper { guard: half(&keeper["pid"])?, worker: half(&keeper["worker_pid"])? });
         }
         let running = value["jobs"].as_object()?.get("running").map_or(Some(0), Value::as_u64)?;
         Some(Self {
@@ -193,7 +251,12 @@ impl Status {
     }
 
     pub(crate) fn processes(&self) -> impl Iterator<Item = u32> {
-        [self.daemon].into_iter().chain(self.keepers.iter().copied())
+        [self.daemon].into_iter().chain(self.keeper_processes())
+    }
+
+    /// Guards and workers.
+    pub(crate) fn keeper_processes(&self) -> impl Iterator<Item = u32> {
+        self.keepers.iter().flat_map(|keeper| keeper.guard.into_iter().chain(keeper.worker))
     }
 }
 
@@ -207,11 +270,12 @@ mod tests {
     fn a_status_is_read() {
         let value = json!({
             "pid": 10, "socket": "/d/sock", "jobs": { "finished": 3, "running": 2 },
-            "keepers": [{ "pid": 11, "worker_pid": 12 }, { "pid": 13, "worker_pid": null }],
+            "keepers": [{ "pid": 11, "worker_pid": 12 }, { "pid": 13, "worker_pid": null },
+                { "pid": null, "worker_pid": 14 }],
         });
         let status = Status::parse(&value).unwrap();
         assert_eq!((status.daemon, status.running, status.socket.as_path()), (10, 2, Path::new("/d/sock")));
-        assert_eq!(status.processes().collect::<Vec<_>>(), [10, 11, 12, 13]);
+        assert_eq!(status.processes().collect::<Vec<_>>(), [10, 11, 12, 13, 14]);
     }
 
     #[test]

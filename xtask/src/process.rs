@@ -1,8 +1,10 @@
 //! Running one process to its end and timing it, and what /proc says about the ones that stay.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -48,7 +50,7 @@ pub(crate) fn succeed(command: &mut Command, deadline: Duration) -> Result<Ended
 
 /// A command in the sealed environment in which everything is measured, the floors too: what cargo adds for its
 /// own children (directories for the dynamic linker) would slow each start down.
-pub(crate) fn sealed(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn sealed(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("LANG", "C");
     command
@@ -63,14 +65,24 @@ pub(crate) fn pidfd(pid: u32) -> Result<OwnedFd> {
 
 /// Waits until the process ends, at most `within`. True if it ended.
 pub(crate) fn exited(pidfd: impl AsFd, within: Duration) -> Result<bool> {
+    ready(&mut [PollFd::new(&pidfd, PollFlags::IN)], within).context("cannot poll a process")
+}
+
+/// Lets some time go by, where how much is the point and not what happens meanwhile.
+pub(crate) fn pause(time: Duration) -> Result<()> {
+    ready(&mut [], time).context("cannot pause")?;
+    Ok(())
+}
+
+fn ready(polled: &mut [PollFd<'_>], within: Duration) -> Result<bool> {
     let deadline = Instant::now() + within;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("too long a wait")?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+        match poll(polled, Some(&timeout)) {
             Ok(ready) => return Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("cannot poll a process"),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -106,6 +118,21 @@ fn number_after(file: &str, label: &str) -> Result<f64> {
     text.lines()
         .find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
         .with_context(|| format!("{file} has no number after `{label}`"))
+}
+
+/// Whether the process was started with an argument that is this directory or something in it.
+pub(crate) fn names(pid: u32, directory: &Path) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .skip(1)
+        .any(|word| Path::new(OsStr::from_bytes(word)).starts_with(directory))
+}
+
+/// Every process that [`names`] this directory.
+pub(crate) fn all_that_name(directory: &Path) -> Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc").context("cannot list /proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter(|pid| names(*pid, directory)).collect())
 }
 
 /// Kills children of ours and collects them.
@@ -168,6 +195,17 @@ mod tests {
     fn a_process_that_hangs_is_ended_and_named() {
         let error = finish(sealed("sleep").arg("1000"), Duration::from_millis(20)).err().unwrap();
         assert!(error.to_string().starts_with("`sleep 1000` did not end"), "{error}");
+    }
+
+    #[test]
+    fn a_process_is_found_by_a_directory_it_names() {
+        let mut command = sealed("sh");
+        command.args(["-c", "read line", "sh", "/no/such/dir/ectory"]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert_eq!(all_that_name(Path::new("/no/such/dir")).unwrap(), [child.id()]);
+        assert!(!names(child.id(), Path::new("/no/such/di")));
+        kill_all(std::slice::from_mut(&mut child)).unwrap();
+        assert_eq!(all_that_name(Path::new("/no/such/dir")).unwrap(), [0; 0]);
     }
 
     #[test]

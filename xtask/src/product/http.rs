@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 over a unix socket as the bench needs: one POST a connection, JSON or events back.
+//! As much HTTP/1.1 over a unix socket as is needed here: one POST a connection, JSON or events back.
 
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::process::PATH;
+use crate::process::PATH;
 
 /// How long the other side may say nothing at all.
 const SILENCE: Duration = Duration::from_secs(60);
