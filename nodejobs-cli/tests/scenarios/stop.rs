@@ -43,7 +43,7 @@ fn an_obedient_job_is_stopped_at_once_whatever_it_has_written() {
         let said = home.nodejobs(["stop", &id]);
         assert!(before.elapsed() < SOON, "{:?}", before.elapsed());
         assert_eq!(said.code, 0, "{said:?}");
-        assert!(said.text().starts_with(&format!("{id}: stopped, SIGTERM")), "{said:?}");
+        assert!(said.text().starts_with(&format!("{id}: stopped by SIGTERM")), "{said:?}");
         assert!(!is_alive(pid));
         let record = home.record(&id);
         assert_eq!((text(&record, "status"), &record["signal"]), ("stopped", &15.into()), "{record}");
