@@ -39,8 +39,6 @@ pub(crate) struct Meta {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
     pub(crate) pid: u32,
-    /// Whether it serves the socket.
-    pub(crate) serves: bool,
 }
 
 /// Holds a lock file until it is dropped.
@@ -278,7 +276,7 @@ mod tests {
     fn one_owner_at_a_time_and_the_second_learns_who() {
         let (_parent, directory) = directory();
         let mut lock = directory.lock_owner().expect("opened").expect("free");
-        let holder = Holder { pid: 42, serves: false };
+        let holder = Holder { pid: 42 };
         lock.write_holder(&holder).expect("written");
         assert_eq!(directory.lock_owner().expect("opened").expect_err("taken"), Some(holder));
         drop(lock);

@@ -41,11 +41,12 @@ impl Hub {
         }
     }
 
-    /// Tells of a change that is on disk.
+    /// Tells of a change that is on disk. An ended job is forgotten here: those who watch it have heard the last word.
     pub(crate) fn publish(&self, event: &JobEvent) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = watched.get(&event.attempt.id) else { return };
-        if sender.send(Some((event.attempt.attempt, event.status))).is_err() {
+        let change = Some((event.attempt.attempt, event.status));
+        if sender.send(change).is_err() || event.status.is_terminal() {
             watched.remove(&event.attempt.id);
         }
     }
@@ -72,5 +73,37 @@ impl Hub {
     /// How many jobs are live, now and whenever that changes.
     pub(crate) fn live_jobs(&self) -> watch::Receiver<usize> {
         self.live_jobs.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nodejobs_core::Timestamp;
+    use nodejobs_core::id::AttemptId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn watchers_hear_the_last_word_and_an_ended_job_is_forgotten() {
+        let hub = Hub::new();
+        let id = JobId::new("a").expect("valid");
+        let event = |attempt, status| JobEvent {
+            seq: 1,
+            attempt: AttemptId { id: id.clone(), attempt },
+            status,
+            reason: None,
+            at: Timestamp::default(),
+        };
+        let mut watcher = hub.watch(&id);
+        hub.publish(&event(1, Status::Running));
+        hub.publish(&event(1, Status::Finished));
+        let last = watcher.wait_for(Option::is_some).await.expect("heard");
+        assert_eq!(*last, Some((1, Status::Finished)));
+        drop(last);
+        // The next attempt begins without the last one's word.
+        assert_eq!(*hub.watch(&id).borrow(), None);
+        drop(hub.watch(&id));
+        hub.publish(&event(2, Status::Failed));
+        assert!(hub.watched.lock().expect("no panic").is_empty());
     }
 }

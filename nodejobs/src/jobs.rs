@@ -3,13 +3,15 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nodejobs_core::JobId;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
 use nodejobs_proc::KeeperProgram;
 use nodejobs_proc::machine::Machine;
-use tokio::sync::mpsc;
+use rustix::event::{Timespec, poll};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::{
@@ -290,7 +292,7 @@ impl Jobs {
                 let (reference, query) = (reference.to_owned(), query.clone());
                 let events = self.ask(move |client| client.follow(&reference, &query)).await?;
                 let (sender, receiver) = mpsc::channel(16);
-                tokio::task::spawn_blocking(move || {
+                spawn_thread(move || {
                     for event in events {
                         let event =
                             event.unwrap_or_else(|error| FollowEvent::Error(Error::from(error).to_problem()));
@@ -298,7 +300,7 @@ impl Jobs {
                             return;
                         }
                     }
-                });
+                })?;
                 Ok(receiver)
             }
         }
@@ -332,11 +334,24 @@ impl Jobs {
             return Err(Error::new(ProblemKind::Failed, "the owner does not ask itself"));
         };
         let data_dir = data_dir.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            Client::connect(&data_dir).and_then(|client| request(&client))
-        });
-        Ok(asked.await.map_err(panicked)??)
+        let (reply, answer) = oneshot::channel();
+        // A thread of its own, not one of the runtime's: a runtime that ends waits for its blocking threads, and the
+        // answer to this may come only when a job ends.
+        spawn_thread(move || {
+            let _ = reply.send(Client::connect(&data_dir).and_then(|client| request(&client)));
+        })?;
+        let answer = answer.await.map_err(|error| {
+            Error::new(ProblemKind::Failed, "a request to the owner ended with a panic").with_source(error)
+        })?;
+        Ok(answer?)
     }
+}
+
+fn spawn_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let spawned = std::thread::Builder::new().name("nodejobs-ask".to_owned()).spawn(work);
+    spawned
+        .map(drop)
+        .map_err(|error| Error::new(ProblemKind::Unavailable, "no thread can be started").with_source(error))
 }
 
 impl Drop for Jobs {
@@ -367,6 +382,35 @@ enum Opened {
     Connected(PathBuf),
 }
 
+/// How long an owner that does not answer may still hold the directory: one that was killed gives up its socket a moment
+/// before its lock.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Becomes the owner, or finds that the owner there is answers.
+fn own_or_reach(directory: &DataDirectory) -> Result<Option<Lock>, Error> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        let holder = match directory.lock_owner()? {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(holder) => holder,
+        };
+        match Client::connect(directory.path()) {
+            Ok(_) => return Ok(None),
+            Err(error) if !error.is_no_daemon() => return Err(error.into()),
+            Err(error) if Instant::now() >= deadline => {
+                let pid = holder.map_or("a process".to_owned(), |holder| format!("process {}", holder.pid));
+                let message = format!(
+                    "data directory '{}' is owned by {pid}, which does not answer",
+                    directory.path().display()
+                );
+                return Err(Error::new(ProblemKind::Unavailable, message).with_source(error));
+            }
+            // Nothing tells when a lock is given up, except waiting for it without end.
+            Err(_) => drop(poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 }))),
+        }
+    }
+}
+
 fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result<Opened, Error> {
     let directory = DataDirectory::prepare(data_dir)?;
     // Whoever holds this is becoming the owner; once it is ours, the owner there is answers.
@@ -374,27 +418,8 @@ fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result
         Some(held) => held,
         None => directory.lock_start()?,
     };
-    let lock = match directory.lock_owner()? {
-        Ok(lock) => lock,
-        Err(holder) => {
-            drop(starting);
-            let pid = holder
-                .as_ref()
-                .map_or("an unknown process".to_owned(), |holder| format!("process {}", holder.pid));
-            let serves = holder.is_some_and(|holder| holder.serves);
-            let reachable = serves.then(|| Client::connect(directory.path()));
-            return match reachable {
-                Some(Ok(_)) => Ok(Opened::Connected(directory.path().to_owned())),
-                Some(Err(error)) => Err(Error::from(error)),
-                None => Err(Error::new(
-                    ProblemKind::Unavailable,
-                    format!(
-                        "data directory '{}' is owned by {pid}, which serves no socket",
-                        data_dir.display()
-                    ),
-                )),
-            };
-        }
+    let Some(lock) = own_or_reach(&directory)? else {
+        return Ok(Opened::Connected(directory.path().to_owned()));
     };
     let machine = Machine::read().map_err(|error| {
         Error::new(ProblemKind::Unavailable, "this machine cannot be told from others").with_source(error)
@@ -407,7 +432,7 @@ fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result
     };
     let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine)?);
     let server = Server::bind(&owner)?;
-    owner.announce(true).map_err(|error| {
+    owner.announce().map_err(|error| {
         Error::new(ProblemKind::Unavailable, "the owner's lock file cannot be written").with_source(error)
     })?;
     drop(starting);

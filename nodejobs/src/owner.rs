@@ -152,8 +152,8 @@ impl Owner {
     }
 
     /// Who holds the lock, for others to read.
-    pub(crate) fn announce(&self, serves: bool) -> std::io::Result<()> {
-        let holder = crate::directory::Holder { pid: std::process::id(), serves };
+    pub(crate) fn announce(&self) -> std::io::Result<()> {
+        let holder = crate::directory::Holder { pid: std::process::id() };
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).write_holder(&holder)
     }
 

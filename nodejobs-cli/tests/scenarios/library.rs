@@ -211,13 +211,13 @@ async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
     let names = ["a", "nobody", "over", "b", "c"];
     let request = StopRequest {
         jobs: names.map(str::to_owned).to_vec(),
-        grace_ms: Some(1000),
+        grace_ms: Some(2000),
         ..StopRequest::default()
     };
     let began = std::time::Instant::now();
     let answer = jobs.stop_with(request).await.expect("an answer");
     let took = began.elapsed().as_millis();
-    assert!((1000..2800).contains(&took), "one grace for all: {took} ms");
+    assert!((2000..5500).contains(&took), "one grace for all, not one for each: {took} ms");
     assert_eq!(answer.results.len(), names.len());
     for (name, result) in names.iter().zip(answer.results) {
         match result {

@@ -200,3 +200,19 @@ fn two_directories_know_nothing_of_each_other() {
     assert_eq!(other.record("a")["status"], "running");
     assert!(is_alive(stays));
 }
+
+/// A killed daemon's socket is gone a moment before its lock; who comes in between waits for the lock.
+#[test]
+fn an_owner_that_is_still_dying_is_waited_for() {
+    let home = Home::new();
+    home.ok(["run", "--wait", "--", "true"]);
+    kill(home.daemon_pid());
+    let lock = std::fs::File::open(home.data_dir().join("owner.lock")).expect("the lock file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the dead daemon's lock");
+    let mut list = home.command(["ls"]).stdout(std::process::Stdio::null()).spawn().expect("nodejobs starts");
+    eventually("a new daemon wants the directory", || {
+        home.processes().iter().any(|(_, name)| name == "nodejobs").then_some(())
+    });
+    drop(lock);
+    assert!(list.wait().expect("it ends").success());
+}
