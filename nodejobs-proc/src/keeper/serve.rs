@@ -31,7 +31,7 @@ pub(super) enum Role {
 }
 
 /// How long a keeper waits for its first owner, in seconds. The owner that started it is a system call away.
-const FIRST_OWNER_SECONDS: i64 = 30;
+const FIRST_OWNER_SECONDS: i64 = 5;
 /// How long before a journal that could not be written is tried again, in seconds.
 const RETRY_SECONDS: i64 = 1;
 /// The journal is rewritten shorter when it has so many entries, most of them of no further use.
