@@ -35,6 +35,15 @@ pub(crate) struct Meta {
     machine_id: Option<String>,
 }
 
+/// Whether a directory was owned before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirectoryAge {
+    /// It says nothing about itself yet, and need not have a store.
+    New,
+    /// It had a store, which therefore has to be there.
+    Used,
+}
+
 /// Who owns the directory, as the owner has written into the lock file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
@@ -113,18 +122,22 @@ impl DataDirectory {
         }
     }
 
-    /// Reads what the directory says about itself, or writes it if it is new. Only for the owner.
-    pub(crate) fn meta(&self, wanted: Option<StoreKind>, machine: &Machine) -> Result<Meta, Error> {
+    /// What the directory says about itself, or will say if it is new: the owner opens the store in between, and then
+    /// has it [kept](Self::keep_meta). So a directory that says something has had a store.
+    pub(crate) fn meta(
+        &self,
+        wanted: Option<StoreKind>,
+        machine: &Machine,
+    ) -> Result<(Meta, DirectoryAge), Error> {
         let path = self.path.join(META);
         let shown = path.display();
-        let mut meta = match std::fs::read(&path) {
-            Ok(bytes) => parse(&bytes, &path)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Meta {
-                format: FORMAT,
-                store: wanted.unwrap_or_default(),
-                directory_id: new_directory_id()?,
-                machine_id: None,
-            },
+        let (mut meta, age) = match std::fs::read(&path) {
+            Ok(bytes) => (parse(&bytes, &path)?, DirectoryAge::Used),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let store = wanted.unwrap_or_default();
+                let directory_id = new_directory_id()?;
+                (Meta { format: FORMAT, store, directory_id, machine_id: None }, DirectoryAge::New)
+            }
             Err(error) => return Err(self.failed_with(META, error)),
         };
         if let Some(wanted) = wanted.filter(|wanted| *wanted != meta.store) {
@@ -149,12 +162,16 @@ impl DataDirectory {
         }
         if meta.machine_id.is_none() {
             meta.machine_id.clone_from(&machine.machine_id);
-            self.write_meta(&meta)?;
         }
-        Ok(meta)
+        Ok((meta, age))
     }
 
-    fn write_meta(&self, meta: &Meta) -> Result<(), Error> {
+    /// Writes down what the directory says about itself, if that is not there already.
+    pub(crate) fn keep_meta(&self, meta: &Meta) -> Result<(), Error> {
+        let kept = std::fs::read(self.path.join(META)).ok();
+        if kept.is_some_and(|bytes| serde_json::from_slice::<Meta>(&bytes).is_ok_and(|kept| kept == *meta)) {
+            return Ok(());
+        }
         let write = || {
             let temporary = self.path.join(format!("{META}.new"));
             let mut options = OpenOptions::new();
@@ -267,7 +284,9 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(directory.path()), 0o700);
         let _lock = directory.lock_start().expect("locked");
-        directory.meta(None, &machine(None)).expect("written");
+        let (meta, age) = directory.meta(None, &machine(None)).expect("new");
+        assert_eq!(age, DirectoryAge::New);
+        directory.keep_meta(&meta).expect("written");
         assert_eq!(mode(&directory.path().join(START_LOCK_NAME)), 0o600);
         assert_eq!(mode(&directory.path().join(META)), 0o600);
     }
@@ -286,8 +305,10 @@ mod tests {
     #[test]
     fn another_machine_or_store_or_format_is_refused_by_name() {
         let (_parent, directory) = directory();
-        let first = directory.meta(None, &machine(Some("one"))).expect("written");
-        assert_eq!(directory.meta(Some(StoreKind::Sqlite), &machine(Some("one"))).expect("the same"), first);
+        let (first, _) = directory.meta(None, &machine(Some("one"))).expect("new");
+        directory.keep_meta(&first).expect("written");
+        let again = directory.meta(Some(StoreKind::Sqlite), &machine(Some("one"))).expect("the same");
+        assert_eq!(again, (first, DirectoryAge::Used));
         let error = directory.meta(None, &machine(Some("two"))).expect_err("another machine");
         assert!(error.to_string().contains("one"), "{error}");
         let error = directory.meta(Some(StoreKind::Redb), &machine(Some("one"))).expect_err("another store");

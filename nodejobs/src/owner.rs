@@ -86,8 +86,9 @@ impl Owner {
         machine: Machine,
     ) -> Result<Self, Error> {
         crate::capture::raise_open_files();
-        let meta = directory.meta(wanted_store, &machine)?;
-        let store = meta.store.open(directory.path())?;
+        let (meta, age) = directory.meta(wanted_store, &machine)?;
+        let store = meta.store.open(directory.path(), age)?;
+        directory.keep_meta(&meta)?;
         let generation = next_generation(&*store)?;
         let hub = Arc::new(Hub::new());
         let (inputs, receiver) = channel();

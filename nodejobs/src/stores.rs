@@ -9,6 +9,7 @@ use nodejobs_core::store::JobStore;
 use serde::{Deserialize, Serialize};
 
 use crate::api::ProblemKind;
+use crate::directory::DirectoryAge;
 use crate::error::Error;
 
 /// Where a data directory keeps its jobs.
@@ -26,25 +27,22 @@ pub enum StoreKind {
 
 type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
 
-/// Every store, its name, and how to open it in a data directory, if it was compiled in.
+/// Every store, its name, which is also the ending of its file, and how to open it, if it was compiled in.
 const STORES: [(StoreKind, &str, Option<Open>); 3] =
     [(StoreKind::Sqlite, "sqlite", SQLITE), (StoreKind::Redb, "redb", REDB), (StoreKind::Sled, "sled", SLED)];
 
 #[cfg(feature = "sqlite")]
-const SQLITE: Option<Open> =
-    Some(|directory| Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(&directory.join("jobs.sqlite"))?)));
+const SQLITE: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(path)?)));
 #[cfg(not(feature = "sqlite"))]
 const SQLITE: Option<Open> = None;
 
 // These two have no value yet, so there is nothing to wrap; they refuse with their own words.
 #[cfg(feature = "redb")]
-const REDB: Option<Open> =
-    Some(|directory| match nodejobs_store_redb::RedbStore::open(&directory.join("jobs.redb"))? {});
+const REDB: Option<Open> = Some(|path| match nodejobs_store_redb::RedbStore::open(path)? {});
 #[cfg(not(feature = "redb"))]
 const REDB: Option<Open> = None;
 #[cfg(feature = "sled")]
-const SLED: Option<Open> =
-    Some(|directory| match nodejobs_store_sled::SledStore::open(&directory.join("jobs.sled"))? {});
+const SLED: Option<Open> = Some(|path| match nodejobs_store_sled::SledStore::open(path)? {});
 #[cfg(not(feature = "sled"))]
 const SLED: Option<Open> = None;
 
@@ -55,9 +53,18 @@ impl StoreKind {
         found.map_or("", |(_, name, _)| name)
     }
 
-    pub(crate) fn open(self, directory: &Path) -> Result<Arc<dyn JobStore>, Error> {
+    /// Opens the store of a directory. One that was there before is not made anew: its jobs would be gone unsaid.
+    pub(crate) fn open(self, directory: &Path, age: DirectoryAge) -> Result<Arc<dyn JobStore>, Error> {
+        let path = directory.join(format!("jobs.{self}"));
         match STORES.iter().find(|(kind, ..)| *kind == self) {
-            Some((_, _, Some(open))) => open(directory),
+            Some((_, _, Some(_))) if age == DirectoryAge::Used && !path.exists() => Err(Error::new(
+                ProblemKind::Unavailable,
+                format!(
+                    "the store '{}' is missing; restore it, or choose another directory with --data-dir",
+                    path.display()
+                ),
+            )),
+            Some((_, _, Some(open))) => open(&path),
             _ => Err(Error::new(
                 ProblemKind::Unavailable,
                 format!("the store {self} is not in this build; it has {}", available().join(", ")),
@@ -101,7 +108,9 @@ mod tests {
             if open.is_none() {
                 let error = name.parse::<StoreKind>().expect_err("not here").to_string();
                 assert!(error.contains(&available().join(", ")), "{error}");
-                let Err(error) = kind.open(Path::new("/nowhere")) else { panic!("{name} was opened") };
+                let Err(error) = kind.open(Path::new("/nowhere"), DirectoryAge::New) else {
+                    panic!("{name} was opened")
+                };
                 assert!(error.to_string().contains(name), "{error}");
             } else {
                 assert_eq!(name.parse::<StoreKind>().ok(), Some(kind));
@@ -113,7 +122,9 @@ mod tests {
     #[cfg(feature = "redb")]
     #[test]
     fn a_store_that_is_not_there_yet_says_so() {
-        let Err(error) = StoreKind::Redb.open(Path::new("/nowhere")) else { panic!("redb was opened") };
+        let Err(error) = StoreKind::Redb.open(Path::new("/nowhere"), DirectoryAge::New) else {
+            panic!("redb was opened")
+        };
         assert!(error.to_problem().message.contains("not implemented yet"), "{error}");
     }
 }

@@ -582,3 +582,23 @@ fn a_full_disk_is_said_and_forgets_nothing() {
     home.ok(["run", "--id", "late", "--wait", "--", "true"]);
     assert_eq!(home.record("late")["attempt"], 1);
 }
+
+/// A store that is gone is not replaced by an empty one.
+#[test]
+fn a_store_that_is_missing_is_not_made_anew() {
+    let home = Home::new();
+    home.ok(["run", "--wait", "--", "true"]);
+    home.ok(["daemon", "stop"]);
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::rename(
+            home.data_dir().join(format!("jobs.sqlite{ending}")),
+            home.path().join(format!("kept{ending}")),
+        );
+    }
+    let said = home.nodejobs(["ls"]);
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(said.stderr.contains("jobs.sqlite' is missing"), "{said:?}");
+    assert!(!home.data_dir().join("jobs.sqlite").exists());
+    std::fs::rename(home.path().join("kept"), home.data_dir().join("jobs.sqlite")).expect("restored");
+    assert_eq!(home.ok(["ls"]).lines().count(), 2);
+}

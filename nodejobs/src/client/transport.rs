@@ -66,7 +66,8 @@ impl Connector for UnixConnector {
             Some(stream) => stream,
             None => connect(&self.data_dir)?,
         };
-        Ok(Some(UnixTransport { stream, buffers: LazyBuffers::new(BUFFER_LEN, BUFFER_LEN) }))
+        let buffers = LazyBuffers::new(BUFFER_LEN, BUFFER_LEN);
+        Ok(Some(UnixTransport { stream, buffers, head: Vec::new() }))
     }
 }
 
@@ -75,6 +76,8 @@ impl Connector for UnixConnector {
 pub(super) struct UnixTransport {
     stream: UnixStream,
     buffers: LazyBuffers,
+    /// The head of a request whose body is about to come: sent together they wake the server once.
+    head: Vec<u8>,
 }
 
 impl Transport for UnixTransport {
@@ -83,7 +86,18 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        let mut rest = &self.buffers.output()[..amount];
+        let output = &self.buffers.output()[..amount];
+        // Every POST of this client has a body.
+        if self.head.is_empty() && output.starts_with(b"POST ") && output.ends_with(b"\r\n\r\n") {
+            self.head.extend_from_slice(output);
+            return Ok(());
+        }
+        let joined;
+        let mut rest = output;
+        if !self.head.is_empty() {
+            joined = [std::mem::take(&mut self.head).as_slice(), output].concat();
+            rest = &joined;
+        }
         while !rest.is_empty() {
             // NOSIGNAL because the program around us may have SIGPIPE at its default.
             match rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL) {
