@@ -124,8 +124,9 @@ impl Owner {
 
     /// Returns the job once `enough` is satisfied with its status.
     pub(crate) async fn until(&self, id: &JobId, enough: fn(Status) -> bool) -> Result<Job, Error> {
-        let mut changes = self.hub.watch(id);
         loop {
+            // Anew each time: what was heard of an ended attempt says nothing about the next one.
+            let mut changes = self.hub.watch(id);
             let wanted = id.clone();
             let job = self.blocking(move |store| Ok(store.job(&wanted)?)).await?;
             let job = job.ok_or_else(|| Error::not_found(id.as_str()))?;
@@ -137,7 +138,6 @@ impl Owner {
                 changed = changes.wait_for(is_enough) => drop(changed.map_err(|_| stopped())?),
                 () = self.hub.left() => return Err(stopped()),
             }
-            changes.mark_unchanged();
         }
     }
 
