@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ProblemKind, START_LOCK_NAME};
 use crate::error::Error;
-use crate::stores::StoreKind;
+use crate::stores::{DirectoryAge, StoreKind};
 
 const FORMAT: u32 = 1;
 const META: &str = "nodejobs.json";
@@ -33,15 +33,6 @@ pub(crate) struct Meta {
     pub(crate) directory_id: String,
     /// The machine that owned it last; `None` where machines have no id.
     machine_id: Option<String>,
-}
-
-/// Whether a directory was owned before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DirectoryAge {
-    /// It says nothing about itself yet, and need not have a store.
-    New,
-    /// It had a store, which therefore has to be there.
-    Used,
 }
 
 /// Who owns the directory, as the owner has written into the lock file.

@@ -382,8 +382,8 @@ enum Opened {
     Connected(PathBuf),
 }
 
-/// How long an owner that does not answer may still hold the directory: one that was killed gives up its socket a moment
-/// before its lock.
+/// How long an owner that does not answer may still hold the directory: one that was killed gives up its socket a
+/// moment before its lock.
 const DYING: Duration = Duration::from_secs(5);
 
 /// Becomes the owner, or finds that the owner there is answers.

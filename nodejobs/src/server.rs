@@ -245,7 +245,8 @@ async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonSt
     Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
 }
 
-// Both take the body, and so read it to its end: whoever is answered before it has sent all may find the connection gone.
+// Both take the body, and so read it to its end: whoever is answered before it has sent all may find the connection
+// gone.
 
 async fn daemon_stop(State(state): State<ServerState>, _body: Bytes) -> Result<StatusCode, Error> {
     // Nobody listens in a program that only embeds the library; it leaves when it wants to.

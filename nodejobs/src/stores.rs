@@ -9,7 +9,6 @@ use nodejobs_core::store::JobStore;
 use serde::{Deserialize, Serialize};
 
 use crate::api::ProblemKind;
-use crate::directory::DirectoryAge;
 use crate::error::Error;
 
 /// Where a data directory keeps its jobs.
@@ -23,6 +22,15 @@ pub enum StoreKind {
     Redb,
     /// sled.
     Sled,
+}
+
+/// Whether a directory was owned before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirectoryAge {
+    /// It says nothing about itself yet, and need not have a store.
+    New,
+    /// It had a store, which therefore has to be there.
+    Used,
 }
 
 type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
