@@ -29,6 +29,7 @@ fn main() {
         Trial::test("a_newer_owner_takes_over_and_the_older_one_is_cut_off", takeover),
         Trial::test("the_journal_stays_small_however_many_jobs_it_has_seen", bounded_journal),
         Trial::test("a_launch_that_fails_names_the_step", failures),
+        Trial::test("a_keeper_that_nobody_knew_of_is_let_go", spare_keeper),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -234,5 +235,35 @@ fn failures() -> Result<(), Failed> {
         assert_eq!(report.attempt, attempt);
         assert!(failure.detail.contains(named), "{}", failure.detail);
     }
+    Ok(())
+}
+
+/// An owner that is killed while it starts a keeper leaves one that the next owner cannot know of yet.
+fn spare_keeper() -> Result<(), Failed> {
+    let directory = directory();
+    let owner = Owner::new(directory.path(), 1);
+    owner.backend.recover(&[])?;
+    let job = owner.launch("a", Command::shell("exec sleep 1000"), "/");
+    let process = owner.started(&job);
+    drop(owner.backend);
+    let keepers = directory.path().join("keepers");
+    for spare in ["00000001-0", "00000001-9"] {
+        let mut starter = std::process::Command::new(std::env::current_exe()?);
+        starter.arg("--nodejobs-keeper").arg(&keepers).arg(spare);
+        assert!(starter.status()?.success());
+    }
+
+    let next = Owner::new(directory.path(), 2);
+    let known = KnownAttempt {
+        attempt: job.clone(),
+        status: Status::Running,
+        process: Some(process.clone()),
+        ended: false,
+    };
+    next.backend.recover(&[known])?;
+    let kept = next.backend.keepers();
+    assert_eq!((kept.len(), kept[0].jobs), (1, 1), "{kept:?}");
+    next.end(&job, &process);
+    next.exited(&job);
     Ok(())
 }

@@ -98,6 +98,11 @@ impl Link {
         !self.welcome.draining && self.welcome.version == PROTOCOL_VERSION
     }
 
+    /// Whether it had ever launched anything when this connection was made.
+    pub(super) fn has_history(&self) -> bool {
+        self.welcome.end > 0
+    }
+
     /// The process whose children the jobs are.
     pub(super) fn collector(&self) -> Option<u32> {
         self.welcome.worker.or(self.welcome.guard)

@@ -24,9 +24,25 @@ impl Loop {
                 self.look_for(known, &mut reports);
             }
         }
-        self.launching =
-            self.links.iter().find(|(_, link)| link.takes_launches()).map(|(name, _)| name.clone());
+        self.choose_keeper();
         Ok(reports)
+    }
+
+    /// Goes on with the keeper that was used last, and lets go of spare ones. There is one if an owner was killed while it
+    /// started a keeper, which the next owner could not know of; without an owner it leaves.
+    fn choose_keeper(&mut self) {
+        let willing = self.links.iter().filter(|(_, link)| link.takes_launches());
+        let (used, spare): (Vec<_>, Vec<_>) = willing.partition(|(_, link)| link.has_history());
+        let chosen = used.last().or(spare.last()).map(|(name, _)| (*name).clone());
+        let unneeded: Vec<String> = spare
+            .into_iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| Some(name) != chosen.as_ref())
+            .collect();
+        for name in unneeded {
+            self.links.remove(&name);
+        }
+        self.launching = chosen;
     }
 
     /// The keepers that have left files, oldest first.
