@@ -209,6 +209,18 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
     }
 }
 
+/// Waits until the condition is met; whether it was. For tests that say themselves what there is instead.
+pub(crate) fn happens(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        pause();
+    }
+    true
+}
+
 /// Between two looks at a condition that nothing tells of.
 fn pause() {
     let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 5_000_000 }));
