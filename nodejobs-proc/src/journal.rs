@@ -302,7 +302,8 @@ impl Journal {
     fn read_header(file: File, path: &Path) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut header = EntryBuffer([0; ENTRY_LEN]);
-        file.read_exact_at(&mut header.0, 0).map_err(|_| invalid("journal without a header"))?;
+        // Too short for its header: killed while it was made. That error is told apart from a damaged journal.
+        file.read_exact_at(&mut header.0, 0)?;
         let checksum = crc32fast::hash(&header.0[..CHECKSUM_AT]).to_le_bytes();
         if header.get(0) != *MAGIC || header.get(CHECKSUM_AT) != checksum {
             return Err(invalid("not a journal"));
@@ -520,8 +521,12 @@ mod tests {
         journal.append(&entry).expect("appended");
         assert_eq!(journal.read_all().expect("read").len(), 3);
         drop(journal);
-        std::fs::write(&path, b"garbage").expect("written");
-        assert!(Journal::open_locked(&path).is_err());
+        std::fs::write(&path, b"cut").expect("written");
+        let error = Journal::open_locked(&path).expect_err("cut off");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        std::fs::write(&path, [7; 2 * ENTRY_LEN]).expect("written");
+        let error = Journal::open_locked(&path).expect_err("garbage");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     proptest! {

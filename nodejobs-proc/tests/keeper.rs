@@ -30,6 +30,7 @@ fn main() {
         Trial::test("the_journal_stays_small_however_many_jobs_it_has_seen", bounded_journal),
         Trial::test("a_launch_that_fails_names_the_step", failures),
         Trial::test("a_keeper_that_nobody_knew_of_is_let_go", spare_keeper),
+        Trial::test("a_journal_that_cannot_be_read_proves_nothing", damaged_journal),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -265,5 +266,28 @@ fn spare_keeper() -> Result<(), Failed> {
     assert_eq!((kept.len(), kept[0].jobs), (1, 1), "{kept:?}");
     next.end(&job, &process);
     next.exited(&job);
+    Ok(())
+}
+
+/// What a damaged journal does not show may have been executed all the same.
+fn damaged_journal() -> Result<(), Failed> {
+    let directory = directory();
+    let keepers = directory.path().join("keepers");
+    std::fs::create_dir(&keepers)?;
+    let journal = keepers.join("00000001-1.journal");
+    let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
+    let known = KnownAttempt { attempt, status: Status::Starting, process: None, ended: false };
+
+    std::fs::write(&journal, [7; 1024])?;
+    let owner = Owner::new(directory.path(), 2);
+    let error = owner.backend.recover(std::slice::from_ref(&known)).expect_err("it proves nothing");
+    assert!(error.to_string().contains("00000001-1"), "{error}");
+    assert!(journal.exists());
+
+    // One that was cut off before its header was whole has never seen a launch.
+    std::fs::write(&journal, b"nodejobs")?;
+    let owner = Owner::new(directory.path(), 3);
+    let reports = owner.backend.recover(&[known])?;
+    assert!(matches!(reports.as_slice(), [BackendReport { event: BackendEvent::NeverLaunched, .. }]));
     Ok(())
 }

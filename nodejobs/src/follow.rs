@@ -1,7 +1,7 @@
 //! Following a job's output while it is written, to its end.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,11 @@ impl Output {
 
     /// The next piece, if there is one.
     fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
-        let Ok(mut file) = File::open(&self.path) else { return Ok(None) };
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(log_unreadable(&self.path, error)),
+        };
         let mut read = || {
             let length = file.metadata()?.len();
             if length < self.offset {

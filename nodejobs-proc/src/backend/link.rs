@@ -161,8 +161,9 @@ impl Buried {
         let (boot_id, entries) = match Journal::open_locked(&files.journal()) {
             Ok(journal) => (journal.boot_id().to_owned(), journal.read_all()?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), Vec::new()),
-            // Killed while it made the file: it has launched nothing.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => (String::new(), Vec::new()),
+            // Killed while it made the file: it has launched nothing. A journal that is damaged or of another version
+            // says nothing of the kind, and what it may have launched must not be launched again.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (String::new(), Vec::new()),
             Err(error) => return Err(error.into()),
         };
         let mut buried = Self { files, boot_id, last_outcome: 0, acknowledged: 0 };

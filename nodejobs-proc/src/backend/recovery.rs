@@ -4,10 +4,12 @@ use std::collections::HashSet;
 
 use nodejobs_core::backend::{BackendError, BackendEvent, BackendReport, KnownAttempt};
 use nodejobs_core::id::AttemptId;
+use nodejobs_core::status::Reason;
 
 use super::link::{Buried, Link, LinkError};
 use super::{Loop, Running};
 use crate::identity::LocalProcess;
+use crate::machine::now;
 
 impl Loop {
     pub(super) fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -28,8 +30,8 @@ impl Loop {
         Ok(reports)
     }
 
-    /// Goes on with the keeper that was used last, and lets go of spare ones. There is one if an owner was killed while it
-    /// started a keeper, which the next owner could not know of; without an owner it leaves.
+    /// Goes on with the keeper that was used last, and lets go of spare ones. There is one if an owner was killed
+    /// while it started a keeper, which the next owner could not know of; without an owner it leaves.
     fn choose_keeper(&mut self) {
         let willing = self.links.iter().filter(|(_, link)| link.takes_launches());
         let (used, spare): (Vec<_>, Vec<_>) = willing.partition(|(_, link)| link.has_history());
@@ -68,6 +70,7 @@ impl Loop {
                 let (buried, past) = Buried::open(files)?;
                 self.handle_entries(name, buried.boot_id(), past, reports);
                 self.orphan(name, reports);
+                self.never_launched(name, reports);
                 self.bury(buried);
                 return Ok(());
             }
@@ -90,7 +93,7 @@ impl Loop {
         }
     }
 
-    /// The keeper is gone: its jobs are watched from here, and what it had not launched never will be.
+    /// The keeper is gone or out of reach: its jobs are watched from here.
     pub(super) fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
         let orphans: Vec<AttemptId> = self
             .running
@@ -105,15 +108,16 @@ impl Loop {
             self.orphans_anywhere = true;
             self.watch(&attempt, &process, reports);
         }
-        self.never_launched(name, reports);
     }
 
-    pub(super) fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        let lost: Vec<AttemptId> =
-            self.in_flight.iter().filter(|(_, keeper)| *keeper == name).map(|(a, _)| a.clone()).collect();
-        for attempt in lost {
-            self.in_flight.remove(&attempt);
-            reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+    /// What the keeper was told to launch and is not in its journal, of which all is known and no launch is in flight.
+    fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        self.give_up_in_flight(name, &BackendEvent::NeverLaunched, reports);
+    }
+
+    fn give_up_in_flight(&mut self, name: &str, event: &BackendEvent, reports: &mut Vec<BackendReport>) {
+        for (attempt, _) in self.in_flight.extract_if(|_, keeper| *keeper == name) {
+            reports.push(BackendReport { attempt, event: event.clone(), receipt: None });
         }
     }
 
@@ -150,6 +154,10 @@ impl Loop {
                 self.host.warn(format!("keeper {name}: {error}; its jobs are watched by their identities"));
                 reports.append(&mut past);
                 self.orphan(name, reports);
+                // Whether it has executed, or will yet execute, what it was told to is not known, so it must not be
+                // asked of another keeper.
+                let unknown = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
+                self.give_up_in_flight(name, &unknown, reports);
             }
         }
     }

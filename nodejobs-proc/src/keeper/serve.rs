@@ -72,8 +72,10 @@ pub(super) struct Keeper {
     journal_watch: OwnedFd,
     /// Somebody has removed the journal, most likely with the whole data directory: nobody will ever ask for it.
     journal_removed: bool,
-    /// The journal could not be written: an ended child waits to be collected.
+    /// The journal could not be written: an ended child waits to be collected, or there are failures to be noted.
     journal_full: bool,
+    /// Failed launches that could not be noted yet. Nobody would ever answer for them.
+    unnoted: Vec<(AttemptId, Event)>,
     stack: ChildStack,
 }
 
@@ -101,6 +103,7 @@ impl Keeper {
             last_outcome: None,
             rewrite_at: journal.first() + REWRITE_ENTRIES,
             journal_full: false,
+            unnoted: Vec::new(),
             stack: ChildStack::new(),
             journal,
         };
@@ -249,7 +252,8 @@ impl Keeper {
                 self.launch(&header, memfd);
                 reached(Failpoint::WorkerLaunched);
             }
-            // Whoever asks for a launch here has overlooked that this keeper is draining; whoever says anything else is not an owner that this keeper can serve.
+            // Whoever asks for a launch here has overlooked that this keeper is draining; whoever says anything else is
+            // not an owner that this keeper can serve.
             _ => {
                 self.connections.remove(index);
             }
@@ -357,7 +361,10 @@ impl Keeper {
 
     fn note_start_failure(&mut self, attempt: &AttemptId, stage: Stage, errno: i32) {
         let event = Event::StartFailed { stage, errno };
-        self.note_outcome(attempt, event);
+        if !self.note_outcome(attempt, event) {
+            self.unnoted.push((attempt.clone(), event));
+            self.journal_full = true;
+        }
     }
 
     fn note_outcome(&mut self, attempt: &AttemptId, event: Event) -> bool {
@@ -373,6 +380,12 @@ impl Keeper {
     /// between leaves a status that is seen twice, never one that is lost.
     fn collect(&mut self) {
         self.journal_full = false;
+        for (attempt, event) in std::mem::take(&mut self.unnoted) {
+            if !self.note_outcome(&attempt, event) {
+                self.unnoted.push((attempt, event));
+                self.journal_full = true;
+            }
+        }
         while let Ok(Some(exit)) = sys::wait_child(Children::AnyEnded) {
             reached(Failpoint::WorkerPeeked);
             if let Some(attempt) = self.running.remove(&exit.pid) {
@@ -450,7 +463,11 @@ impl Keeper {
         let has_owner = self.connections.iter().any(|connection| connection.generation.is_some());
         let is_wanted = !self.draining && (has_owner || !self.had_owner);
         let is_being_asked = self.connections.iter().any(|connection| connection.generation.is_none());
-        self.running.is_empty() && (all_told || self.journal_removed) && !is_wanted && !is_being_asked
+        self.running.is_empty()
+            && self.unnoted.is_empty()
+            && (all_told || self.journal_removed)
+            && !is_wanted
+            && !is_being_asked
     }
 
     fn leave(&self) -> ! {

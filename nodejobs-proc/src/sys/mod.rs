@@ -1,5 +1,5 @@
 //! The system calls that no safe wrapper offers. All `unsafe` of nodejobs is in this directory.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "this directory is where it is allowed")]
 
 pub(crate) mod child;
 
