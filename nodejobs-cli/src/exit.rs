@@ -23,7 +23,7 @@ pub(crate) const UNAVAILABLE: u8 = 5;
 /// Some of it was done.
 pub(crate) const PARTLY: u8 = 6;
 /// Where a job's code is mirrored: its time was up.
-const TIMEOUT: u8 = 124;
+pub(crate) const TIMEOUT: u8 = 124;
 /// Where a job's code is mirrored: there is none.
 const NO_CODE: u8 = 125;
 

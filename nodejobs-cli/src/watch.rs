@@ -9,19 +9,32 @@ use nodejobs::record::JobRecord;
 use crate::connect::Connection;
 use crate::exit::{FAILED, Failure};
 
-/// Waits until each of these jobs has ended, and calls `ended` for each as it does.
+/// How long to wait, and for how many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Until {
+    /// The first that ends is enough.
+    pub(crate) any: bool,
+    /// Not longer than this.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Waits until each of these jobs has ended, and calls `ended` for each as it does. `None` if the time was up before.
 pub(crate) fn wait(
     connection: &mut Connection<'_>,
     references: &[String],
+    until: Until,
     mut ended: impl FnMut(&JobRecord) -> Result<(), Failure>,
-) -> Result<Vec<JobRecord>, Failure> {
-    let mut request = WaitRequest { jobs: references.to_vec(), any: false };
+) -> Result<Option<Vec<JobRecord>>, Failure> {
+    let deadline = until.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut request = WaitRequest { any: until.any, ..WaitRequest::all(references) };
     let (mut records, mut patience) = (Vec::new(), Patience::new());
     loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        request.timeout_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let cut = match connection.client.wait(&request) {
-            Ok(events) => {
+            Ok(mut events) => {
                 let mut cut = None;
-                for event in events {
+                for event in events.by_ref() {
                     match event {
                         Ok(record) => {
                             // A single reference may be a name or the beginning of an id.
@@ -33,13 +46,18 @@ pub(crate) fn wait(
                         Err(error) => cut = Some(error),
                     }
                 }
+                if events.timed_out() {
+                    return Ok(None);
+                }
                 cut
             }
             Err(error) => Some(error),
         };
         match cut {
-            None => return Ok(records),
-            Some(_) if request.jobs.is_empty() => return Ok(records),
+            None => return Ok(Some(records)),
+            Some(_) if request.jobs.is_empty() || (until.any && !records.is_empty()) => {
+                return Ok(Some(records));
+            }
             Some(error) => patience.reconnect(connection, error)?,
         }
     }
@@ -217,13 +235,14 @@ mod tests {
         let target = daemon.target();
         let mut connection = target.connect().expect("a connection");
         let jobs = ["a", "b"].map(str::to_owned);
-        let records = wait(&mut connection, &jobs, |_| Ok(())).expect("both");
+        let records =
+            wait(&mut connection, &jobs, Until::default(), |_| Ok(())).expect("both").expect("no timeout");
         assert_eq!(records, [record("b"), record("a")]);
         assert_eq!(
             daemon.thread.join().expect("the daemon"),
             [
-                r#"POST /v1/wait {"jobs":["a","b"],"any":false}"#,
-                r#"POST /v1/wait {"jobs":["a"],"any":false}"#
+                r#"POST /v1/wait {"jobs":["a","b"],"any":false,"timeout_ms":null}"#,
+                r#"POST /v1/wait {"jobs":["a"],"any":false,"timeout_ms":null}"#
             ]
         );
     }
@@ -233,7 +252,8 @@ mod tests {
         let daemon = Daemon::start(vec![String::new(); 4]);
         let target = daemon.target();
         let mut connection = target.connect().expect("a connection");
-        let failure = wait(&mut connection, &["a".to_owned()], |_| Ok(())).expect_err("no answer");
+        let failure =
+            wait(&mut connection, &["a".to_owned()], Until::default(), |_| Ok(())).expect_err("no answer");
         assert!(failure.to_string().contains("broke during POST /v1/wait"), "{failure}");
         assert_eq!(daemon.thread.join().expect("the daemon").len(), 4);
     }
@@ -244,7 +264,8 @@ mod tests {
         let daemon = Daemon::start(vec![gone.to_owned()]);
         let target = daemon.target();
         let mut connection = target.connect().expect("a connection");
-        let failure = wait(&mut connection, &["a".to_owned()], |_| Ok(())).expect_err("leaving");
+        let failure =
+            wait(&mut connection, &["a".to_owned()], Until::default(), |_| Ok(())).expect_err("leaving");
         assert_eq!(failure.to_string(), "error: leaving");
         daemon.thread.join().expect("the daemon");
     }

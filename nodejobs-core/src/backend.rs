@@ -8,7 +8,8 @@ pub mod fake;
 use serde::{Deserialize, Serialize};
 
 use crate::id::AttemptId;
-use crate::job::{ExitStatus, LogPaths, Process, ResourceUsage};
+use crate::job::{ExitStatus, Process, ResourceUsage};
+use crate::logs::{LogPaths, LogStart};
 use crate::signal::Signal;
 use crate::spec::{Command, LaunchContext};
 use crate::status::{Reason, Status};
@@ -24,8 +25,32 @@ pub struct LaunchSpec {
     pub cwd: RawText,
     /// With which environment, umask and limits.
     pub context: LaunchContext,
-    /// Where its output goes.
+    /// Where its input comes from.
+    pub input: LaunchInput,
+    /// Where its output goes. Each file is appended to, and made if it is not there.
     pub output: LogPaths,
+}
+
+/// What a launched attempt reads.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LaunchInput {
+    /// Nothing.
+    Null,
+    /// This file.
+    File(RawText),
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+impl std::fmt::Debug for LaunchInput {
+    /// Input may be a secret, so only its length is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LaunchInput::Null => f.write_str("Null"),
+            LaunchInput::File(path) => f.debug_tuple("File").field(path).finish(),
+            LaunchInput::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+        }
+    }
 }
 
 /// A launch that did not happen: the program was not executed.
@@ -64,6 +89,8 @@ pub enum BackendEvent {
     Started {
         /// Its main process.
         process: Process,
+        /// Where its output begins in its log files.
+        log_start: LogStart,
         /// When, just before it was executed.
         at: Moment,
     },
@@ -84,8 +111,8 @@ pub enum BackendEvent {
         usage: Option<ResourceUsage>,
         /// When.
         at: Moment,
-        /// Whether processes of the job are left. If so, the tree has to be ended.
-        leftovers: bool,
+        /// The processes of the job that are left.
+        leftovers: Vec<TreeMember>,
     },
     /// A tree that was to be ended is gone, or not.
     TreeEnded {
@@ -96,6 +123,8 @@ pub enum BackendEvent {
         /// The processes that are still there. They are watched, and another event follows when they are gone.
         survivors: Vec<TreeMember>,
     },
+    /// The tree uses more memory than it may. It has to be ended.
+    OverMemory,
     /// The main process is gone and nobody can know how it ended.
     Lost {
         /// [`Reason::Reboot`] or [`Reason::Unknown`].
@@ -103,6 +132,21 @@ pub enum BackendEvent {
         /// When that was found out.
         at: Moment,
     },
+}
+
+impl BackendEvent {
+    /// When it happened in the life of the attempt's main process; `None` for what is found out about it from outside.
+    pub fn at(&self) -> Option<Moment> {
+        match self {
+            BackendEvent::Started { at, .. }
+            | BackendEvent::NotStarted { at, .. }
+            | BackendEvent::Exited { at, .. } => Some(*at),
+            BackendEvent::NeverLaunched
+            | BackendEvent::TreeEnded { .. }
+            | BackendEvent::OverMemory
+            | BackendEvent::Lost { .. } => None,
+        }
+    }
 }
 
 /// A place in the backend's own durable memory, to be given back by [`ProcessBackend::acknowledge`].
@@ -230,6 +274,9 @@ pub trait ProcessBackend: Send + Sync {
     /// Ends an attempt's tree, or changes the plan by which it is being ended. A launch that has not happened yet is
     /// called off. Answered by `TreeEnded`, or by `NotStarted`.
     fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan);
+
+    /// Sends a signal to every process of an attempt's tree. Nothing answers; what has ended is not reached.
+    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal);
 
     /// The outcome of everything up to here is on disk and need not be repeated.
     fn acknowledge(&self, receipts: &[Receipt]);

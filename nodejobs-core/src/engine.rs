@@ -9,20 +9,25 @@
 //! ```
 
 mod live;
+mod reports;
+mod requests;
 #[cfg(test)]
 mod tests;
+mod timers;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use crate::backend::{BackendEvent, BackendReport, EndPlan, KnownAttempt, Receipt, StartFailureKind};
+use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt};
 use crate::id::{AttemptId, IdGenerator, JobId};
-use crate::job::{Definition, Job, JobState, Process, WaitingOn};
+use crate::job::{Definition, Job, Process};
+use crate::logs::LogPaths;
 use crate::signal::Signal;
-use crate::status::{Reason, Status};
-use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
+use crate::status::Status;
+use crate::store::{JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
+use timers::Timers;
 
 /// Identifies who waits for an answer.
 pub type Ticket = u64;
@@ -38,6 +43,8 @@ pub struct Submission {
     pub definition: Definition,
     /// The launch context, to be stored under the definition's `context_key`.
     pub context: Vec<u8>,
+    /// What it reads, if that is to be kept with the job.
+    pub input: Option<Vec<u8>>,
     /// The stored job of that id or submit key, if there is one.
     pub existing: Option<Job>,
 }
@@ -51,6 +58,32 @@ pub struct StopRequest {
     pub grace_ms: Option<u64>,
     /// Kill at once.
     pub force: bool,
+}
+
+/// A job that is to begin its next attempt.
+#[derive(Debug)]
+pub struct Restart {
+    /// Who asks. The answer comes with the next attempt.
+    pub ticket: Ticket,
+    /// The job as it is stored.
+    pub job: Job,
+    /// Of the next attempt: one that has it already is the answer.
+    pub submit_key: String,
+    /// How a living attempt is stopped.
+    pub request: StopRequest,
+}
+
+/// An ended job that is to be forgotten, with what goes with it.
+#[derive(Debug)]
+pub struct Removal {
+    /// Who asks.
+    pub ticket: Ticket,
+    /// The job as it is stored.
+    pub job: Job,
+    /// The log files of all its attempts that are to be deleted with it.
+    pub logs: Vec<LogPaths>,
+    /// Keys of the documents that hold its input.
+    pub inputs: Vec<String>,
 }
 
 /// Something that happened.
@@ -67,10 +100,30 @@ pub enum Input {
         /// How.
         request: StopRequest,
     },
+    /// Somebody wants a job's next attempt, now: a living one is stopped first.
+    Restart(Box<Restart>),
+    /// Somebody wants an ended job forgotten.
+    Remove(Box<Removal>),
+    /// Somebody wants a job halted.
+    Pause {
+        /// Who asks.
+        ticket: Ticket,
+        /// Which job.
+        id: JobId,
+    },
+    /// Somebody wants a halted job to go on.
+    Resume {
+        /// Who asks.
+        ticket: Ticket,
+        /// Which job.
+        id: JobId,
+    },
     /// The backend found something out.
     Report(BackendReport),
     /// A deadline of [`Engine::next_deadline`] may have passed.
     Tick,
+    /// The wall clock was set.
+    ClockSet,
 }
 
 /// What somebody who asked is told.
@@ -80,11 +133,15 @@ pub enum Answer {
     Accepted(AttemptId),
     /// The job is being ended.
     Stopping,
+    /// The job is halted, or goes on.
+    Done,
+    /// The job is forgotten.
+    Removed(JobId),
     /// No live job has that id; the store knows whether one ever had.
     NotLive,
-    /// The id is in use.
+    /// The job of that id is not in a status that allows it.
     Conflict {
-        /// What the live job of that id is doing, as far as it is known.
+        /// What it is doing, as far as it is known.
         status: Option<Status>,
     },
     /// The commit failed; nothing of it was done.
@@ -104,6 +161,22 @@ pub enum Effect {
         process: Option<Process>,
         /// How.
         plan: EndPlan,
+    },
+    /// Tell the backend to send a signal to an attempt's tree.
+    Signal {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Its main process.
+        process: Process,
+        /// Which signal.
+        signal: Signal,
+    },
+    /// Delete the log files of a job that is forgotten.
+    DeleteLogs {
+        /// Which job.
+        id: JobId,
+        /// Its files.
+        files: Vec<LogPaths>,
     },
     /// Tell the backend that these are on disk.
     Acknowledge(Vec<Receipt>),
@@ -153,7 +226,7 @@ pub struct Inconsistent {
 #[derive(Debug)]
 pub struct Engine {
     live: HashMap<JobId, Live>,
-    timers: BTreeSet<(BootTime, JobId)>,
+    timers: Timers,
     ids: IdGenerator,
     /// What could not be committed yet, with the effects that have to wait for it.
     unsaved: Turn,
@@ -168,7 +241,7 @@ impl Engine {
     pub fn new(generation: u64) -> Self {
         Self {
             live: HashMap::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
             retry_at: None,
@@ -189,9 +262,7 @@ impl Engine {
     pub fn restore(&mut self, jobs: Vec<Job>, now: Moment) -> Vec<KnownAttempt> {
         let mut known = Vec::new();
         for job in jobs {
-            if job.state.status == Status::Queued {
-                self.timers.insert((now.boot, job.id.clone()));
-            } else {
+            if job.state.status != Status::Queued {
                 known.push(KnownAttempt {
                     attempt: job.attempt_id(),
                     status: job.state.status,
@@ -199,7 +270,10 @@ impl Engine {
                     ended: job.state.ended.is_some(),
                 });
             }
-            self.live.insert(job.id.clone(), Live::restored(job));
+            let id = job.id.clone();
+            let mut live = Live::restored(job);
+            self.timers.set_for(&id, &mut live, now);
+            self.live.insert(id, live);
         }
         known
     }
@@ -209,7 +283,8 @@ impl Engine {
         for (id, live) in &mut self.live {
             let interrupted = match live.state.status {
                 Status::Stopping | Status::FailedStop => true,
-                Status::Running | Status::Paused => live.state.ended.is_some(),
+                // Its main process has ended, or it is being ended because of a limit.
+                Status::Running | Status::Paused => live.state.ended.is_some() || live.state.reason.is_some(),
                 _ => false,
             };
             if interrupted && live.tree == Tree::Whole {
@@ -228,15 +303,19 @@ impl Engine {
         match input {
             Input::Submit(submission) => self.submit(*submission, now, turn),
             Input::Stop { ticket, id, request } => self.stop(ticket, &id, request, now, turn),
+            Input::Restart(restart) => self.restart(*restart, now, turn),
+            Input::Remove(removal) => self.remove(*removal, turn),
+            Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
+            Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),
+            Input::ClockSet => self.timers.clock_set(&mut self.live, now),
         }
     }
 
     /// When [`Input::Tick`] is next wanted.
     pub fn next_deadline(&self) -> Option<BootTime> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.retry_at].into_iter().flatten().min()
+        [self.timers.first(), self.retry_at].into_iter().flatten().min()
     }
 
     /// What follows from the commit of a turn: the outcomes of its units, or `None` if it failed.
@@ -269,17 +348,13 @@ impl Engine {
         turn: Turn,
         outcomes: &[UnitOutcome],
     ) -> Result<Vec<Effect>, Inconsistent> {
-        let mut refused = HashSet::new();
+        let mut refused = Refused::default();
         for (unit, outcome) in turn.units.iter().zip(outcomes) {
             let (UnitOutcome::Rejected(rejection), Some(change)) = (outcome, &unit.job) else { continue };
-            match (change.attempt(), rejection) {
-                (Some(attempt), _) if change.begins_attempt() => {
-                    refused.insert(attempt);
-                }
-                // Whatever else was decided on a refused attempt falls with it.
-                (Some(attempt), _) if refused.contains(&attempt) => {}
+            match rejection {
+                _ if refused.takes(change) => {}
                 // A commit that reported failure had been written after all.
-                (_, Rejection::Stale { found }) if change.revision_after() == Some(*found) => {}
+                Rejection::Stale { found } if change.revision_after() == Some(*found) => {}
                 _ => return Err(Inconsistent { id: change.id().clone(), rejection: *rejection }),
             }
         }
@@ -291,14 +366,10 @@ impl Engine {
     }
 
     fn settle_failed(&mut self, turn: Turn) -> Vec<Effect> {
-        let mut refused = HashSet::new();
+        let mut refused = Refused::default();
         for unit in turn.units {
-            match unit.job.as_ref().and_then(JobChange::attempt) {
-                Some(attempt) if unit.job.as_ref().is_some_and(JobChange::begins_attempt) => {
-                    refused.insert(attempt);
-                }
-                Some(attempt) if refused.contains(&attempt) => {}
-                _ => self.unsaved.units.push(unit),
+            if !unit.job.as_ref().is_some_and(|change| refused.takes(change)) {
+                self.unsaved.units.push(unit);
             }
         }
         self.unsaved.receipts = turn.receipts;
@@ -309,241 +380,58 @@ impl Engine {
         go
     }
 
-    /// Forgets refused attempts, and turns what was to be done for them into an answer.
-    fn without(
-        &mut self,
-        refused: &HashSet<AttemptId>,
-        effects: Vec<Effect>,
-        answer: &Answer,
-    ) -> Vec<Effect> {
-        for attempt in refused {
-            if self.live.get(&attempt.id).is_some_and(|live| live.state.attempt == attempt.attempt) {
-                self.live.remove(&attempt.id);
-                self.timers.retain(|(_, timed)| *timed != attempt.id);
+    /// Forgets what was refused, and turns what was to be done for it into an answer.
+    fn without(&mut self, refused: &Refused, effects: Vec<Effect>, answer: &Answer) -> Vec<Effect> {
+        for attempt in &refused.attempts {
+            if self.live.get(&attempt.id).is_some_and(|live| live.state.attempt == attempt.attempt)
+                && let Some(mut live) = self.live.remove(&attempt.id)
+            {
+                self.timers.clear(&attempt.id, &mut live);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Launch(attempt) | Effect::EndTree { attempt, .. } if refused.contains(&attempt) => None,
-            Effect::Reply { ticket, answer: Answer::Accepted(attempt) } if refused.contains(&attempt) => {
+            Effect::Launch(attempt) | Effect::EndTree { attempt, .. } | Effect::Signal { attempt, .. }
+                if refused.attempts.contains(&attempt) =>
+            {
+                None
+            }
+            Effect::DeleteLogs { id, .. } if refused.removals.contains(&id) => None,
+            Effect::Reply { ticket, answer: Answer::Accepted(attempt) }
+                if refused.attempts.contains(&attempt) =>
+            {
+                Some(Effect::Reply { ticket, answer: answer.clone() })
+            }
+            Effect::Reply { ticket, answer: Answer::Removed(id) } if refused.removals.contains(&id) => {
                 Some(Effect::Reply { ticket, answer: answer.clone() })
             }
             other => Some(other),
         });
         changed.collect()
     }
+}
 
-    fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
-        let Submission { ticket, id, definition, context, existing } = submission;
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
-        let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
-        let same_submit = |key: &Option<String>| key.is_some() && *key == definition.submit_key;
-        if let Some((id, live)) = id.as_ref().and_then(|id| self.live.get_key_value(id)) {
-            let attempt = AttemptId { id: id.clone(), attempt: live.state.attempt };
-            let repeated = same_submit(&live.submit_key);
-            return reply(if repeated {
-                Answer::Accepted(attempt)
-            } else {
-                Answer::Conflict { status: Some(live.state.status) }
-            });
-        }
-        if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
-            return reply(Answer::Accepted(job.attempt_id()));
-        }
-        let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
-        let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
-        let attempt = AttemptId { id: id.clone(), attempt: number };
-        reply(Answer::Accepted(attempt.clone()));
-        let state = JobState::new(number, Status::Starting, now.wall);
-        let documents = vec![DocumentChange::PutIfAbsent {
-            kind: crate::store::DocumentKind::Context,
-            key: definition.context_key.clone(),
-            body: context,
-        }];
-        let mut live = Live::new(&definition, state.clone());
-        let definition = Box::new(definition);
-        let change = match existing {
-            None => JobChange::Insert { id: id.clone(), definition, state },
-            Some(job) => JobChange::NewAttempt { id: id.clone(), expected: job.revision, definition, state },
-        };
-        live.revision = change.revision_after().unwrap_or_default();
-        self.live.insert(id, live);
-        turn.units.push(Unit { job: Some(change), documents });
-        turn.effects.push(Effect::Launch(attempt));
-    }
+/// What was asked for and is not done, because it could not be written.
+#[derive(Default)]
+struct Refused {
+    attempts: HashSet<AttemptId>,
+    removals: HashSet<JobId>,
+}
 
-    fn stop(&mut self, ticket: Ticket, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
-        let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
-        reply(Answer::Stopping);
-        match live.state.status {
-            Status::Queued => {
-                let reason = Some(Reason::User);
-                self.end(id, Status::Cancelled, reason, None, now, turn);
+impl Refused {
+    /// Whether the change is one that was only asked for, or rests on one: then it falls, instead of being written
+    /// later.
+    fn takes(&mut self, change: &JobChange) -> bool {
+        match change.attempt() {
+            None => {
+                self.removals.insert(change.id().clone());
+                true
             }
-            Status::Starting | Status::Running | Status::Paused => {
-                turn.effects.push(live.end_tree(id, request, now));
-                live.stop_requested = Some(request);
-                turn.units.push(live.update(id, Status::Stopping, now));
+            Some(attempt) if change.begins_attempt() => {
+                self.attempts.insert(attempt);
+                true
             }
-            Status::Stopping | Status::FailedStop => turn.effects.push(live.end_tree(id, request, now)),
-            Status::Restarting => self.end(id, Status::Stopped, None, None, now, turn),
-            Status::Finished
-            | Status::Failed
-            | Status::FailedStart
-            | Status::Stopped
-            | Status::Cancelled
-            | Status::Lost => unreachable!("an ended job is not live"),
+            Some(attempt) => self.attempts.contains(&attempt),
         }
-    }
-
-    fn tick(&mut self, now: Moment, turn: &mut Turn) {
-        if self.retry_at.is_some_and(|at| at <= now.boot) {
-            self.retry_at = None;
-        }
-        while let Some((at, id)) = self.timers.first().cloned() {
-            if at > now.boot {
-                break;
-            }
-            self.timers.remove(&(at, id.clone()));
-            let Some(live) = self.live.get_mut(&id) else { continue };
-            if live.state.status == Status::Queued {
-                live.state.waiting_on = None;
-                turn.units.push(live.update(&id, Status::Starting, now));
-                turn.effects.push(Effect::Launch(live.attempt_id(&id)));
-            }
-        }
-    }
-
-    fn report(&mut self, report: BackendReport, now: Moment, turn: &mut Turn) {
-        let BackendReport { attempt, event, receipt } = report;
-        turn.receipts.extend(receipt);
-        let id = &attempt.id;
-        let Some(live) = self.live.get_mut(id) else { return };
-        if live.state.attempt != attempt.attempt {
-            // An earlier attempt's report, repeated by a keeper that had not heard that it is on disk.
-            return;
-        }
-        let mut status = live.state.status;
-        if matches!(status, Status::Queued | Status::Restarting) {
-            // Nothing of this attempt is at the backend, so nothing it says can be about it.
-            return;
-        }
-        match event {
-            BackendEvent::Started { process, at } => {
-                if live.state.process.is_some() || live.state.ended.is_some() {
-                    return;
-                }
-                live.state.process = Some(process);
-                live.state.started = Some(at);
-                if status == Status::Starting {
-                    turn.units.push(live.update(id, Status::Running, now));
-                } else {
-                    // It was stopped while it started.
-                    let request = live.stop_requested.unwrap_or_default();
-                    turn.effects.push(live.end_tree(id, request, now));
-                    turn.units.push(live.update(id, status, now));
-                }
-            }
-            BackendEvent::NotStarted { failure, at } => match (status, failure.kind) {
-                (Status::Starting, StartFailureKind::Permanent(reason)) => {
-                    live.state.ended = Some(at);
-                    self.end(id, Status::FailedStart, Some(reason), Some(failure.detail), now, turn);
-                }
-                (Status::Starting, StartFailureKind::NoRoom | StartFailureKind::CalledOff) => {
-                    live.state.waiting_on = Some(WaitingOn::Resources);
-                    live.state.detail = Some(failure.detail);
-                    turn.units.push(live.update(id, Status::Queued, now));
-                    self.timers.insert((now.boot.plus_millis(Self::RETRY_MS), id.clone()));
-                }
-                (Status::Stopping, _) if live.state.process.is_none() => {
-                    let detail = "stopped before it was executed".to_owned();
-                    live.state.ended = Some(at);
-                    self.end(id, Status::Stopped, None, Some(detail), now, turn);
-                }
-                _ => {}
-            },
-            BackendEvent::NeverLaunched => match status {
-                Status::Starting => turn.effects.push(Effect::Launch(attempt)),
-                Status::Stopping if live.state.process.is_none() => {
-                    let detail = "stopped before it was executed".to_owned();
-                    live.state.ended = Some(now);
-                    self.end(id, Status::Stopped, None, Some(detail), now, turn);
-                }
-                _ => {}
-            },
-            BackendEvent::Exited { exit, usage, at, leftovers } => {
-                if live.state.ended.is_some() {
-                    return;
-                }
-                if status == Status::Starting {
-                    // What ended was executed, even if its start was never reported.
-                    status = Status::Running;
-                    turn.units.push(live.update(id, status, now));
-                }
-                live.state.exit = Some(exit);
-                live.state.usage = usage;
-                live.state.ended = Some(at);
-                let tree_is_gone = match status {
-                    Status::Stopping | Status::FailedStop => live.tree.is_gone(),
-                    _ => !leftovers || live.tree.is_gone(),
-                };
-                if tree_is_gone {
-                    return self.conclude(id, now, turn);
-                }
-                // The exit is on disk at once, so that nobody has to remember it; the last word waits for the tree.
-                turn.units.push(live.update(id, status, now));
-                if live.tree == Tree::Whole {
-                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
-                }
-            }
-            BackendEvent::TreeEnded { killed, ended, survivors } => {
-                let stopping = matches!(status, Status::Stopping | Status::FailedStop);
-                live.tree = Tree::Ended { killed, ended, survivors };
-                if stopping && !live.tree.is_gone() {
-                    live.state.detail = live.tree.sentence();
-                    turn.units.push(live.update(id, Status::FailedStop, now));
-                } else if live.state.ended.is_some() {
-                    self.conclude(id, now, turn);
-                }
-            }
-            BackendEvent::Lost { reason, at } => {
-                if live.state.ended.is_some() {
-                    return;
-                }
-                live.state.ended = Some(at);
-                // Nobody knows how it ended, but what it has left behind is still ended; after a reboot nothing is.
-                if live.state.process.is_some() && reason != Reason::Reboot {
-                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
-                }
-                self.end(id, Status::Lost, Some(reason), None, now, turn);
-            }
-        }
-    }
-
-    /// The main process has ended and its tree is settled: the attempt's last word.
-    fn conclude(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
-        let Some(live) = self.live.get(id) else { return };
-        let detail = live.tree.sentence();
-        let (status, reason) = live.verdict();
-        self.end(id, status, reason, detail, now, turn);
-    }
-
-    fn end(
-        &mut self,
-        id: &JobId,
-        status: Status,
-        reason: Option<Reason>,
-        detail: Option<String>,
-        now: Moment,
-        turn: &mut Turn,
-    ) {
-        let Some(mut live) = self.live.remove(id) else { return };
-        self.timers.retain(|(_, timed)| timed != id);
-        live.state.reason = reason;
-        live.state.detail = detail;
-        live.state.waiting_on = None;
-        live.state.ended.get_or_insert(now);
-        turn.units.push(live.update(id, status, now));
     }
 }
 

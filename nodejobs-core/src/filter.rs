@@ -4,7 +4,7 @@ use std::num::{IntErrorKind, ParseIntError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ExitStatus, Job, LogPaths};
+use crate::job::{ExitStatus, Job};
 use crate::status::Status;
 use crate::text::RawText;
 use crate::time::Timestamp;
@@ -204,11 +204,8 @@ impl JobFilter {
             })
             && is(&self.cwd, &definition.cwd)
             && self.dirname.as_ref().is_none_or(|wanted| *wanted == definition.dirname())
-            && is(&self.logdir, &definition.logdir)
-            && self
-                .logfile
-                .as_ref()
-                .is_none_or(|wanted| *wanted == LogPaths::of(&definition.logdir, &job.attempt_id()).stdout)
+            && is(&self.logdir, &definition.logs.directory())
+            && self.logfile.as_ref().is_none_or(|wanted| *wanted == job.log_paths().stdout)
             && self.last_pid.is_none_or(|pid| state.process.as_ref().and_then(|p| p.pid) == Some(pid))
             && self.exit_code.is_none_or(|code| exit_code == Some(code))
             && self.last_update.contains(Some(state.last_update))

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AttemptId, JobId};
-use crate::signal::Signal;
-use crate::spec::{Command, JobSpec};
+use crate::logs::{LogPaths, LogStart, Logs};
+use crate::spec::{Command, JobSpec, Policy, Start, Stdin};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
-use crate::time::{Moment, Timestamp};
+use crate::time::{BootTime, Moment, Timestamp};
 
 /// A job with one attempt, as a store returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,11 @@ impl Job {
     pub fn attempt_id(&self) -> AttemptId {
         AttemptId { id: self.id.clone(), attempt: self.state.attempt }
     }
+
+    /// Its log files.
+    pub fn log_paths(&self) -> LogPaths {
+        self.definition.logs.paths(&self.attempt_id())
+    }
 }
 
 /// What an attempt runs and under which rules. Does not change while the attempt lives.
@@ -44,6 +49,10 @@ pub struct Definition {
     pub cwd: RawText,
     /// Key of the stored [`LaunchContext`](crate::spec::LaunchContext).
     pub context_key: String,
+    /// What it reads.
+    pub input: Input,
+    /// Where its output goes.
+    pub logs: Logs,
     /// The group it belongs to.
     pub group: Option<String>,
     /// Higher goes first.
@@ -52,14 +61,10 @@ pub struct Definition {
     pub slots: u32,
     /// Free `key=value` pairs.
     pub labels: BTreeMap<String, String>,
-    /// Directory of the log files, absolute.
-    pub logdir: RawText,
-    /// The signal that asks it to end.
-    pub stop_signal: Signal,
-    /// Milliseconds it has to obey.
-    pub grace_ms: u64,
-    /// Exit codes that mean success.
-    pub success_codes: Vec<i32>,
+    /// When it is started.
+    pub start: Start,
+    /// How it is ended and judged.
+    pub policy: Policy,
     /// Which submit made this attempt.
     pub submit_key: Option<String>,
     /// When the attempt was accepted.
@@ -67,21 +72,25 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// What is stored of a spec; the caller adds where its logs go and when it was accepted.
+    /// What is stored of a spec; the caller adds where logs go if the spec does not say it, and when it was accepted.
+    /// Input that is kept with the job gets its key once the job has an id.
     pub fn new(spec: &JobSpec, logdir: RawText, created_at: Timestamp) -> Self {
         Self {
             name: spec.name.clone(),
             command: spec.command.clone(),
             cwd: spec.cwd.clone(),
             context_key: spec.context.key(),
+            input: match &spec.stdin {
+                Stdin::File(path) => Input::File(path.clone()),
+                Stdin::Null | Stdin::Bytes(_) => Input::Null,
+            },
+            logs: Logs::new(&spec.output, logdir),
             group: None,
             priority: 0,
             slots: 1,
             labels: spec.labels.clone(),
-            logdir,
-            stop_signal: spec.stop_signal,
-            grace_ms: spec.grace_ms,
-            success_codes: spec.success_codes.clone(),
+            start: spec.start,
+            policy: spec.policy.clone(),
             submit_key: spec.submit_key.clone(),
             created_at,
         }
@@ -92,6 +101,19 @@ impl Definition {
         let trimmed = self.cwd.as_bytes().strip_suffix(b"/").unwrap_or(self.cwd.as_bytes());
         trimmed.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec().into()
     }
+}
+
+/// What an attempt reads.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Nothing.
+    #[default]
+    Null,
+    /// This file.
+    File(RawText),
+    /// The document of kind [`Input`](crate::store::DocumentKind::Input) with this key.
+    Stored(String),
 }
 
 /// A process as its backend knows it. The handle means something only to the backend that made it.
@@ -143,6 +165,8 @@ pub struct ResourceUsage {
 pub enum WaitingOn {
     /// The machine had no room for a process; it is tried again.
     Resources,
+    /// Its time has not come.
+    Time,
 }
 
 impl WaitingOn {
@@ -150,12 +174,13 @@ impl WaitingOn {
     pub const fn as_str(self) -> &'static str {
         match self {
             WaitingOn::Resources => "resources",
+            WaitingOn::Time => "time",
         }
     }
 
     /// The one of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        [WaitingOn::Resources].into_iter().find(|known| known.as_str() == name)
+        [WaitingOn::Resources, WaitingOn::Time].into_iter().find(|known| known.as_str() == name)
     }
 }
 
@@ -184,6 +209,12 @@ pub struct JobState {
     pub exit: Option<ExitStatus>,
     /// What it used.
     pub usage: Option<ResourceUsage>,
+    /// When its launch was last decided, on the boot clock. What happened earlier in the same boot is not about it.
+    pub launch_asked: BootTime,
+    /// Where its output begins in its log files, once there is some.
+    pub log_start: LogStart,
+    /// The submit key of the next attempt, if that is to begin as soon as this one was stopped.
+    pub pending_restart: Option<String>,
     /// When this state was decided.
     pub last_update: Timestamp,
 }
@@ -203,6 +234,9 @@ impl JobState {
             ended: None,
             exit: None,
             usage: None,
+            launch_asked: BootTime::default(),
+            log_start: LogStart::default(),
+            pending_restart: None,
             last_update: now,
         }
     }
@@ -213,55 +247,9 @@ impl JobState {
     }
 }
 
-/// Where an attempt's output goes below its log directory, without the ending: `<xx>/<id>.<attempt>`.
-///
-/// The two hex digits spread the files over 256 directories; they come from the id alone, so they can be found again
-/// by hand: `ls logs/*/ID.*`.
-pub fn log_stem(attempt: &AttemptId) -> String {
-    // FNV-1a: any stable spread does.
-    let hash = attempt
-        .id
-        .as_str()
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("{:02x}/{}.{}", (hash ^ (hash >> 16)) & 0xff, attempt.id, attempt.attempt)
-}
-
-/// The two log files of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogPaths {
-    /// What the job writes to descriptor 1.
-    pub stdout: RawText,
-    /// What it writes to descriptor 2.
-    pub stderr: RawText,
-}
-
-impl LogPaths {
-    /// The files of this attempt in that log directory.
-    pub fn of(logdir: &RawText, attempt: &AttemptId) -> Self {
-        let stem = log_stem(attempt);
-        let path = |ending: &str| {
-            let mut bytes = logdir.as_bytes().to_vec();
-            bytes.extend_from_slice(format!("/{stem}.{ending}").as_bytes());
-            RawText::from(bytes)
-        };
-        Self { stdout: path("out"), stderr: path("err") }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn log_files_are_flat_spread_and_reproducible() {
-        let attempt = AttemptId { id: JobId::new("a.b").expect("valid"), attempt: 3 };
-        let paths = LogPaths::of(&"/logs".into(), &attempt);
-        assert_eq!(paths, LogPaths::of(&"/logs".into(), &attempt));
-        let stdout = paths.stdout.to_string();
-        assert!(stdout.starts_with("/logs/") && stdout.ends_with("/a.b.3.out"), "{stdout}");
-        assert_eq!(stdout.split('/').nth(2).map(str::len), Some(2));
-    }
 
     #[test]
     fn dirname_is_the_last_component() {

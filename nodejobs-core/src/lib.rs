@@ -9,6 +9,7 @@
 //! | [`status`] | the statuses, the reasons and the table of legal moves |
 //! | [`spec`] | what a user asks for |
 //! | [`job`] | what is stored about a job and its attempts |
+//! | [`logs`] | where the output of attempts is |
 //! | [`record`] | what is shown about a job, as JSON |
 //! | [`filter`] | which jobs a listing wants |
 //! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
@@ -20,6 +21,7 @@ pub mod engine;
 pub mod filter;
 pub mod id;
 pub mod job;
+pub mod logs;
 pub mod record;
 pub mod signal;
 pub mod spec;

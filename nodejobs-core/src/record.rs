@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
-use crate::job::{ExitStatus, Job, LogPaths};
+use crate::job::{ExitStatus, Job};
 use crate::spec::Command;
 use crate::status::{Reason, Status};
 use crate::text::RawText;
@@ -56,7 +56,8 @@ pub struct JobRecord {
     pub cwd: RawText,
     /// Directory of the log files.
     pub logdir: RawText,
-    /// The file with standard output; standard error is beside it, ending `.err`.
+    /// The file with standard output. Standard error is beside it, with `.err` instead of `.out` or behind a name of
+    /// the user's choice, or in the same file if they are merged.
     pub logfile: RawText,
     /// The group it belongs to.
     pub group: Option<String>,
@@ -114,8 +115,8 @@ impl JobRecord {
             runtime_ms: state.runtime_ms().or(running_for),
             dirname: definition.dirname(),
             cwd: definition.cwd.clone(),
-            logdir: definition.logdir.clone(),
-            logfile: LogPaths::of(&definition.logdir, &job.attempt_id()).stdout,
+            logdir: definition.logs.directory(),
+            logfile: job.log_paths().stdout,
             group: definition.group.clone(),
             priority: definition.priority,
             slots: definition.slots,

@@ -34,7 +34,9 @@ impl Signal {
     pub const TERM: Signal = Signal(15);
     /// Ends a process without asking.
     pub const KILL: Signal = Signal(9);
-    /// Lets a paused process go on.
+    /// Halts a process.
+    pub const STOP: Signal = Signal(19);
+    /// Lets a halted process go on.
     pub const CONT: Signal = Signal(18);
 
     /// From a number, 1 to 31.

@@ -1,5 +1,8 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod policy;
+mod streams;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -7,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::JobId;
-use crate::signal::Signal;
 use crate::text::RawText;
+
+pub use policy::{Policy, Start};
+pub use streams::{Output, Stdin};
 
 /// The program to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,15 +169,18 @@ pub struct JobSpec {
     /// Free `key=value` pairs for finding jobs again.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// The signal that asks it to end.
-    #[serde(default = "JobSpec::default_stop_signal")]
-    pub stop_signal: Signal,
-    /// How long it has to obey, in milliseconds, before it is killed.
-    #[serde(default = "JobSpec::default_grace_ms")]
-    pub grace_ms: u64,
-    /// Exit codes that mean success.
-    #[serde(default = "JobSpec::default_success_codes")]
-    pub success_codes: Vec<i32>,
+    /// When it is started.
+    #[serde(default)]
+    pub start: Start,
+    /// What it reads.
+    #[serde(default)]
+    pub stdin: Stdin,
+    /// Where its output goes.
+    #[serde(default)]
+    pub output: Output,
+    /// How it is ended and judged.
+    #[serde(default)]
+    pub policy: Policy,
     /// Chosen by the client, one for each intent to run: a submit that is sent again after a broken connection is
     /// recognised by it and answered with the job that exists.
     #[serde(default)]
@@ -215,6 +223,29 @@ pub enum InvalidSpec {
         /// The first of them.
         character: char,
     },
+    /// A file or directory that would depend on who reads it.
+    #[error("{what} '{path}' is not an absolute path")]
+    RelativePath {
+        /// Which of the spec's paths.
+        what: &'static str,
+        /// As it was given.
+        path: RawText,
+    },
+    /// A log file without a name.
+    #[error("the log file '{0}' is not the path of a file")]
+    NotAFile(RawText),
+    /// More input than is kept with a job.
+    #[error("the input has {0} bytes; at most {max} are kept with a job, so give it as a file", max = Stdin::MAX_BYTES)]
+    LargeInput(usize),
+    /// Nothing would be a success.
+    #[error("there is no success code; give at least one, such as 0")]
+    NoSuccess,
+    /// No program ends so.
+    #[error("{0} is not an exit code; they are 0 to 255")]
+    BadSuccessCode(i32),
+    /// A timeout that is over at once.
+    #[error("the timeout is 0; give at least one millisecond, or none at all")]
+    NoTime,
     /// Larger than any system would execute.
     #[error("command and environment take {0} bytes; at most {max} are accepted", max = JobSpec::MAX_BYTES)]
     TooLarge(usize),
@@ -235,9 +266,10 @@ impl JobSpec {
             cwd: cwd.into(),
             context: LaunchContext::default(),
             labels: BTreeMap::new(),
-            stop_signal: Self::default_stop_signal(),
-            grace_ms: Self::default_grace_ms(),
-            success_codes: Self::default_success_codes(),
+            start: Start::Now,
+            stdin: Stdin::Null,
+            output: Output::default(),
+            policy: Policy::default(),
             submit_key: None,
         }
     }
@@ -291,19 +323,49 @@ impl JobSpec {
         if bytes > Self::MAX_BYTES {
             return Err(InvalidSpec::TooLarge(bytes));
         }
+        self.validate_streams()?;
+        if self.policy.success_codes.is_empty() {
+            return Err(InvalidSpec::NoSuccess);
+        }
+        if let Some(code) = self.policy.success_codes.iter().find(|code| !(0..=255).contains(*code)) {
+            return Err(InvalidSpec::BadSuccessCode(*code));
+        }
+        if self.policy.timeout_ms == Some(0) {
+            return Err(InvalidSpec::NoTime);
+        }
         Ok(())
     }
 
-    fn default_stop_signal() -> Signal {
-        Signal::TERM
-    }
-
-    fn default_grace_ms() -> u64 {
-        5_000
-    }
-
-    fn default_success_codes() -> Vec<i32> {
-        vec![0]
+    fn validate_streams(&self) -> Result<(), InvalidSpec> {
+        let absolute = |what: &'static str, path: &RawText| {
+            if path.has_nul() {
+                return Err(InvalidSpec::Nul(what));
+            }
+            if path.as_bytes().starts_with(b"/") {
+                return Ok(());
+            }
+            Err(InvalidSpec::RelativePath { what, path: path.clone() })
+        };
+        match &self.stdin {
+            Stdin::Null => {}
+            Stdin::File(path) => absolute("the file of standard input", path)?,
+            Stdin::Bytes(bytes) if bytes.as_bytes().len() > Stdin::MAX_BYTES => {
+                return Err(InvalidSpec::LargeInput(bytes.as_bytes().len()));
+            }
+            Stdin::Bytes(_) => {}
+        }
+        let Output { logdir, logfile, merge: _ } = &self.output;
+        if let Some(directory) = logdir {
+            absolute("the log directory", directory)?;
+        }
+        match logfile {
+            Some(file) if file.is_empty() || file.as_bytes().ends_with(b"/") => {
+                Err(InvalidSpec::NotAFile(file.clone()))
+            }
+            Some(file) if logdir.is_some() && file.has_nul() => Err(InvalidSpec::Nul("the log file")),
+            Some(file) if logdir.is_none() => absolute("the log file", file),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -340,14 +402,26 @@ mod tests {
         );
         assert!(refused(|s| s.context.environment = vec![("A=B".into(), "c".into())]).contains("'A=B'"));
         assert!(refused(|s| s.command = Command::argv(["x".repeat(5 << 20)])).contains("5242881"));
+        assert!(refused(|s| s.stdin = Stdin::File("in".into())).contains("standard input 'in'"));
+        assert!(refused(|s| s.stdin = Stdin::Bytes("x".repeat(17 << 20).into())).contains("17825792"));
+        assert!(refused(|s| s.output.logdir = Some("d".into())).contains("log directory 'd'"));
+        assert!(refused(|s| s.output.logfile = Some("f".into())).contains("log file 'f'"));
+        assert!(refused(|s| s.output.logfile = Some("/d/".into())).contains("'/d/'"));
+        assert!(refused(|s| s.policy.success_codes.clear()).contains("success code"));
+        assert!(refused(|s| s.policy.success_codes.push(256)).contains("256"));
+        assert!(refused(|s| s.policy.timeout_ms = Some(0)).contains("timeout"));
+        let mut relative = good.clone();
+        relative.output = Output { logdir: Some("/d".into()), logfile: Some("f".into()), merge: true };
+        assert_eq!(relative.validate(), Ok(()));
     }
 
     #[test]
     fn environment_values_do_not_show_in_debug() {
         let mut spec = JobSpec::new(Command::argv(["true"]), "/");
         spec.context.environment.push(("TOKEN".into(), "s3cret".into()));
+        spec.stdin = Stdin::Bytes("s3cret".into());
         let shown = format!("{spec:?}");
-        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("TOKEN") && shown.contains("6 bytes") && !shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

@@ -147,6 +147,8 @@ pub struct StoredHead {
 pub enum DocumentKind {
     /// Launch contexts by their key.
     Context,
+    /// What attempts read, by `<id>/<attempt>` of the attempt that was submitted with it.
+    Input,
     /// Facts about the data directory, such as the owner's generation.
     Meta,
 }
@@ -156,6 +158,7 @@ impl DocumentKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             DocumentKind::Context => "context",
+            DocumentKind::Input => "input",
             DocumentKind::Meta => "meta",
         }
     }

@@ -24,7 +24,8 @@ pub struct TimestampError(String);
 impl Timestamp {
     /// From milliseconds since the Unix epoch; what RFC 3339 cannot write (beyond year 9999) is brought to its bounds.
     pub fn from_millis(millis: i64) -> Self {
-        Self(millis.clamp(jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond()))
+        // In whole seconds: jiff refuses the last 999 of its milliseconds.
+        Self(millis.clamp(jiff::Timestamp::MIN.as_second() * 1000, jiff::Timestamp::MAX.as_second() * 1000))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -48,7 +49,7 @@ impl std::str::FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let time: jiff::Timestamp = text.parse().map_err(|_| TimestampError(text.to_owned()))?;
-        Ok(Self(time.as_millisecond()))
+        Ok(Self::from_millis(time.as_millisecond()))
     }
 }
 
@@ -90,4 +91,17 @@ pub struct Moment {
     pub wall: Timestamp,
     /// For timeouts, backoff and run times.
     pub boot: BootTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_time_survive_their_text() {
+        for millis in [i64::MIN, -1, 0, i64::MAX] {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!(time.to_string().parse(), Ok(time), "{time}");
+        }
+    }
 }

@@ -23,14 +23,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind,
+    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Process;
+use nodejobs_core::signal::Signal;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::identity::LocalProcess;
+use crate::identity::{LocalProcess, ProcStat, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
 use crate::launch;
@@ -93,6 +94,7 @@ pub struct Config {
 enum Command {
     Launch(AttemptId),
     EndTree { attempt: AttemptId, process: Option<Process>, plan: EndPlan },
+    Signal { attempt: AttemptId, process: Process, signal: Signal },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
     Quit,
@@ -154,7 +156,7 @@ impl LocalBackend {
 
 impl ProcessBackend for LocalBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: false, usage: false, stdin: false, adopt: true }
+        Capabilities { pause: true, usage: false, stdin: true, adopt: true }
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -175,6 +177,10 @@ impl ProcessBackend for LocalBackend {
 
     fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan) {
         self.command(Command::EndTree { attempt: attempt.clone(), process: process.cloned(), plan });
+    }
+
+    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) {
+        self.command(Command::Signal { attempt: attempt.clone(), process: process.clone(), signal });
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {
@@ -283,6 +289,7 @@ impl Loop {
                 Command::EndTree { attempt, process, plan } => {
                     self.begin_ending(attempt, process.as_ref(), plan);
                 }
+                Command::Signal { attempt, process, signal } => self.signal_tree(&attempt, &process, signal),
                 Command::Acknowledge(receipts) => self.acknowledge(&receipts),
                 Command::Keepers(answer) => {
                     let _ = answer.send(self.keeper_statuses());
@@ -361,9 +368,11 @@ impl Loop {
                 // The child noted itself, and then why it could not execute the program.
                 continue;
             }
-            self.in_flight.remove(&attempt);
+            if self.in_flight.remove(&attempt).is_some() {
+                self.drop_input(&attempt);
+            }
             let event = match event {
-                Event::Started { pid, start_ticks, pidfs } => {
+                Event::Started { pid, start_ticks, pidfs, log_start } => {
                     let process = LocalProcess {
                         boot_id: boot_id.to_owned(),
                         pid_namespace: self.config.machine.pid_namespace,
@@ -371,7 +380,7 @@ impl Loop {
                         start_ticks,
                         pidfs,
                     };
-                    let event = BackendEvent::Started { process: process.to_process(), at };
+                    let event = BackendEvent::Started { process: process.to_process(), log_start, at };
                     // If the keeper turns out to be dead, `orphan` follows and takes it out again.
                     let keeper = Some(name.to_owned());
                     self.running.insert(attempt.clone(), Running { process, keeper });
@@ -383,9 +392,9 @@ impl Loop {
                 }
                 Event::Exited { exit, usage, .. } => {
                     let running = self.running.remove(&attempt);
-                    let leftovers = running.is_some_and(|running| {
+                    let leftovers = running.map_or_else(Vec::new, |running| {
                         let view = view.get_or_insert_with(|| self.view(&main_processes));
-                        self.has_leftovers(view, &attempt, &running.process)
+                        self.leftovers(view, &attempt, &running.process)
                     });
                     BackendEvent::Exited { exit, usage: Some(usage), at, leftovers }
                 }
@@ -407,11 +416,40 @@ impl Loop {
         View::of_keepers(&collectors, main_processes)
     }
 
-    /// Whether an ended main process has left others behind.
-    fn has_leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> bool {
+    /// Whom an ended main process has left behind.
+    fn leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> Vec<TreeMember> {
+        let named = |stat: ProcStat| TreeMember { pid: stat.pid, name: stat.name };
+        self.members(view, attempt, main).into_iter().map(named).collect()
+    }
+
+    fn members(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> Vec<ProcStat> {
+        if main.boot_id != self.config.machine.boot_id {
+            return Vec::new();
+        }
         let mark = launch::mark(&self.config.directory_id, attempt);
-        let is_of_this_boot = main.boot_id == self.config.machine.boot_id;
-        is_of_this_boot && !view.members(&tree::Root { main, mark: &mark }).is_empty()
+        view.members(&tree::Root { main, mark: &mark })
+    }
+
+    /// Signals the processes of a job. Whoever is made meanwhile is looked for once more: a halted tree makes no more.
+    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) {
+        let Some(main) = LocalProcess::from_process(process) else { return };
+        let mut signalled = HashSet::new();
+        loop {
+            let view = self.view(&self.main_processes());
+            let members = self.members(&view, attempt, &main);
+            let new: Vec<_> =
+                members.iter().filter(|stat| signalled.insert((stat.pid, stat.start_ticks))).collect();
+            for stat in &new {
+                let Ok(pidfd) = open_pidfd(stat.pid) else { continue };
+                if ProcStat::read(stat.pid).is_some_and(|now| now.start_ticks == stat.start_ticks) {
+                    // One of another user cannot be signalled, and stays as it is.
+                    let _ = send_signal(&pidfd, signal);
+                }
+            }
+            if new.is_empty() || signal != Signal::STOP {
+                return;
+            }
+        }
     }
 
     fn acknowledge(&mut self, receipts: &[Receipt]) {

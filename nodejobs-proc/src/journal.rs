@@ -11,7 +11,7 @@
 //! header   0 magic "nodejobs journal"  16 version u32  24 position of the first entry u64  32 boot id, 36 characters
 //! entry    0 kind u8  1 id length u8  2 stage u8  3 exit kind u8  4 attempt u32  8 pid u32  12 code i32
 //!         16 start ticks u64  24 pidfs number u64  32 wall ms i64  40 boot ms u64  48 cpu µs u64  56 peak KiB u64
-//!         64 acknowledged position u64  80 id, 128 bytes
+//!         64 acknowledged position u64  80 id, 128 bytes  208 start of standard output u64  216 of standard error u64
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use nodejobs_core::id::{AttemptId, JobId};
 use nodejobs_core::job::{ExitStatus, ResourceUsage};
+use nodejobs_core::logs::LogStart;
 use nodejobs_core::time::{BootTime, Moment, Timestamp};
 use rustix::fs::FallocateFlags;
 
@@ -30,6 +31,7 @@ const CHECKSUM_AT: usize = ENTRY_LEN - 4;
 const MAGIC: &[u8; 16] = b"nodejobs journal";
 const VERSION: u32 = 1;
 const ID_AT: usize = 80;
+const LOG_START_AT: usize = 208;
 /// Reserved on disk from the start.
 const RESERVED_BYTES: u64 = 1 << 20;
 
@@ -75,7 +77,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The child is about to execute the program.
-    Started { pid: u32, start_ticks: u64, pidfs: Option<u64> },
+    Started { pid: u32, start_ticks: u64, pidfs: Option<u64>, log_start: LogStart },
     /// The program was not executed.
     StartFailed { stage: Stage, errno: i32 },
     /// The main process ended.
@@ -118,6 +120,12 @@ impl EntryBuffer {
         buffer.0[ID_AT..ID_AT + id.len()].copy_from_slice(id);
         buffer.put(4, attempt.attempt.to_le_bytes());
         buffer
+    }
+
+    /// Says where in its log files the attempt's output begins. Allocates nothing.
+    pub(crate) fn set_log_start(&mut self, stdout: u64, stderr: u64) {
+        self.put(LOG_START_AT, stdout.to_le_bytes());
+        self.put(LOG_START_AT + 8, stderr.to_le_bytes());
     }
 
     /// Says that the program is about to be executed. Allocates nothing.
@@ -174,7 +182,8 @@ impl Entry {
                 let mut buffer = EntryBuffer::for_attempt(attempt);
                 let (wall, boot) = (at.wall.as_millis(), at.boot.0);
                 match *event {
-                    Event::Started { pid, start_ticks, pidfs } => {
+                    Event::Started { pid, start_ticks, pidfs, log_start } => {
+                        buffer.set_log_start(log_start.stdout, log_start.stderr);
                         buffer.complete_started(pid, start_ticks, pidfs.unwrap_or(0), wall, boot);
                     }
                     Event::StartFailed { stage, errno } => {
@@ -226,6 +235,10 @@ impl Entry {
                 pid,
                 start_ticks: u64::from_le_bytes(buffer.get(16)),
                 pidfs: Some(u64::from_le_bytes(buffer.get(24))).filter(|number| *number != 0),
+                log_start: LogStart {
+                    stdout: u64::from_le_bytes(buffer.get(LOG_START_AT)),
+                    stderr: u64::from_le_bytes(buffer.get(LOG_START_AT + 8)),
+                },
             },
             START_FAILED => {
                 let stage = Stage::ALL.into_iter().find(|stage| *stage as u8 == bytes[2]);
@@ -443,8 +456,13 @@ mod tests {
         ];
         let mut events: Vec<Event> = exits.map(|exit| Event::Exited { pid: 42, exit, usage }).into();
         events.extend(Stage::ALL.map(|stage| Event::StartFailed { stage, errno: 2 }));
-        events.push(Event::Started { pid: 42, start_ticks: 99, pidfs: Some(123) });
-        events.push(Event::Started { pid: 42, start_ticks: 99, pidfs: None });
+        events.push(Event::Started {
+            pid: 42,
+            start_ticks: 99,
+            pidfs: Some(123),
+            log_start: LogStart { stdout: 7, stderr: u64::MAX },
+        });
+        events.push(Event::Started { pid: 42, start_ticks: 99, pidfs: None, log_start: LogStart::default() });
         events
     }
 
@@ -490,7 +508,10 @@ mod tests {
     #[test]
     fn a_start_is_told_together_with_what_takes_it_back() {
         let entry = |id: &str, event| Entry::Attempt { attempt: attempt(id), event, at: moment() };
-        let started = entry("a", Event::Started { pid: 42, start_ticks: 99, pidfs: None });
+        let started = entry(
+            "a",
+            Event::Started { pid: 42, start_ticks: 99, pidfs: None, log_start: LogStart::default() },
+        );
         let failed = |id: &str| entry(id, Event::StartFailed { stage: Stage::Exec, errno: 2 });
         assert!(failed("a").takes_back(&attempt("a")));
         assert!(!failed("b").takes_back(&attempt("a")) && !started.takes_back(&attempt("a")));

@@ -50,13 +50,14 @@ pub(crate) fn candidates(program: &RawText, context: &LaunchContext) -> Vec<Vec<
 pub(crate) fn pack(
     attempt: &AttemptId,
     spec: &LaunchSpec,
+    stdin: &RawText,
     directory_id: &str,
 ) -> io::Result<(LaunchHeader, OwnedFd)> {
     let words = spec.command.words();
     let program = words.first().ok_or(io::ErrorKind::InvalidInput)?;
     let candidates = candidates(program, &spec.context);
     let mut strings = Strings::default();
-    for path in [&spec.cwd, &RawText::from("/dev/null"), &spec.output.stdout, &spec.output.stderr] {
+    for path in [&spec.cwd, stdin, &spec.output.stdout, &spec.output.stderr] {
         strings.push(&[path.as_bytes()]);
     }
     for candidate in &candidates {
@@ -215,7 +216,8 @@ impl Unpacked {
 mod tests {
     use super::*;
     use nodejobs_core::JobId;
-    use nodejobs_core::job::LogPaths;
+    use nodejobs_core::backend::LaunchInput;
+    use nodejobs_core::logs::LogPaths;
     use nodejobs_core::spec::Command;
 
     fn spec(words: &[&str], environment: &[(&str, &str)]) -> LaunchSpec {
@@ -226,6 +228,7 @@ mod tests {
                 environment: environment.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
                 ..LaunchContext::default()
             },
+            input: LaunchInput::Null,
             output: LogPaths { stdout: "/o".into(), stderr: "/e".into() },
         }
     }
@@ -234,14 +237,14 @@ mod tests {
     fn a_launch_is_unpacked_as_it_was_packed_and_outer_marks_are_stripped() {
         let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 2 };
         let spec = spec(&["cat", "-n"], &[("PATH", "/x:/y"), ("JOB_ID", "outer"), (MARK_VARIABLE, "outer")]);
-        let (header, memfd) = pack(&attempt, &spec, "dir").expect("packed");
+        let (header, memfd) = pack(&attempt, &spec, &"/in".into(), "dir").expect("packed");
         assert_eq!((header.candidates, header.arguments, header.variables), (2, 2, 4));
         let unpacked = Unpacked::read(&header, memfd).expect("unpacked");
         let texts: Vec<_> =
             (0..12).map(|index| unpacked.text(index).to_str().expect("UTF-8").to_owned()).collect();
         let expected = [
             "/tmp",
-            "/dev/null",
+            "/in",
             "/o",
             "/e",
             "/x/cat",
@@ -260,7 +263,7 @@ mod tests {
     #[test]
     fn a_launch_that_does_not_match_its_header_is_refused() {
         let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
-        let packed = || pack(&attempt, &spec(&["true"], &[]), "dir").expect("packed");
+        let packed = || pack(&attempt, &spec(&["true"], &[]), &"/in".into(), "dir").expect("packed");
         let changes: [fn(&mut LaunchHeader); 4] = [
             |header| header.variables += 1,
             |header| header.arguments = 0,

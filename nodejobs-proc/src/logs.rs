@@ -7,13 +7,15 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// Where the last so many lines of a file begin. A last line without its newline counts as one.
+/// Where the last so many lines of a file begin, or of its part before `end`. A last line without its newline counts as
+/// one.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn offset_of_last_lines(file: &mut File, lines: u64) -> io::Result<u64> {
+pub fn offset_of_last_lines(file: &mut File, end: Option<u64>, lines: u64) -> io::Result<u64> {
     const CHUNK: u64 = 64 * 1024;
-    let end = file.seek(SeekFrom::End(0))?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let end = end.map_or(length, |end| end.min(length));
     if lines == 0 {
         return Ok(end);
     }
@@ -68,7 +70,7 @@ mod tests {
     fn last_lines(content: &[u8], lines: u64) -> Vec<u8> {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(content).expect("written");
-        let offset = offset_of_last_lines(&mut file, lines).expect("read");
+        let offset = offset_of_last_lines(&mut file, None, lines).expect("read");
         content[usize::try_from(offset).expect("small")..].to_vec()
     }
 

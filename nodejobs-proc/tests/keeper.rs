@@ -9,12 +9,13 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nodejobs_core::JobId;
 use nodejobs_core::backend::{
-    BackendEvent, BackendHost, BackendReport, EndPlan, KnownAttempt, LaunchSpec, ProcessBackend,
+    BackendEvent, BackendHost, BackendReport, EndPlan, KnownAttempt, LaunchInput, LaunchSpec, ProcessBackend,
 };
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{ExitStatus, LogPaths, Process};
+use nodejobs_core::job::{ExitStatus, Process};
+use nodejobs_core::logs::Logs;
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::{Command, LaunchContext};
+use nodejobs_core::spec::{Command, LaunchContext, Output};
 use nodejobs_core::status::Status;
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend, keeper};
@@ -93,7 +94,8 @@ impl Owner {
                 environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
                 ..LaunchContext::default()
             },
-            output: LogPaths::of(&logs.into(), &attempt),
+            input: LaunchInput::Null,
+            output: Logs::new(&Output::default(), logs.into()).paths(&attempt),
         };
         self.host.scripts.lock().expect("no panic").insert(id.to_owned(), spec);
         self.backend.launch(&attempt);

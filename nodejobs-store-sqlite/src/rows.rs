@@ -1,10 +1,8 @@
 //! Rows to and from the types of core. Columns go in the order that `schema.rs` names them.
 
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{
-    Definition, ExitStatus, Job, JobState, LogPaths, Process, ResourceUsage, WaitingOn,
-};
-use nodejobs_core::signal::Signal;
+use nodejobs_core::job::{Definition, ExitStatus, Job, JobState, Process, ResourceUsage, WaitingOn};
+use nodejobs_core::logs::{LogLayout, LogStart, Logs};
 use nodejobs_core::status::Reason;
 use nodejobs_core::store::{DocumentKind, JobEvent};
 use nodejobs_core::time::{BootTime, Moment};
@@ -87,6 +85,10 @@ impl<'s, 'c> Binder<'s, 'c> {
         self.put(core_dumped)?;
         self.put(state.usage.map(|usage| from_u64(usage.cpu_ms)))?;
         self.put(state.usage.map(|usage| from_u64(usage.peak_memory_kib)))?;
+        self.put(from_u64(state.launch_asked.0))?;
+        self.put(from_u64(state.log_start.stdout))?;
+        self.put(from_u64(state.log_start.stderr))?;
+        self.put(state.pending_restart.as_deref())?;
         self.put(state.last_update.as_millis())
     }
 
@@ -102,14 +104,16 @@ impl<'s, 'c> Binder<'s, 'c> {
         self.put(definition.slots)?;
         self.put(definition.context_key.as_str())?;
         self.put(definition.submit_key.as_deref())?;
-        self.put(definition.stop_signal.number())?;
-        self.put(from_u64(definition.grace_ms))?;
-        self.put_json(&definition.success_codes)?;
         self.put(definition.created_at.as_millis())?;
         self.put_raw(&definition.cwd)?;
         self.put_raw(&definition.dirname())?;
-        self.put_raw(&definition.logdir)?;
-        self.put_raw(&LogPaths::of(&definition.logdir, attempt).stdout)?;
+        self.put(definition.logs.layout.as_str())?;
+        self.put(definition.logs.merge)?;
+        self.put_raw(&definition.logs.directory())?;
+        self.put_raw(&definition.logs.paths(attempt).stdout)?;
+        self.put_json(&definition.input)?;
+        self.put_json(&definition.start)?;
+        self.put_json(&definition.policy)?;
         self.put_json(&definition.labels)?;
         self.put_json(&definition.command)
     }
@@ -221,6 +225,9 @@ impl<'r> Cells<'r> {
                 (None, None) => None,
                 _ => return Err("half of a usage".into()),
             },
+            launch_asked: BootTime(self.take_u64()?),
+            log_start: LogStart { stdout: self.take_u64()?, stderr: self.take_u64()? },
+            pending_restart: self.take()?,
             last_update: self.take_timestamp()?,
         })
     }
@@ -232,16 +239,14 @@ impl<'r> Cells<'r> {
         let slots = self.take()?;
         let context_key = self.take()?;
         let submit_key = self.take()?;
-        let stop_signal = Signal::from_number(self.take()?)?;
-        let grace_ms = self.take_u64()?;
-        let success_codes = self.take_json()?;
         let created_at = self.take_timestamp()?;
         let cwd = self.take_bytes()?.into();
         // The last component of `cwd`, for finding.
         self.skip();
-        let logdir = self.take_bytes()?.into();
-        // The log file follows from the directory, the id and the attempt; it is there for finding.
-        self.skip();
+        let logs = self.take_logs()?;
+        let input = self.take_json()?;
+        let start = self.take_json()?;
+        let policy = self.take_json()?;
         let labels = self.take_json()?;
         let command = self.take_json()?;
         Ok(Definition {
@@ -253,13 +258,22 @@ impl<'r> Cells<'r> {
             priority,
             slots,
             labels,
-            logdir,
-            stop_signal,
-            grace_ms,
-            success_codes,
+            input,
+            logs,
+            start,
+            policy,
             submit_key,
             created_at,
         })
+    }
+
+    /// Directory and file are both there for finding; which of them was asked for says the layout.
+    fn take_logs(&mut self) -> Result<Logs, BoxError> {
+        let layout = self.take_named(LogLayout::from_name)?.ok_or("no layout")?;
+        let merge = self.take()?;
+        let (directory, file) = (self.take_bytes()?, self.take_bytes()?);
+        let path = if layout == LogLayout::File { file } else { directory };
+        Ok(Logs { layout, path: path.into(), merge })
     }
 
     /// Says which record and which column could not be understood.

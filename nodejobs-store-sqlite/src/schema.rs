@@ -4,7 +4,7 @@
 //! write correctly raises [`FORMAT`]; the version is raised outside WAL mode, so that the file's header always tells.
 
 /// Version of the format, `PRAGMA user_version`.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Says that the file is ours, `PRAGMA application_id`: the letters `njob`.
 pub(crate) const APPLICATION_ID: i64 = 0x6e6a_6f62;
@@ -13,15 +13,16 @@ pub(crate) const APPLICATION_ID: i64 = 0x6e6a_6f62;
 macro_rules! state_columns {
     () => {
         "attempt, restarts, status, reason, detail, waiting_on, pid, process_handle, started_at, started_boot, \
-         ended_at, ended_boot, exit_code, signal, core_dumped, cpu_ms, peak_memory_kib, last_update"
+         ended_at, ended_boot, exit_code, signal, core_dumped, cpu_ms, peak_memory_kib, launch_asked_boot, \
+         stdout_start, stderr_start, pending_restart, last_update"
     };
 }
 
 /// What an attempt runs, in the order in which `rows.rs` reads and writes it.
 macro_rules! definition_columns {
     () => {
-        "name, group_name, priority, slots, context_key, submit_key, stop_signal, grace_ms, success_codes, \
-         created_at, cwd, dirname, logdir, logfile, labels, command"
+        "name, group_name, priority, slots, context_key, submit_key, created_at, cwd, dirname, log_layout, \
+         merge, logdir, logfile, input, start, policy, labels, command"
     };
 }
 
@@ -63,6 +64,10 @@ macro_rules! attempt_fields {
   core_dumped     INTEGER,
   cpu_ms          INTEGER,
   peak_memory_kib INTEGER,
+  launch_asked_boot INTEGER NOT NULL,
+  stdout_start    INTEGER NOT NULL,    -- where its output begins in the log files
+  stderr_start    INTEGER NOT NULL,
+  pending_restart TEXT,                -- submit_key of the attempt that begins once this one was stopped
   last_update     INTEGER NOT NULL,    -- milliseconds since 1970
   name            TEXT,
   group_name      TEXT,
@@ -70,14 +75,16 @@ macro_rules! attempt_fields {
   slots           INTEGER NOT NULL,
   context_key     TEXT NOT NULL,       -- the document of kind 'context' with environment, umask and limits
   submit_key      TEXT,
-  stop_signal     INTEGER NOT NULL,
-  grace_ms        INTEGER NOT NULL,
-  success_codes   TEXT NOT NULL,       -- JSON
   created_at      INTEGER NOT NULL,
   cwd             ANY NOT NULL,
   dirname         ANY NOT NULL,
+  log_layout      TEXT NOT NULL,       -- spread, directory, file
+  merge           INTEGER NOT NULL,    -- standard error goes into the same file
   logdir          ANY NOT NULL,
   logfile         ANY NOT NULL,        -- standard output
+  input           TEXT NOT NULL,       -- JSON
+  start           TEXT NOT NULL,       -- JSON
+  policy          TEXT NOT NULL,       -- JSON
   labels          TEXT NOT NULL,       -- JSON
   command         TEXT NOT NULL,       -- JSON
   runtime_ms      ANY AS (CASE WHEN ended_boot > started_boot THEN ended_boot - started_boot

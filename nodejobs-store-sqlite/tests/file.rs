@@ -85,14 +85,15 @@ fn a_reopened_store_knows_everything_and_gives_no_number_twice() {
     let info = store.info();
     assert_eq!(
         (info.engine.as_str(), info.format, info.path, info.weaker),
-        ("sqlite", 1, Some(path), vec![])
+        ("sqlite", 2, Some(path), vec![])
     );
 }
 
 #[test]
 fn a_format_that_is_unknown_is_refused_and_left_as_it_is() {
     for (pragma, expected) in [
-        ("user_version = 2", 2),
+        ("user_version = 1", 1),
+        ("user_version = 3", 3),
         ("user_version = 0", 0),
         ("application_id = 1", 1),
         ("application_id = 0", 0),
@@ -108,7 +109,7 @@ fn a_format_that_is_unknown_is_refused_and_left_as_it_is() {
         let before = contents(directory.path());
         let error = refused(&path);
         assert!(
-            matches!(error, StoreError::UnknownFormat { found, known: 1, .. } if found == expected),
+            matches!(error, StoreError::UnknownFormat { found, known: 2, .. } if found == expected),
             "{error:?}"
         );
         assert!(contents(directory.path()) == before, "{pragma}: something was written");
@@ -128,7 +129,7 @@ fn a_format_that_only_the_write_ahead_log_tells_is_refused_too() {
     let wal = directory.path().join("nodejobs.sqlite-wal");
     let before = (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log"));
     let error = refused(&path);
-    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 2, .. }), "{error:?}");
     assert!(
         (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log")) == before,
         "something was written"
@@ -237,7 +238,7 @@ fn a_damaged_record_is_named_and_never_left_out() {
         ("status", "'done'"),
         ("id", "'../x'"),
         ("reason", "'?'"),
-        ("stop_signal", "99"),
+        ("policy", "'{}x'"),
         ("slots", "-1"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");

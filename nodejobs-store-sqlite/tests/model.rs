@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use nodejobs_core::filter::{JobFilter, TimeRange};
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{Definition, ExitStatus, JobState, LogPaths, Process, ResourceUsage, WaitingOn};
+use nodejobs_core::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
+use nodejobs_core::logs::{LogLayout, LogStart, Logs};
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::{Command, JobSpec};
+use nodejobs_core::spec::{Command, JobSpec, Output, Policy, Start};
 use nodejobs_core::store::memory::MemoryStore;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobChange, JobStore, Order, PageRequest, Unit};
 use nodejobs_core::time::{BootTime, Moment};
@@ -51,13 +52,32 @@ fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![vec(raw_texts(), 0..3).prop_map(Command::Argv), raw_texts().prop_map(Command::Shell)]
 }
 
+fn inputs() -> impl Strategy<Value = Input> {
+    prop_oneof![Just(Input::Null), raw_texts().prop_map(Input::File), texts().prop_map(Input::Stored)]
+}
+
+fn starts() -> impl Strategy<Value = Start> {
+    prop_oneof![Just(Start::Now), numbers().prop_map(Start::AfterMs), times().prop_map(Start::At)]
+}
+
+prop_compose! {
+    fn policies()(
+        (stop_signal, grace_ms, timeout_ms) in (1..=31, numbers(), option::of(numbers())),
+        (success_codes, keep_children) in (vec(any::<i32>(), 0..3), any::<bool>()),
+    ) -> Policy {
+        let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
+        Policy { stop_signal, grace_ms, timeout_ms, success_codes, keep_children }
+    }
+}
+
 prop_compose! {
     fn definitions()(
         (name, group, submit_key) in (option::of(texts()), option::of(texts()), option::of(texts())),
         (command, cwd, logdir) in (commands(), raw_texts(), raw_texts()),
-        (priority, slots, grace_ms) in (any::<i32>(), any::<u32>(), numbers()),
+        (priority, slots) in (any::<i32>(), any::<u32>()),
         (labels, context_key) in (labels(), texts()),
-        (stop_signal, success_codes, created_at) in (1..=31, vec(any::<i32>(), 0..3), times()),
+        (layout, merge) in (select(LogLayout::ALL.as_slice()), any::<bool>()),
+        (input, start, policy, created_at) in (inputs(), starts(), policies(), times()),
     ) -> Definition {
         let mut definition = Definition::new(&JobSpec::new(command, cwd), logdir, created_at);
         definition.name = name;
@@ -65,11 +85,13 @@ prop_compose! {
         definition.submit_key = submit_key;
         definition.priority = priority;
         definition.slots = slots;
-        definition.grace_ms = grace_ms;
+        definition.logs.layout = layout;
+        definition.logs.merge = merge;
+        definition.input = input;
+        definition.start = start;
+        definition.policy = policy;
         definition.labels = labels;
         definition.context_key = context_key;
-        definition.stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
-        definition.success_codes = success_codes;
         definition
     }
 }
@@ -99,9 +121,13 @@ prop_compose! {
         (started, ended) in (option::of(moments()), option::of(moments())),
         exit in option::of(exits()),
         usage in option::of((numbers(), numbers())),
+        (launch_asked, stdout, stderr, pending_restart) in (numbers(), numbers(), numbers(), option::of(texts())),
         last_update in times(),
     ) -> JobState {
         JobState {
+            launch_asked: BootTime(launch_asked),
+            log_start: LogStart { stdout, stderr },
+            pending_restart,
             restarts,
             reason,
             detail,
@@ -133,7 +159,7 @@ struct Step {
 }
 
 fn document_kinds() -> impl Strategy<Value = DocumentKind> {
-    select([DocumentKind::Context, DocumentKind::Meta].as_slice())
+    select([DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta].as_slice())
 }
 
 fn document_changes() -> impl Strategy<Value = DocumentChange> {
@@ -174,7 +200,9 @@ prop_compose! {
         (last_pid, exit_code) in (sometimes(often, 0_u32..3), sometimes(often, 0..3)),
         (last_update, created, started, ended) in (ranges(often), ranges(often), ranges(often), ranges(often)),
     ) -> JobFilter {
-        let logfile = logfile.map(|(logdir, id, attempt)| LogPaths::of(&logdir, &AttemptId { id, attempt }).stdout);
+        let logfile = logfile.map(|(logdir, id, attempt)| {
+            Logs::new(&Output::default(), logdir).paths(&AttemptId { id, attempt }).stdout
+        });
         JobFilter {
             status: status.unwrap_or_default(), label: label.unwrap_or_default(),
             self_id, id_prefix, name, group, cwd, dirname, logdir, logfile, last_pid, exit_code, last_update, created,
@@ -271,7 +299,7 @@ fn compare(store: &dyn JobStore, model: &dyn JobStore, requests: &[PageRequest])
     for (after, limit) in [(0, usize::MAX), (3, 2), (u64::MAX, 1)] {
         assert_eq!(store.events(after, limit).expect("events"), model.events(after, limit).expect("events"));
     }
-    for kind in [DocumentKind::Context, DocumentKind::Meta] {
+    for kind in [DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta] {
         for text in ["", "x", "1", "a", "\u{10ffff}", "nothing"] {
             assert_eq!(store.document(kind, text).expect("body"), model.document(kind, text).expect("body"));
             assert_eq!(
@@ -341,7 +369,7 @@ fn every_filter_pages_through_exactly_the_jobs_that_match() {
     assert_eq!(store.commit(&units).expect("commit"), model.commit(&units).expect("commit"));
 
     let logfile = model.job(&JobId::new("a0").expect("valid")).expect("read").expect("there");
-    let logfile = LogPaths::of(&logfile.definition.logdir, &logfile.attempt_id()).stdout.to_string();
+    let logfile = logfile.log_paths().stdout.to_string();
     let early = Timestamp::from_millis(4).to_string();
     let conditions = [
         ("status", "running"),

@@ -21,7 +21,7 @@ fn bytes_that_are_not_utf8_come_back_and_the_rest_is_readable_text() {
     let odd = RawText::from(b"/srv/\xff\xfe\x80".to_vec());
     let mut raw = definition(Command::Argv(vec![odd.clone(), "ü".into()]));
     raw.cwd = odd.clone();
-    raw.logdir = odd.clone();
+    raw.logs.path = odd.clone();
     let mut plain = definition(Command::shell("echo 'ü'"));
     plain.cwd = "/srv/ü".into();
     let document = DocumentChange::Put { kind: DocumentKind::Meta, key: "k".to_owned(), body: vec![0xff, 0] };

@@ -14,9 +14,13 @@
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
 //! | `GET /v1/jobs?KEY=VALUE&order=…&after=SEQ&limit=N` | | 200 [`JobPage`], see [`ListQuery`] |
 //! | `GET /v1/jobs/{ref}` | | 200 [`JobRecord`](crate::record::JobRecord) |
+//! | `GET /v1/jobs/{ref}/attempts` | | 200 array of [`JobRecord`](crate::record::JobRecord), the first attempt first |
 //! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
+//! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
+//! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
+//! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
 //! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
@@ -27,7 +31,7 @@
 //!
 //! Events are server-sent events: an `event:` line with the name, one `data:` line with JSON, an empty line. Comments
 //! (lines that start with `:`) keep an idle connection visibly alive and mean nothing. A stream that ends without its
-//! last event (`ended`, `done` or `error`) was cut off, and a client may ask again. A daemon that was told to leave ends
+//! last event (`ended`, `done`, `timeout` or `error`) was cut off, and a client may ask again. A daemon that was told to leave ends
 //! its streams with an `error` of kind `unavailable`, so that nobody who waits starts it again at once.
 //!
 //! # Starting and leaving
@@ -41,7 +45,10 @@ mod problem;
 mod query;
 
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
-pub use message::{BatchResult, DaemonStatus, JobPage, StopAnswer, StopRequest, StopResult, WaitRequest};
+pub use message::{
+    ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
+    StopRequest, StopResult, WaitRequest,
+};
 pub use nodejobs_core::backend::KeeperStatus;
 pub use nodejobs_core::store::Order;
 pub use problem::{ErrorBody, Problem, ProblemKind};

@@ -14,8 +14,8 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::api::{
-    self, BatchResult, DaemonStatus, ErrorBody, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, StopAnswer, StopRequest, WaitRequest,
+    self, ActionAnswer, BatchResult, DaemonStatus, ErrorBody, FollowQuery, JobPage, JobsRequest, ListQuery,
+    LogQuery, LogStream, Problem, RestartRequest, StopAnswer, StopRequest, WaitRequest,
 };
 
 pub use events::{FollowEvents, WaitEvents};
@@ -252,6 +252,46 @@ impl Client {
     /// [`ClientError`] if one of them does not exist; later trouble comes from the iterator.
     pub fn wait(&self, request: &WaitRequest) -> Result<WaitEvents, ClientError> {
         Ok(WaitEvents::new(self.post("/v1/wait", request, 200)?))
+    }
+
+    /// The records of all attempts of a job, the first one first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn history(&self, reference: &str) -> Result<Vec<JobRecord>, ClientError> {
+        self.get(&job_path(reference, "/attempts")?, &[])?.json()
+    }
+
+    /// Begins the next attempt of jobs; living ones are stopped first. May be sent again with the same key.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer.
+    pub fn restart(&self, request: &RestartRequest) -> Result<ActionAnswer, ClientError> {
+        self.post("/v1/restart", request, 200)?.json()
+    }
+
+    /// Forgets ended jobs, with their attempts and logs.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer.
+    pub fn remove(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
+        self.post("/v1/remove", request, 200)?.json()
+    }
+
+    /// Halts jobs with everything they started.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer.
+    pub fn pause(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
+        self.post("/v1/pause", request, 200)?.json()
+    }
+
+    /// Lets halted jobs go on.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer.
+    pub fn resume(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
+        self.post("/v1/resume", request, 200)?.json()
     }
 
     /// Ends jobs; answers once each of them has ended or could not be ended.

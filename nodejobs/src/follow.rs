@@ -2,21 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodejobs_core::job::Job;
+use nodejobs_core::JobId;
 use nodejobs_core::record::JobRecord;
-use nodejobs_proc::logs::{new_write_watch, offset_of_last_lines, watch_next_write};
+use nodejobs_proc::logs::{new_write_watch, watch_next_write};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{FollowEvent, FollowQuery, LogStream, OutputChunk, ProblemKind};
 use crate::error::Error;
 use crate::hub::LastChange;
+use crate::log_files::LogFile;
 use crate::owner::{Owner, stopped};
-use crate::service::{attempt_of, log_path, log_unreadable, record};
+use crate::service::{attempt_of, record};
 
 /// Bytes in one event.
 const CHUNK: u64 = 64 * 1024;
@@ -29,69 +29,68 @@ pub(crate) async fn follow(
     reference: &str,
     query: &FollowQuery,
 ) -> Result<mpsc::Receiver<FollowEvent>, Error> {
-    let (reference, query) = (reference.to_owned(), query.clone());
-    let (job, outputs) = owner
-        .blocking(move |store| {
-            let job = attempt_of(store, &reference, query.attempt)?;
-            let from = [(LogStream::Stdout, query.stdout_from), (LogStream::Stderr, query.stderr_from)];
-            let outputs: Result<Vec<Output>, Error> =
-                from.into_iter().map(|(stream, from)| Output::new(&job, stream, from, query.tail)).collect();
-            Ok((job, outputs?))
-        })
-        .await?;
+    let (reference, attempt) = (reference.to_owned(), query.attempt);
+    let job = owner.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
     let (events, receiver) = mpsc::channel(16);
-    let follower = Follower { owner: Arc::clone(owner), job, outputs, events };
+    let query = FollowQuery { attempt: Some(job.state.attempt), ..query.clone() };
+    let follower = Follower { owner: Arc::clone(owner), id: job.id, query, outputs: Vec::new(), events };
     tokio::spawn(follower.run());
     Ok(receiver)
 }
 
 struct Follower {
     owner: Arc<Owner>,
-    job: Job,
+    id: JobId,
+    /// With the attempt that is followed.
+    query: FollowQuery,
+    /// Known once the attempt was executed: before, nobody knows where in its files its output will begin.
     outputs: Vec<Output>,
     events: mpsc::Sender<FollowEvent>,
 }
 
 /// One log file and how far it was read.
+#[derive(Clone, Debug)]
 struct Output {
     stream: LogStream,
-    path: PathBuf,
+    file: LogFile,
     offset: u64,
 }
 
 impl Output {
-    fn new(job: &Job, stream: LogStream, from: Option<u64>, tail: Option<u64>) -> Result<Self, Error> {
-        let path = log_path(job, stream);
-        let offset = match (from, tail) {
-            (Some(from), _) => from,
-            (None, None) => 0,
-            (None, Some(lines)) => match File::open(&path) {
-                Ok(mut file) => {
-                    offset_of_last_lines(&mut file, lines).map_err(|error| log_unreadable(&path, error))?
-                }
+    fn new(stream: LogStream, file: LogFile, query: &FollowQuery) -> Result<Self, Error> {
+        let from = match stream {
+            LogStream::Stdout => query.stdout_from,
+            LogStream::Stderr => query.stderr_from,
+        };
+        let offset = match (from, query.tail) {
+            (Some(from), _) => from.max(file.start),
+            (None, None) => file.start,
+            (None, Some(lines)) => match File::open(&file.path) {
+                Ok(mut opened) => file.tail(&mut opened, lines).map_err(|error| file.unreadable(error))?,
                 // Nothing is written yet, so everything will be new.
-                Err(_) => 0,
+                Err(_) => file.start,
             },
         };
-        Ok(Self { stream, path, offset })
+        Ok(Self { stream, file, offset })
     }
 
     /// The next piece, if there is one.
     fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
-        let mut file = match File::open(&self.path) {
+        let mut file = match File::open(&self.file.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(log_unreadable(&self.path, error)),
+            Err(error) => return Err(self.file.unreadable(error)),
         };
         let mut read = || {
             let length = file.metadata()?.len();
             if length < self.offset {
-                self.offset = 0;
+                (self.offset, self.file.start) = (0, 0);
                 return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: 0 }));
             }
+            let end = self.file.end.map_or(length, |end| end.min(length));
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(self.offset))?;
-            file.by_ref().take(CHUNK.min(length - self.offset)).read_to_end(&mut bytes)?;
+            file.by_ref().take(CHUNK.min(end.saturating_sub(self.offset))).read_to_end(&mut bytes)?;
             if bytes.is_empty() {
                 return Ok(None);
             }
@@ -99,7 +98,13 @@ impl Output {
             self.offset = chunk.end();
             Ok(Some(FollowEvent::Output(chunk)))
         };
-        read().map_err(|error| log_unreadable(&self.path, error))
+        read().map_err(|error| self.file.unreadable(error))
+    }
+
+    /// Whether the file is longer or shorter than what was read of it.
+    fn has_changed(&self) -> bool {
+        let length = std::fs::metadata(&self.file.path).map(|metadata| metadata.len());
+        length.is_ok_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
     }
 }
 
@@ -115,7 +120,7 @@ impl Follower {
     }
 
     async fn follow(&mut self) -> Result<Option<JobRecord>, Error> {
-        let mut changes = self.owner.hub.watch(&self.job.id);
+        let mut changes = self.owner.hub.watch(&self.id);
         // Tokio's only safe way to wait for a descriptor it has no type for.
         let watch = new_write_watch().and_then(pipe::Receiver::from_owned_fd_unchecked).map_err(|error| {
             let message =
@@ -124,7 +129,7 @@ impl Follower {
         })?;
         loop {
             // Asked before reading: what was written before the end is read, and after it nothing is written.
-            let ended = self.ended().await?;
+            let ended = self.look().await?;
             let Some(wrote) = self.read_all().await? else { return Ok(None) };
             if let Some(record) = ended {
                 return Ok(Some(record));
@@ -143,10 +148,8 @@ impl Follower {
             while watch.try_read(&mut told).is_ok() {}
             let mut missed = false;
             for output in &self.outputs {
-                // A file that is not there yet comes with the start of the job, which is a change.
-                let _ = watch_next_write(&watch, &output.path);
-                missed |=
-                    std::fs::metadata(&output.path).is_ok_and(|metadata| metadata.len() != output.offset);
+                let _ = watch_next_write(&watch, &output.file.path);
+                missed |= output.has_changed();
             }
             if missed {
                 continue;
@@ -167,15 +170,27 @@ impl Follower {
         }
     }
 
-    /// The record, if the attempt has ended.
-    async fn ended(&self) -> Result<Option<JobRecord>, Error> {
-        let (id, attempt) = (self.job.id.clone(), self.job.state.attempt);
-        self.owner
+    /// Finds the attempt's output, once there is some; the record, if the attempt has ended.
+    async fn look(&mut self) -> Result<Option<JobRecord>, Error> {
+        let (id, query) = (self.id.clone(), self.query.clone());
+        let is_new = self.outputs.is_empty();
+        let (outputs, ended) = self
+            .owner
             .blocking(move |store| {
-                let job = attempt_of(store, id.as_str(), Some(attempt))?;
-                Ok(job.state.status.is_terminal().then(|| record(&job)))
+                let job = attempt_of(store, id.as_str(), query.attempt)?;
+                let ended = job.state.status.is_terminal().then(|| record(&job));
+                let mut outputs = Vec::new();
+                if is_new && (job.state.started.is_some() || job.state.ended.is_some()) {
+                    let files = LogFile::both(store, &job)?;
+                    for (stream, file) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(files) {
+                        outputs.extend(file.map(|file| Output::new(stream, file, &query)).transpose()?);
+                    }
+                }
+                Ok((outputs, ended))
             })
-            .await
+            .await?;
+        self.outputs.extend(outputs);
+        Ok(ended)
     }
 
     /// Reads and sends until nothing is left, and says whether there was anything; `None` if nobody listens.

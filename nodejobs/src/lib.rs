@@ -65,6 +65,8 @@ mod capture;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "local")]
+mod clock;
+#[cfg(feature = "local")]
 pub mod daemon;
 #[cfg(feature = "local")]
 mod directory;
@@ -77,6 +79,8 @@ mod hub;
 #[cfg(feature = "local")]
 mod jobs;
 #[cfg(feature = "local")]
+mod log_files;
+#[cfg(feature = "local")]
 mod owner;
 #[cfg(feature = "local")]
 mod server;
@@ -84,16 +88,18 @@ mod server;
 mod service;
 #[cfg(feature = "local")]
 mod stores;
+#[cfg(feature = "local")]
+mod wait;
 
 #[cfg(feature = "client")]
 pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 #[cfg(feature = "local")]
 pub use error::Error;
 #[cfg(feature = "local")]
-pub use jobs::{JobLogs, Jobs, OpenOptions};
+pub use jobs::{JobLogs, Jobs, OpenOptions, Waited};
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, record, signal, spec, status, text,
-    time,
+    JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, logs, record, signal, spec, status,
+    text, time,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::close_descriptors_on_exec;

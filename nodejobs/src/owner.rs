@@ -4,15 +4,21 @@
 //! one flush, and carries out what follows. While it flushes, the next round's inputs gather: that is the group commit.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nodejobs_core::backend::{BackendHost, BackendReport, LaunchSpec, ProcessBackend};
-use nodejobs_core::engine::{Answer, Effect, Engine, Input, StopRequest, Submission, Ticket, Turn};
+use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, ProcessBackend};
+use nodejobs_core::engine::{
+    Answer, Effect, Engine, Input, Removal, Restart, StopRequest, Submission, Ticket, Turn,
+};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{Definition, Job, LogPaths};
+use nodejobs_core::job::{Definition, Input as JobInput, Job};
+use nodejobs_core::logs::{LogLayout, LogPaths};
 use nodejobs_core::spec::LaunchContext;
 use nodejobs_core::store::{
     DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit,
@@ -24,7 +30,7 @@ use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::ProblemKind;
+use crate::api::{ProblemKind, RestartRequest};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::Hub;
@@ -41,6 +47,8 @@ pub(crate) struct SubmitMessage {
     pub(crate) definition: Definition,
     /// The launch context as it is stored.
     pub(crate) context: Vec<u8>,
+    /// What it reads, if that is kept with the job.
+    pub(crate) input: Option<Vec<u8>>,
     pub(crate) resend: bool,
     pub(crate) reply: oneshot::Sender<Answered>,
 }
@@ -52,11 +60,44 @@ pub(crate) struct Answered {
     pub(crate) job: Option<Box<Job>>,
 }
 
+/// What can be asked of a job that is there.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Stop(StopRequest),
+    Restart {
+        /// Of the next attempt; one that has it already is the answer.
+        submit_key: String,
+        how: StopRequest,
+    },
+    Remove,
+    Pause,
+    Resume,
+}
+
+impl From<RestartRequest> for Request {
+    fn from(request: RestartRequest) -> Self {
+        let RestartRequest { jobs: _, submit_key, signal, grace_ms, force } = request;
+        Request::Restart { submit_key, how: StopRequest { signal, grace_ms, force } }
+    }
+}
+
 enum Message {
     Submit(Box<SubmitMessage>),
-    Stop { id: JobId, request: StopRequest, reply: oneshot::Sender<Answered> },
+    Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
     Report(BackendReport),
+    ClockSet,
     Quit,
+}
+
+impl Message {
+    /// The job whose stored state this is decided on.
+    fn rests_on(&self) -> Option<&JobId> {
+        match self {
+            Message::Submit(submit) => submit.id.as_ref(),
+            Message::Ask { id, request: Request::Restart { .. } | Request::Remove, .. } => Some(id),
+            Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => None,
+        }
+    }
 }
 
 /// The owner of a data directory, as everything in this process sees it.
@@ -167,13 +208,18 @@ impl Owner {
         self.send(Message::Submit(Box::new(message)))
     }
 
-    pub(crate) fn stop(
+    pub(crate) fn ask(
         &self,
         id: JobId,
-        request: StopRequest,
+        request: Request,
         reply: oneshot::Sender<Answered>,
     ) -> Result<(), Error> {
-        self.send(Message::Stop { id, request, reply })
+        self.send(Message::Ask { id, request, reply })
+    }
+
+    /// The wall clock was set.
+    pub(crate) fn clock_set(&self) -> Result<(), Error> {
+        self.send(Message::ClockSet)
     }
 
     fn send(&self, message: Message) -> Result<(), Error> {
@@ -251,14 +297,31 @@ impl Host {
     }
 }
 
+impl Host {
+    fn input(&self, input: JobInput) -> Result<LaunchInput, String> {
+        Ok(match input {
+            JobInput::Null => LaunchInput::Null,
+            JobInput::File(path) => LaunchInput::File(path),
+            JobInput::Stored(key) => {
+                let body =
+                    self.store.document(DocumentKind::Input, &key).map_err(|error| error.to_string())?;
+                LaunchInput::Bytes(body.ok_or_else(|| format!("its input {key} is not in the store"))?)
+            }
+        })
+    }
+}
+
 impl BackendHost for Host {
     fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
         let job = self.store.job(&attempt.id).map_err(|error| error.to_string())?;
         let job = job.filter(|job| job.state.attempt == attempt.attempt);
-        let Job { definition, .. } = job.ok_or_else(|| "it is not in the store".to_owned())?;
+        let job = job.ok_or_else(|| "it is not in the store".to_owned())?;
+        let output = job.log_paths();
+        let definition = job.definition;
         Ok(LaunchSpec {
             context: self.context(&definition.context_key)?,
-            output: LogPaths::of(&definition.logdir, attempt),
+            input: self.input(definition.input)?,
+            output,
             command: definition.command,
             cwd: definition.cwd,
         })
@@ -304,9 +367,7 @@ impl Work {
                 match next {
                     Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return self.commit(turn),
                     Ok(message) => {
-                        if let Message::Submit(submit) = &message
-                            && submit.id.as_ref().is_some_and(|id| turn.concerns(id))
-                        {
+                        if message.rests_on().is_some_and(|id| turn.concerns(id)) {
                             // Decided against what is on disk, so what was just decided has to be there first.
                             self.commit(turn)?;
                             turn = self.engine.begin_turn();
@@ -331,23 +392,58 @@ impl Work {
     fn handle(&mut self, message: Message, turn: &mut Turn) {
         let input = match message {
             Message::Report(report) => Input::Report(report),
-            Message::Stop { id, request, reply } => Input::Stop { ticket: self.ticket(reply), id, request },
+            Message::ClockSet => Input::ClockSet,
+            Message::Ask { id, request, reply } => {
+                let ticket = self.ticket(reply);
+                match self.input_of(id, request, ticket) {
+                    Ok(Some(input)) => input,
+                    Ok(None) => return self.reply(ticket, Answer::NotLive, None),
+                    Err(error) => return self.refuse(ticket, error),
+                }
+            }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, resend, reply } = *submit;
+                let SubmitMessage { id, definition, context, input, resend, reply } = *submit;
+                let ticket = self.ticket(reply);
                 let existing = match self.find_existing(id.as_ref(), &definition, resend) {
                     Ok(existing) => existing,
-                    Err(error) => {
-                        log::error!("{}", Error::from(error).to_problem());
-                        let _ = reply.send(Answered { answer: Answer::NotStored, job: None });
-                        return;
-                    }
+                    Err(error) => return self.refuse(ticket, error),
                 };
-                let ticket = self.ticket(reply);
-                Input::Submit(Box::new(Submission { ticket, id, definition, context, existing }))
+                Input::Submit(Box::new(Submission { ticket, id, definition, context, input, existing }))
             }
             Message::Quit => return,
         };
         self.engine.handle(input, now(), turn);
+    }
+
+    /// The engine's input for a request, with what it needs to know of the store; `None` if there is no such job.
+    fn input_of(&self, id: JobId, request: Request, ticket: Ticket) -> Result<Option<Input>, StoreError> {
+        Ok(match request {
+            Request::Stop(request) => Some(Input::Stop { ticket, id, request }),
+            Request::Pause => Some(Input::Pause { ticket, id }),
+            Request::Resume => Some(Input::Resume { ticket, id }),
+            Request::Restart { submit_key, how } => self
+                .store
+                .job(&id)?
+                .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
+            Request::Remove => {
+                let attempts = self.store.attempts(&id)?;
+                let (logs, inputs) = belongings(&attempts);
+                let newest = attempts.into_iter().next_back();
+                newest.map(|job| Input::Remove(Box::new(Removal { ticket, job, logs, inputs })))
+            }
+        })
+    }
+
+    fn reply(&mut self, ticket: Ticket, answer: Answer, job: Option<Box<Job>>) {
+        if let Some(reply) = self.waiting.remove(&ticket) {
+            let _ = reply.send(Answered { answer, job });
+        }
+    }
+
+    /// Without what is stored nothing can be decided.
+    fn refuse(&mut self, ticket: Ticket, error: StoreError) {
+        log::error!("{}", Error::from(error).to_problem());
+        self.reply(ticket, Answer::NotStored, None);
     }
 
     fn ticket(&mut self, reply: oneshot::Sender<Answered>) -> Ticket {
@@ -421,15 +517,18 @@ impl Work {
                 Effect::EndTree { attempt, process, plan } => {
                     self.backend.end_tree(&attempt, process.as_ref(), plan);
                 }
+                Effect::Signal { attempt, process, signal } => {
+                    self.backend.signal_tree(&attempt, &process, signal);
+                }
+                // Here and now, so that it is done before another job of that id can write to them.
+                Effect::DeleteLogs { files, .. } => files.iter().for_each(delete_logs),
                 Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
                 Effect::Reply { ticket, answer } => {
                     let job = match &answer {
                         Answer::Accepted(attempt) => accepted.remove(attempt),
                         _ => None,
                     };
-                    if let Some(reply) = self.waiting.remove(&ticket) {
-                        let _ = reply.send(Answered { answer, job });
-                    }
+                    self.reply(ticket, answer, job);
                 }
             }
         }
@@ -437,6 +536,26 @@ impl Work {
             self.hub.publish(&event);
         }
         Ok(())
+    }
+}
+
+/// What goes with a job that is forgotten: its log files, except for those that the user named, and its input.
+fn belongings(attempts: &[Job]) -> (Vec<LogPaths>, Vec<String>) {
+    let ours = attempts.iter().filter(|job| job.definition.logs.layout != LogLayout::File);
+    let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
+        JobInput::Stored(key) => Some(key.clone()),
+        JobInput::Null | JobInput::File(_) => None,
+    });
+    (ours.map(Job::log_paths).collect(), inputs.collect())
+}
+
+fn delete_logs(files: &LogPaths) {
+    for file in [&files.stdout, &files.stderr] {
+        if let Err(error) = std::fs::remove_file(OsStr::from_bytes(file.as_bytes()))
+            && error.kind() != ErrorKind::NotFound
+        {
+            log::warn!("log file '{file}' of a removed job cannot be deleted: {error}");
+        }
     }
 }
 

@@ -12,10 +12,9 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use nodejobs_core::JobId;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
 use nodejobs_proc::socket::with_address;
@@ -26,13 +25,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, WaitEvent, WaitRequest,
+    ActionAnswer, BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, JobsRequest,
+    ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest, SOCKET_NAME, StopAnswer, StopRequest,
+    WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
-use crate::owner::Owner;
-use crate::service::LogPart;
+use crate::log_files::LogPart;
+use crate::owner::{Owner, Request};
+use crate::wait::begin_wait;
 
 /// The largest request: a batch of many jobs.
 const MAX_BODY: usize = 256 << 20;
@@ -209,10 +210,15 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs", post(run).get(list))
         .route("/v1/jobs/batch", post(run_batch))
         .route("/v1/jobs/{reference}", get(status))
+        .route("/v1/jobs/{reference}/attempts", get(history))
         .route("/v1/jobs/{reference}/logs/{stream}", get(logs))
         .route("/v1/jobs/{reference}/follow", get(follow_job))
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
+        .route("/v1/restart", post(restart))
+        .route("/v1/remove", ask(|| Request::Remove))
+        .route("/v1/pause", ask(|| Request::Pause))
+        .route("/v1/resume", ask(|| Request::Resume))
         .fallback(|| async {
             Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation")
         })
@@ -310,6 +316,13 @@ async fn status(
     Ok(Json(crate::service::record(&job)))
 }
 
+async fn history(
+    State(state): State<ServerState>,
+    Path(reference): Path<String>,
+) -> Result<Json<Vec<JobRecord>>, Error> {
+    Ok(Json(state.owner.history(&reference).await?))
+}
+
 async fn logs(
     State(state): State<ServerState>,
     Path((reference, stream)): Path<(String, String)>,
@@ -362,48 +375,29 @@ async fn follow_job(
 }
 
 async fn wait(State(state): State<ServerState>, body: Bytes) -> Result<impl IntoResponse, Error> {
-    let WaitRequest { jobs, any } = parse(&body)?;
-    if jobs.is_empty() {
-        return Err(Error::new(ProblemKind::Usage, "name at least one job to wait for"));
-    }
-    let mut ids: Vec<JobId> = Vec::with_capacity(jobs.len());
-    for reference in &jobs {
-        let id = state.owner.job(reference).await?.id;
-        ids.push(id);
-    }
-    ids.sort();
-    ids.dedup();
-    let (events, receiver) = mpsc::channel(16);
-    tokio::spawn(wait_for_all(Arc::clone(&state.owner), ids, any, events));
-    Ok(sse(receiver, WaitEvent::to_sse))
+    Ok(sse(begin_wait(&state.owner, &parse(&body)?).await?, WaitEvent::to_sse))
 }
 
-async fn wait_for_all(owner: Arc<Owner>, ids: Vec<JobId>, any: bool, events: mpsc::Sender<WaitEvent>) {
-    let mut waits = JoinSet::new();
-    for id in ids {
-        let owner = Arc::clone(&owner);
-        waits.spawn(async move { owner.wait(&id).await });
+fn require_jobs(jobs: &[String]) -> Result<(), Error> {
+    if jobs.is_empty() {
+        return Err(Error::new(ProblemKind::Usage, "name at least one job"));
     }
-    loop {
-        let ended = tokio::select! {
-            ended = waits.join_next() => ended,
-            () = events.closed() => return,
-        };
-        let event = match ended {
-            None => break,
-            Some(Ok(Ok(record))) => WaitEvent::Ended(Box::new(record)),
-            Some(Ok(Err(error))) => WaitEvent::Error(error.to_problem()),
-            Some(Err(error)) => WaitEvent::Error(Problem::new(ProblemKind::Failed, error.to_string())),
-        };
-        let is_last = event.is_last();
-        if events.send(event).await.is_err() || is_last {
-            return;
-        }
-        if any {
-            break;
-        }
-    }
-    let _ = events.send(WaitEvent::Done).await;
+    Ok(())
+}
+
+async fn restart(State(state): State<ServerState>, body: Bytes) -> Result<Json<ActionAnswer>, Error> {
+    let request: RestartRequest = parse(&body)?;
+    require_jobs(&request.jobs)?;
+    Ok(Json(state.owner.ask_of_all(&request.jobs, &request.clone().into()).await))
+}
+
+/// Serves a request that says nothing but which jobs.
+fn ask(request: fn() -> Request) -> MethodRouter<ServerState> {
+    post(async move |State(state): State<ServerState>, body: Bytes| -> Result<Json<ActionAnswer>, Error> {
+        let JobsRequest { jobs } = parse(&body)?;
+        require_jobs(&jobs)?;
+        Ok(Json(state.owner.ask_of_all(&jobs, &request()).await))
+    })
 }
 
 async fn stop(State(state): State<ServerState>, body: Bytes) -> Result<Json<StopAnswer>, Error> {

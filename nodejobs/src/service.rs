@@ -1,29 +1,28 @@
 //! What can be asked of an owner, by this process and through the socket alike.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nodejobs_core::backend::ProcessBackend;
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
-use nodejobs_core::job::{Definition, Job, LogPaths};
+use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::record::JobRecord;
-use nodejobs_core::spec::JobSpec;
+use nodejobs_core::spec::{JobSpec, Stdin};
 use nodejobs_core::store::{JobStore, Order, PageRequest};
 use nodejobs_core::{JobId, RawText, Status};
-use nodejobs_proc::logs::offset_of_last_lines;
 use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
 use crate::api::{
-    self, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream, Problem, ProblemKind, StopAnswer, StopResult,
+    self, ActionAnswer, ActionResult, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream, Problem,
+    ProblemKind, StopAnswer, StopResult,
 };
 use crate::error::Error;
 use crate::hub::LastChange;
-use crate::owner::{Answered, Owner, SubmitMessage, live_jobs, stopped};
+use crate::log_files::{LogFile, LogPart, path_text};
+use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs, stopped};
 
 /// At most so many candidates are named when a reference is ambiguous.
 const CANDIDATES: usize = 20;
@@ -83,7 +82,11 @@ impl Owner {
             Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error)
         })?;
         let definition = Definition::new(spec, logdir, now().wall);
-        Ok(SubmitMessage { id: spec.id.clone(), definition, context, resend, reply })
+        let input = match &spec.stdin {
+            Stdin::Bytes(bytes) => Some(bytes.as_bytes().to_vec()),
+            Stdin::Null | Stdin::File(_) => None,
+        };
+        Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, resend, reply })
     }
 
     /// The job that a reference means.
@@ -159,7 +162,7 @@ impl Owner {
         let mut asked = Vec::with_capacity(references.len());
         for reference in references {
             let answer = match self.job(&reference).await {
-                Ok(job) => self.ask_to_stop(job.id, how),
+                Ok(job) => self.ask_of(job, Request::Stop(how)),
                 Err(error) => Err(error),
             };
             asked.push((reference, answer));
@@ -167,7 +170,7 @@ impl Owner {
         let mut results = Vec::with_capacity(asked.len());
         for (job, answer) in asked {
             let result = match answer {
-                Ok((id, answer)) => self.outcome_of_stop(&id, answer).await,
+                Ok((job, answer)) => self.outcome_of_stop(&job.id, answer).await,
                 Err(error) => Err(error),
             };
             results.push(match result {
@@ -180,10 +183,80 @@ impl Owner {
         Ok(StopAnswer { results })
     }
 
-    fn ask_to_stop(&self, id: JobId, how: EngineStop) -> Result<(JobId, oneshot::Receiver<Answered>), Error> {
+    /// Asks something of a job. The answer is still to come.
+    fn ask_of(&self, job: Job, request: Request) -> Result<Asked, Error> {
         let (reply, answer) = oneshot::channel();
-        self.stop(id.clone(), how, reply)?;
-        Ok((id, answer))
+        self.ask(job.id.clone(), request, reply)?;
+        Ok((job, answer))
+    }
+
+    /// Asks the same of several jobs, all before the first answer is waited for.
+    pub(crate) async fn ask_of_all(&self, references: &[String], request: &Request) -> ActionAnswer {
+        let mut asked = Vec::with_capacity(references.len());
+        for reference in references {
+            let job = self.job(reference).await;
+            asked.push((reference.clone(), job.and_then(|job| self.ask_of(job, request.clone()))));
+        }
+        let mut results = Vec::with_capacity(asked.len());
+        for (job, asked) in asked {
+            let result = match asked {
+                Ok((found, answer)) => match answer.await {
+                    Ok(answered) => self.outcome_of(request, found, answered).await,
+                    Err(_) => Err(stopped()),
+                },
+                Err(error) => Err(error),
+            };
+            results.push(match result {
+                Ok(record) => ActionResult::Done { job, record: Box::new(record) },
+                Err(error) => ActionResult::Refused { job, error: error.to_problem() },
+            });
+        }
+        ActionAnswer { results }
+    }
+
+    async fn outcome_of(
+        &self,
+        request: &Request,
+        job: Job,
+        Answered { answer, job: begun }: Answered,
+    ) -> Result<JobRecord, Error> {
+        let way_out = match request {
+            Request::Pause | Request::Resume => {
+                "only a running job can be paused, and only a paused one resumed"
+            }
+            Request::Stop(_) | Request::Restart { .. } | Request::Remove => "stop it first",
+        };
+        match (answer, begun) {
+            (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),
+            (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
+            // Done, or begun before by an earlier sending of the same request.
+            (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
+            (Answer::Conflict { status }, _) => {
+                let status = status.map_or("changing", Status::as_str);
+                Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
+            }
+            // Ended, or removed, since it was looked up.
+            (Answer::NotLive, _) => {
+                let status = self.job(job.id.as_str()).await?.state.status;
+                Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
+            }
+            (Answer::NotStored, _) => {
+                let message = format!("the store cannot be used, so nothing was done to job '{}'", job.id);
+                Err(Error::new(ProblemKind::Unavailable, message))
+            }
+            (Answer::Stopping, _) => Err(stopped()),
+        }
+    }
+
+    /// The records of all attempts of a job, the first one first.
+    pub(crate) async fn history(&self, reference: &str) -> Result<Vec<JobRecord>, Error> {
+        let reference = reference.to_owned();
+        self.blocking(move |store| {
+            let attempts = store.attempts(&resolve(store, &reference)?.id)?;
+            let next = attempts.iter().skip(1).map(Some).chain([None]);
+            Ok(attempts.iter().zip(next).map(|(job, next)| record_before(job, next)).collect())
+        })
+        .await
     }
 
     async fn outcome_of_stop(
@@ -196,7 +269,7 @@ impl Owner {
         Ok((record(&self.until(id, settled).await?), already_ended))
     }
 
-    /// The log file of an attempt, where the wanted part begins, and how long the file is now.
+    /// The part of an attempt's output that is wanted, as long as it is now.
     pub(crate) async fn log(
         &self,
         reference: &str,
@@ -206,74 +279,33 @@ impl Owner {
         let (reference, query) = (reference.to_owned(), query.clone());
         self.blocking(move |store| {
             let job = attempt_of(store, &reference, query.attempt)?;
-            let path = log_path(&job, stream);
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                // Not executed yet, or never: there is no output.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogPart::default()),
-                Err(error) => return Err(log_unreadable(&path, error)),
+            let [stdout, stderr] = LogFile::both(store, &job)?;
+            let file = match stream {
+                LogStream::Stdout => stdout,
+                LogStream::Stderr => stderr,
             };
-            let tail = query.tail.map_or(Ok(0), |lines| offset_of_last_lines(&mut file, lines));
-            let tail = tail.map_err(|error| log_unreadable(&path, error))?;
-            let end = file.metadata().map_err(|error| log_unreadable(&path, error))?.len();
-            let start = tail.max(query.offset.unwrap_or(0)).min(end);
-            Ok(LogPart { file: Some(file), start, end })
+            file.map_or(Ok(LogPart::default()), |file| file.part(&query))
         })
         .await
     }
 }
 
-/// A part of a log file.
-#[derive(Debug, Default)]
-pub(crate) struct LogPart {
-    pub(crate) file: Option<File>,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-}
-
-impl LogPart {
-    /// All of it, in memory.
-    pub(crate) fn read(self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        if let Some(mut file) = self.file {
-            file.seek(SeekFrom::Start(self.start))?;
-            file.take(self.end - self.start).read_to_end(&mut bytes)?;
-        }
-        Ok(bytes)
-    }
-}
-
-pub(crate) fn log_unreadable(path: &Path, error: io::Error) -> Error {
-    Error::new(ProblemKind::Failed, format!("log file '{}' cannot be read", path.display()))
-        .with_source(error)
-}
-
-pub(crate) fn log_path(job: &Job, stream: LogStream) -> PathBuf {
-    let paths = LogPaths::of(&job.definition.logdir, &job.attempt_id());
-    text_path(match stream {
-        LogStream::Stdout => &paths.stdout,
-        LogStream::Stderr => &paths.stderr,
-    })
-}
-
-fn text_path(text: &RawText) -> PathBuf {
-    std::ffi::OsStr::from_bytes(text.as_bytes()).into()
-}
-
-fn path_text(path: &Path) -> RawText {
-    path.as_os_str().as_bytes().to_vec().into()
-}
-
 /// The record of a job, with the size of its logs.
 pub(crate) fn record(job: &Job) -> JobRecord {
+    record_before(job, None)
+}
+
+/// The record of an attempt, with the one after it if there is one.
+fn record_before(job: &Job, next: Option<&Job>) -> JobRecord {
     let mut record = JobRecord::new(job, now());
     if job.state.started.is_some() {
-        let sizes = [LogStream::Stdout, LogStream::Stderr]
-            .map(|stream| std::fs::metadata(log_path(job, stream)).map(|metadata| metadata.len()));
-        record.log_bytes = Some(sizes.into_iter().flatten().sum());
+        let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, next, stream));
+        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.len().ok()).sum());
     }
     record
 }
+
+type Asked = (Job, oneshot::Receiver<Answered>);
 
 type Accepted = (JobId, Option<Box<Job>>);
 
@@ -296,7 +328,7 @@ fn accepted(
             ProblemKind::Unavailable,
             "the store could not be written, so the job was not accepted",
         )),
-        Answer::Stopping | Answer::NotLive => Err(stopped()),
+        Answer::Stopping | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::logs::Printer;
 use crate::connect::{Connection, Target};
 use crate::exit::{FAILED, Failure, USAGE, job_code, mirrored, say};
 use crate::output::{self, Format, outcome};
-use crate::watch;
+use crate::watch::{self, Until};
 
 /// Run a command as a job; prints its id once it is on disk
 #[derive(Args, Debug)]
@@ -123,8 +123,8 @@ fn wait_for_it(connection: &mut Connection<'_>, record: &JobRecord, format: Form
     if format != Format::Json {
         print_it(record, format)?;
     }
-    let ended = watch::wait(connection, &[record.self_id.to_string()], |_| Ok(()))?;
-    let Some(record) = ended.last() else {
+    let ended = watch::wait(connection, &[record.self_id.to_string()], Until::default(), |_| Ok(()))?;
+    let Some(record) = ended.as_ref().and_then(|ended| ended.last()) else {
         return Err(Failure::new(FAILED, format!("the daemon did not tell how '{}' ended", record.self_id)));
     };
     match format {

@@ -1,12 +1,15 @@
 //! `nodejobs wait`: waits for the end of jobs.
 
+use std::time::Duration;
+
 use clap::Args;
 use nodejobs::record::JobRecord;
 
 use crate::connect::Target;
-use crate::exit::{Failure, job_code, mirrored, say};
+use crate::duration;
+use crate::exit::{Failure, TIMEOUT, job_code, mirrored, say};
 use crate::output::{self, Format, outcome};
-use crate::watch;
+use crate::watch::{self, Until};
 
 /// Wait until jobs have ended, and end with their exit code
 #[derive(Args, Debug)]
@@ -15,16 +18,24 @@ pub(crate) struct Wait {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
+    /// The first one that ends is enough
+    #[arg(long)]
+    any: bool,
+    /// Wait at most so long, such as 500ms or 10m, and end with 124 if that was not enough
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   nodejobs wait ID && echo done
   nodejobs wait ID ID                 until all of them have ended
+  nodejobs wait --any ID ID           until one of them has
+  nodejobs wait --timeout 10m ID || echo not done, or failed
   nodejobs wait ID -o json | jq .status
 
 The exit status is the job's own: its exit code, 128+N after signal N, and 125 if it has none (it never started, or was \
-lost) or something here went wrong. For several jobs it is the first one that is not 0, in the order in which they are \
+lost) or something here went wrong, and 124 if the time was up, the job's own or that of --timeout. For several jobs it is the first one that is not 0, in the order in which they are \
 given.
 
 How each job ended is said on standard error; with -o json their records go to standard output.";
@@ -46,7 +57,8 @@ impl Wait {
             let mut seen = std::collections::BTreeSet::new();
             jobs.retain(|job| seen.insert(job.clone()));
         }
-        let mut records = watch::wait(&mut connection, &jobs, |record| match format {
+        let until = Until { any: self.any, timeout: self.timeout };
+        let waited = watch::wait(&mut connection, &jobs, until, |record| match format {
             Format::Table => {
                 say(&format_args!("{}: {}", record.self_id, outcome(record)));
                 Ok(())
@@ -54,6 +66,13 @@ impl Wait {
             Format::Jsonl => output::print_json(record),
             Format::Json => Ok(()),
         })?;
+        let Some(mut records) = waited else {
+            let timeout = duration::show(
+                u64::try_from(self.timeout.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            );
+            say(&format_args!("error: not ended within {timeout}; the jobs run on"));
+            return Ok(TIMEOUT);
+        };
         records.sort_by_key(|record| jobs.iter().position(|job| job == record.self_id.as_str()));
         if format == Format::Json {
             match (self.jobs.len(), records.as_slice()) {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::id::AttemptId;
 use crate::job::Process;
+use crate::signal::Signal;
 
 /// One call to the fake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Call {
     Launch(AttemptId),
     /// `end_tree`.
     EndTree(AttemptId, EndPlan),
+    /// `signal_tree`.
+    SignalTree(AttemptId, Signal),
     /// `acknowledge`.
     Acknowledge(Vec<Receipt>),
 }
@@ -64,6 +67,10 @@ impl ProcessBackend for FakeBackend {
 
     fn end_tree(&self, attempt: &AttemptId, _process: Option<&Process>, plan: EndPlan) {
         self.note(Call::EndTree(attempt.clone(), plan));
+    }
+
+    fn signal_tree(&self, attempt: &AttemptId, _process: &Process, signal: Signal) {
+        self.note(Call::SignalTree(attempt.clone(), signal));
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {

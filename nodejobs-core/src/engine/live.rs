@@ -2,13 +2,14 @@
 
 use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, ExitStatus, Job, JobState};
+use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
 use crate::signal::Signal;
+use crate::spec::{Policy, Start};
 use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
-use crate::time::Moment;
+use crate::time::{BootTime, Moment, Timestamp};
 
-use super::{Effect, StopRequest};
+use super::{Effect, StopRequest, Ticket};
 
 /// What is known of the processes of a job beside its main one.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +45,8 @@ impl Tree {
 /// At most so many processes are named in a record.
 const LISTED: usize = 10;
 
-fn list(members: &[TreeMember]) -> String {
+/// Processes by number and name.
+pub(super) fn list(members: &[TreeMember]) -> String {
     let named = members.iter().take(LISTED).map(|member| format!("{} ({})", member.pid, member.name));
     let mut text = named.collect::<Vec<_>>().join(", ");
     if members.len() > LISTED {
@@ -61,9 +63,28 @@ pub(super) struct Live {
     pub(super) submit_key: Option<String>,
     pub(super) stop_requested: Option<StopRequest>,
     pub(super) tree: Tree,
-    stop_signal: Signal,
-    grace_ms: u64,
-    success_codes: Vec<i32>,
+    pub(super) policy: Policy,
+    pub(super) start: Start,
+    pub(super) created_at: Timestamp,
+    /// When it wants attention; set through [`Timers`](super::timers::Timers) only.
+    pub(super) timer: Option<BootTime>,
+    /// What is begun as soon as this attempt was stopped.
+    pub(super) next_attempt: Option<NextAttempt>,
+}
+
+/// The attempt after the present one, which somebody has asked for.
+#[derive(Debug)]
+pub(super) struct NextAttempt {
+    pub(super) definition: Box<Definition>,
+    pub(super) submit_key: String,
+    /// Who waits for it.
+    pub(super) tickets: Vec<Ticket>,
+}
+
+impl NextAttempt {
+    pub(super) fn new(definition: Definition, submit_key: String, tickets: Vec<Ticket>) -> Self {
+        Self { definition: Box::new(definition), submit_key, tickets }
+    }
 }
 
 impl Live {
@@ -74,14 +95,36 @@ impl Live {
             submit_key: definition.submit_key.clone(),
             stop_requested: None,
             tree: Tree::Whole,
-            stop_signal: definition.stop_signal,
-            grace_ms: definition.grace_ms,
-            success_codes: definition.success_codes.clone(),
+            policy: definition.policy.clone(),
+            start: definition.start,
+            created_at: definition.created_at,
+            timer: None,
+            next_attempt: None,
         }
     }
 
     pub(super) fn restored(job: Job) -> Self {
-        Self { revision: job.revision, ..Self::new(&job.definition, job.state) }
+        let live = Self { revision: job.revision, ..Self::new(&job.definition, job.state) };
+        let key = live.state.pending_restart.clone();
+        let next_attempt = key.map(|key| NextAttempt::new(job.definition, key, Vec::new()));
+        Self { next_attempt, ..live }
+    }
+
+    /// Whether it is due at a time on the wall clock.
+    pub(super) fn waits_for_wall_clock(&self) -> bool {
+        self.state.waiting_on == Some(WaitingOn::Time) && matches!(self.start, Start::At(_))
+    }
+
+    /// Has the tree ended for a reason that is the job's own failure.
+    pub(super) fn end_because(
+        &mut self,
+        id: &JobId,
+        reason: Reason,
+        request: StopRequest,
+        now: Moment,
+    ) -> Effect {
+        self.state.reason = Some(reason);
+        self.end_tree(id, request, now)
     }
 
     pub(super) fn attempt_id(&self, id: &JobId) -> AttemptId {
@@ -97,13 +140,22 @@ impl Live {
         JobChange::Update { id: id.clone(), expected, state: self.state.clone() }.into()
     }
 
+    /// Has the attempt launched; what is to be written is still to be made of the state.
+    pub(super) fn launch(&mut self, id: &JobId, now: Moment) -> Effect {
+        self.state.launch_asked = now.boot;
+        Effect::Launch(self.attempt_id(id))
+    }
+
     /// Has the tree ended by the job's own rules, as far as the request does not say otherwise.
     pub(super) fn end_tree(&mut self, id: &JobId, request: StopRequest, now: Moment) -> Effect {
         self.tree = Tree::Ending;
         let (signal, grace_ms) = if request.force {
             (Signal::KILL, 0)
         } else {
-            (request.signal.unwrap_or(self.stop_signal), request.grace_ms.unwrap_or(self.grace_ms))
+            (
+                request.signal.unwrap_or(self.policy.stop_signal),
+                request.grace_ms.unwrap_or(self.policy.grace_ms),
+            )
         };
         Effect::EndTree {
             attempt: self.attempt_id(id),
@@ -116,7 +168,8 @@ impl Live {
     pub(super) fn verdict(&self) -> (Status, Option<Reason>) {
         match (self.state.status, self.state.exit) {
             (Status::Stopping | Status::FailedStop, _) => (Status::Stopped, None),
-            (_, Some(ExitStatus::Code(code))) if self.success_codes.contains(&code) => {
+            (_, Some(_)) if self.state.reason.is_some() => (Status::Failed, self.state.reason),
+            (_, Some(ExitStatus::Code(code))) if self.policy.success_codes.contains(&code) => {
                 (Status::Finished, None)
             }
             (_, Some(ExitStatus::Code(_))) => (Status::Failed, Some(Reason::Exit)),

@@ -1,12 +1,17 @@
 //! The engine against the in-memory store, with a backend made of the test's own reports.
 
+mod moves;
+mod requests;
+mod time;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::backend::fake::{Call, FakeBackend};
-use crate::backend::{ProcessBackend, StartFailure, TreeMember};
-use crate::job::ExitStatus;
-use crate::spec::{Command, JobSpec};
+use crate::backend::{BackendEvent, ProcessBackend, StartFailure, StartFailureKind, TreeMember};
+use crate::job::{ExitStatus, JobState};
+use crate::logs::LogStart;
+use crate::spec::{Command, JobSpec, Start};
 use crate::status::Reason;
 use crate::store::memory::MemoryStore;
 use crate::store::{JobStore, Order, PageRequest};
@@ -49,30 +54,80 @@ impl Bench {
         let id = JobId::new(id).expect("valid");
         let mut spec = JobSpec::new(Command::argv(["true"]), "/");
         spec.submit_key = key.map(str::to_owned);
+        self.submission_of(&id, &spec)
+    }
+
+    fn submission_of(&self, id: &JobId, spec: &JobSpec) -> Input {
         Input::Submit(Box::new(Submission {
             ticket: 1,
-            definition: Definition::new(&spec, "/logs".into(), self.now.wall),
+            definition: Definition::new(spec, "/logs".into(), self.now.wall),
             context: Vec::new(),
-            existing: self.store.job(&id).expect("memory does not fail"),
-            id: Some(id),
+            input: None,
+            existing: self.store.job(id).expect("memory does not fail"),
+            id: Some(id.clone()),
         }))
     }
 
+    /// A submission of job `a` by a spec that was changed so.
+    fn submission_with(&self, change: impl FnOnce(&mut JobSpec)) -> Input {
+        let mut spec = JobSpec::new(Command::argv(["true"]), "/");
+        change(&mut spec);
+        self.submission_of(&id("a"), &spec)
+    }
+
+    fn job(&self, name: &str) -> Job {
+        self.store.job(&id(name)).expect("memory does not fail").expect("it exists")
+    }
+
+    fn restart(&self, name: &str) -> Input {
+        self.restart_with_key(name, &format!("restart of {}", self.state(name).attempt))
+    }
+
+    fn restart_with_key(&self, name: &str, key: &str) -> Input {
+        Input::Restart(Box::new(Restart {
+            ticket: 3,
+            job: self.job(name),
+            submit_key: key.to_owned(),
+            request: StopRequest::default(),
+        }))
+    }
+
+    fn remove(&self, name: &str) -> Input {
+        let job = self.job(name);
+        let (logs, inputs) = (vec![job.log_paths()], vec![format!("{name}/1")]);
+        Input::Remove(Box::new(Removal { ticket: 4, job, logs, inputs }))
+    }
+
+    /// A later owner, with what the earlier one left; gives what it wants to know of the backend.
+    fn succeed(&mut self) -> Vec<KnownAttempt> {
+        let live =
+            PageRequest { filter: Default::default(), order: Order::OldestFirst, after: None, limit: 100 };
+        let mut jobs = self.store.jobs(&live).expect("memory").jobs;
+        jobs.retain(|job| !job.state.status.is_terminal());
+        self.engine = Engine::new(2);
+        self.engine.restore(jobs, self.now)
+    }
+
+    /// Goes to the next deadline and lets it happen.
+    fn wait_for_timer(&mut self) -> Vec<Effect> {
+        let at = self.engine.next_deadline().expect("something is due");
+        let passed = at.millis_since(self.now.boot);
+        self.now.boot = at;
+        self.now.wall = Timestamp::from_millis(self.now.wall.as_millis() + passed.cast_signed());
+        self.turn(vec![Input::Tick])
+    }
+
     fn state(&self, id: &str) -> JobState {
-        self.store
-            .job(&JobId::new(id).expect("valid"))
-            .expect("memory does not fail")
-            .expect("it exists")
-            .state
+        self.job(id).state
     }
 
     fn started(&self, id: &str) -> Input {
-        report(id, 1, BackendEvent::Started { process: process(), at: self.now })
+        report(id, 1, started_at(self.now))
     }
 
     fn exited(&self, id: &str, code: i32, leftovers: bool) -> Input {
         let exit = ExitStatus::Code(code);
-        report(id, 1, BackendEvent::Exited { exit, usage: None, at: self.now, leftovers })
+        report(id, 1, BackendEvent::Exited { exit, usage: None, at: self.now, leftovers: left(leftovers) })
     }
 
     fn stop(&self, id: &str) -> Input {
@@ -86,6 +141,18 @@ impl Bench {
         assert_eq!(bench.state(id).status, Status::Running);
         bench
     }
+}
+
+fn id(name: &str) -> JobId {
+    JobId::new(name).expect("valid")
+}
+
+fn started_at(at: Moment) -> BackendEvent {
+    BackendEvent::Started { process: process(), log_start: LogStart { stdout: 5, stderr: 0 }, at }
+}
+
+fn left(any: bool) -> Vec<TreeMember> {
+    any.then(|| TreeMember { pid: 9, name: "sleep".to_owned() }).into_iter().collect()
 }
 
 fn report(id: &str, attempt: u32, event: BackendEvent) -> Input {
@@ -141,7 +208,7 @@ fn the_exit_decides_the_status() {
     ];
     for (exit, status, reason) in cases {
         let mut bench = Bench::running("a");
-        let event = BackendEvent::Exited { exit, usage: None, at: bench.now, leftovers: false };
+        let event = BackendEvent::Exited { exit, usage: None, at: bench.now, leftovers: left(false) };
         let _ = bench.turn(vec![report("a", 1, event)]);
         let state = bench.state("a");
         assert_eq!((state.status, state.reason, state.exit), (status, reason, Some(exit)));
@@ -304,10 +371,7 @@ fn a_new_owner_goes_on_where_the_old_one_was() {
     let _ = bench.turn(["running", "stopping", "swept"].map(|id| bench.started(id)).into());
     let _ = bench.turn(vec![bench.stop("stopping"), bench.exited("swept", 4, true)]);
 
-    let live = PageRequest { filter: Default::default(), order: Order::OldestFirst, after: None, limit: 100 };
-    let jobs = bench.store.jobs(&live).expect("memory").jobs;
-    bench.engine = Engine::new(2);
-    let known = bench.engine.restore(jobs, bench.now);
+    let known = bench.succeed();
     assert_eq!(known.len(), 5);
     let mut turn = bench.engine.begin_turn();
     let answers = [
@@ -342,21 +406,41 @@ fn a_live_job_is_small() {
     assert!(std::mem::size_of::<(JobId, Live)>() <= 600, "{}", std::mem::size_of::<(JobId, Live)>());
 }
 
+/// Submits, some of which wait or have little time.
+fn any_submission(bench: &Bench, choice: u8, name: &str) -> Input {
+    let mut spec = JobSpec::new(Command::argv(["true"]), "/");
+    match choice {
+        0 => spec.start = Start::AfterMs(900),
+        1 => spec.policy.timeout_ms = Some(700),
+        2 => spec.policy.keep_children = true,
+        _ => {}
+    }
+    bench.submission_of(&id(name), &spec)
+}
+
 fn any_input(bench: &Bench, choice: u8, id: &str, attempt: u32) -> Input {
     let at = bench.now;
+    let job_id = JobId::new(id).expect("valid");
+    let exists = bench.store.job(&job_id).expect("memory").is_some();
     let exit = ExitStatus::Code(i32::from(choice % 3));
     let survivors = || vec![TreeMember { pid: 1, name: "x".to_owned() }];
     let event = match choice {
-        0..=3 => return bench.submission(id),
+        0..=3 => return any_submission(bench, choice, id),
+        24..=25 if exists => return bench.restart(id),
+        26 if exists => return bench.remove(id),
+        27 => return Input::Pause { ticket: 5, id: job_id },
+        28 => return Input::Resume { ticket: 5, id: job_id },
+        29 => return Input::ClockSet,
+        30 => BackendEvent::OverMemory,
         4..=6 => return bench.stop(id),
         7 => return Input::Tick,
-        8..=11 => BackendEvent::Started { process: process(), at },
+        8..=11 => started_at(at),
         12 => return not_started(id, StartFailureKind::Permanent(Reason::Cwd), at),
         13 => return not_started(id, StartFailureKind::NoRoom, at),
         14 => return not_started(id, StartFailureKind::CalledOff, at),
         15 => BackendEvent::NeverLaunched,
-        16..=18 => BackendEvent::Exited { exit, usage: None, at, leftovers: false },
-        19 => BackendEvent::Exited { exit, usage: None, at, leftovers: true },
+        16..=18 => BackendEvent::Exited { exit, usage: None, at, leftovers: left(false) },
+        19 => BackendEvent::Exited { exit, usage: None, at, leftovers: left(true) },
         20..=21 => BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new() },
         22 => BackendEvent::TreeEnded { killed: true, ended: Vec::new(), survivors: survivors() },
         _ => BackendEvent::Lost { reason: Reason::Unknown, at },
@@ -370,7 +454,7 @@ proptest! {
     /// launched again.
     #[test]
     fn no_order_of_events_breaks_the_rules(
-        steps in prop::collection::vec((0_u8..25, 0_usize..2, 1_u32..3, any::<bool>(), 0_u8..8), 1..60)
+        steps in prop::collection::vec((0_u8..32, 0_usize..2, 1_u32..4, any::<bool>(), 0_u8..8), 1..60)
     ) {
         let mut bench = Bench::new();
         let ids = ["a", "b"];
@@ -383,6 +467,11 @@ proptest! {
             let input = any_input(&bench, choice, ids[which], attempt);
             // A backend speaks only of what it was told to launch.
             let told = |report: &BackendReport| launched.contains(&report.attempt);
+            // The owner looks the job up for these too, and commits first what the turn has decided about it.
+            let asks_of_a_stored_job = matches!(&input, Input::Restart(_) | Input::Remove(_) | Input::Submit(_));
+            if asks_of_a_stored_job && turn.concerns(&id(ids[which])) {
+                continue;
+            }
             if matches!(&input, Input::Report(report) if !told(report)) {
                 continue;
             }
@@ -404,11 +493,20 @@ proptest! {
             let effects = bench.engine.settle(done, outcomes.as_deref(), bench.now);
             let effects = effects.map_err(|error| TestCaseError::fail(format!("{error}: {}", error.rejection)))?;
             for effect in effects {
-                if let Effect::Launch(attempt) = effect {
-                    let state = bench.state(attempt.id.as_str());
-                    prop_assert_eq!(state.attempt, attempt.attempt);
-                    prop_assert!(!state.status.is_terminal() && state.started.is_none(), "{:?}", state);
-                    launched.insert(attempt);
+                match effect {
+                    Effect::Launch(attempt) => {
+                        let state = bench.state(attempt.id.as_str());
+                        prop_assert_eq!(state.attempt, attempt.attempt);
+                        prop_assert!(!state.status.is_terminal() && state.started.is_none(), "{:?}", state);
+                        launched.insert(attempt);
+                    }
+                    // The id is free again, and attempts are counted from 1.
+                    Effect::DeleteLogs { id, .. } => {
+                        prop_assert!(bench.store.job(&id).expect("memory").is_none());
+                        launched.retain(|attempt| attempt.id != id);
+                        last_words.retain(|attempt, _| attempt.id != id);
+                    }
+                    _ => {}
                 }
             }
             for job in ids.iter().flat_map(|id| bench.store.attempts(&JobId::new(id).expect("valid")).expect("memory")) {

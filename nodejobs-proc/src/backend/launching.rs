@@ -1,12 +1,15 @@
 //! Handing attempts to a keeper, starting one where there is none, and saying why a launch failed.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
-use nodejobs_core::backend::{BackendEvent, BackendReport, LaunchSpec, StartFailure, StartFailureKind};
+use nodejobs_core::RawText;
+use nodejobs_core::backend::{
+    BackendEvent, BackendReport, LaunchInput, LaunchSpec, StartFailure, StartFailureKind,
+};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
 
@@ -17,6 +20,16 @@ use crate::{failpoint, keeper, launch};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
 const IN_FLIGHT: usize = 32;
+
+/// Of the files with input, which are beside the keepers' own.
+const INPUT_ENDING: &str = ".input";
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
 
 impl Loop {
     pub(super) fn send_launches(&mut self) {
@@ -35,7 +48,8 @@ impl Loop {
         let no_room = |detail| StartFailure { kind: StartFailureKind::NoRoom, detail };
         let spec = self.host.launch_spec(attempt).map_err(permanent)?;
         self.make_log_directory(&spec).map_err(permanent)?;
-        let (header, memfd) = launch::pack(attempt, &spec, &self.config.directory_id)
+        let stdin = self.input_file(attempt, &spec.input).map_err(no_room)?;
+        let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
             .map_err(|error| no_room(format!("cannot pack the launch: {error}")))?;
         let name = match &self.launching {
             Some(name) => name.clone(),
@@ -56,6 +70,43 @@ impl Loop {
             }
         }
         Ok(())
+    }
+
+    /// The file that the attempt reads. Input that comes with it is put into one, which goes once it was opened.
+    fn input_file(&self, attempt: &AttemptId, input: &LaunchInput) -> Result<RawText, String> {
+        let bytes = match input {
+            LaunchInput::Null => return Ok("/dev/null".into()),
+            LaunchInput::File(path) => return Ok(path.clone()),
+            LaunchInput::Bytes(bytes) => bytes,
+        };
+        let path = self.input_path(attempt);
+        let write = || {
+            // Of an earlier try to launch it.
+            remove_if_there(&path)?;
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).open(&path)?.write_all(bytes)
+        };
+        write()
+            .map_err(|error: io::Error| format!("cannot write the input '{}': {error}", path.display()))?;
+        Ok(path.into_os_string().into_vec().into())
+    }
+
+    fn input_path(&self, attempt: &AttemptId) -> PathBuf {
+        self.config.keepers.join(format!("{}.{}{INPUT_ENDING}", attempt.id, attempt.attempt))
+    }
+
+    /// The attempt was executed or was not; either way nobody opens its input any more.
+    pub(super) fn drop_input(&self, attempt: &AttemptId) {
+        let _ = remove_if_there(&self.input_path(attempt));
+    }
+
+    /// No launch is in flight, so what input there is has been read or will be written again.
+    pub(super) fn drop_all_inputs(&self) {
+        for entry in std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten() {
+            if entry.file_name().as_bytes().ends_with(INPUT_ENDING.as_bytes()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     pub(super) fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
@@ -114,7 +165,13 @@ impl Loop {
         let spec = self.host.launch_spec(attempt).ok();
         let (reason, detail) = match stage {
             Stage::Fork => (Reason::Exec, format!("no process could be made: {error}")),
-            Stage::Stdin => (Reason::Exec, format!("cannot open the standard input: {error}")),
+            Stage::Stdin => {
+                let path = spec.map(|spec| match spec.input {
+                    LaunchInput::File(path) => format!(" '{path}'"),
+                    LaunchInput::Null | LaunchInput::Bytes(_) => String::new(),
+                });
+                (Reason::Exec, format!("cannot open the standard input{}: {error}", path.unwrap_or_default()))
+            }
             Stage::Stdout | Stage::Stderr => {
                 let path = spec.map(|spec| match stage {
                     Stage::Stdout => spec.output.stdout.to_string(),

@@ -20,6 +20,7 @@ impl Loop {
             self.attach(&name, &mut reports)
                 .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
         }
+        self.drop_all_inputs();
         let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
         for known in attempts {
             if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
@@ -116,7 +117,9 @@ impl Loop {
     }
 
     fn give_up_in_flight(&mut self, name: &str, event: &BackendEvent, reports: &mut Vec<BackendReport>) {
-        for (attempt, _) in self.in_flight.extract_if(|_, keeper| *keeper == name) {
+        let given_up: Vec<_> = self.in_flight.extract_if(|_, keeper| *keeper == name).collect();
+        for (attempt, _) in given_up {
+            self.drop_input(&attempt);
             reports.push(BackendReport { attempt, event: event.clone(), receipt: None });
         }
     }

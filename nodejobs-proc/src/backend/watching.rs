@@ -87,7 +87,7 @@ impl Loop {
         let event = match status {
             Some(status) => {
                 let exit = exit_of_wait_status(status);
-                let leftovers = self.has_leftovers(&View::everywhere(), attempt, &running.process);
+                let leftovers = self.leftovers(&View::everywhere(), attempt, &running.process);
                 BackendEvent::Exited { exit, usage: None, at, leftovers }
             }
             None => BackendEvent::Lost { reason: Reason::Unknown, at },

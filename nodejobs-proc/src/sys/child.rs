@@ -122,14 +122,19 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
             (Stage::Stderr, plan.stderr, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 2),
         ];
         for (stage, path, flags, target) in streams {
-            let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
-            let fd = libc::open(path.as_ptr(), flags, 0o600 as libc::c_uint);
+            // A named pipe without anybody at its other end must not keep the keeper waiting, which waits for us.
+            let opening = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+            let fd = libc::open(path.as_ptr(), flags | opening, 0o600 as libc::c_uint);
             // The keeper has 0 to 2 open, so a new descriptor never is one of them, and dup2 clears CLOEXEC.
             if fd == -1 || libc::dup2(fd, target) == -1 {
                 return (stage, errno());
             }
             libc::close(fd);
+            libc::fcntl(target, libc::F_SETFL, flags & libc::O_APPEND);
         }
+        // What cannot be positioned has no start.
+        let end_of = |fd: c_int| u64::try_from(libc::lseek(fd, 0, libc::SEEK_END)).unwrap_or(0);
+        plan.entry.set_log_start(end_of(1), end_of(2));
         for (resource, soft) in plan.soft_limits {
             let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
             if libc::prlimit64(0, *resource, ptr::null(), &raw mut limit) == 0 {

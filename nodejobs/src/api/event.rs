@@ -119,13 +119,15 @@ pub enum FollowEvent {
     Error(Problem),
 }
 
-/// What a waiter hears. `done` and `error` are last.
+/// What a waiter hears. `done`, `timeout` and `error` are last.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WaitEvent {
     /// `ended`: one of the jobs has ended. Each is told once, in the order they ended.
     Ended(Box<JobRecord>),
     /// `done`: nothing is left to wait for.
     Done,
+    /// `timeout`: the time is up, and there are jobs that have not ended.
+    TimedOut,
     /// `error`: the wait cannot go on.
     Error(Problem),
 }
@@ -202,6 +204,7 @@ impl WaitEvent {
         Ok(match self {
             WaitEvent::Ended(record) => ("ended", serde_json::to_string(record)?),
             WaitEvent::Done => ("done", "{}".to_owned()),
+            WaitEvent::TimedOut => ("timeout", "{}".to_owned()),
             WaitEvent::Error(problem) => {
                 ("error", serde_json::to_string(&ErrorBody { error: problem.clone() })?)
             }
@@ -216,6 +219,7 @@ impl WaitEvent {
         Ok(match name {
             "ended" => WaitEvent::Ended(read(name, data)?),
             "done" => WaitEvent::Done,
+            "timeout" => WaitEvent::TimedOut,
             "error" => WaitEvent::Error(read::<ErrorBody>(name, data)?.error),
             _ => return Err(EventError::UnknownName(name.to_owned())),
         })
@@ -223,7 +227,7 @@ impl WaitEvent {
 
     /// Whether nothing comes after it.
     pub fn is_last(&self) -> bool {
-        matches!(self, WaitEvent::Done | WaitEvent::Error(_))
+        !matches!(self, WaitEvent::Ended(_))
     }
 }
 
@@ -263,7 +267,7 @@ mod tests {
             let (name, data) = event.to_sse().expect("JSON");
             assert_eq!(FollowEvent::from_sse(name, &data).expect("the same"), event);
         }
-        for event in [WaitEvent::Done, WaitEvent::Error(problem)] {
+        for event in [WaitEvent::Done, WaitEvent::TimedOut, WaitEvent::Error(problem)] {
             let (name, data) = event.to_sse().expect("JSON");
             assert_eq!(WaitEvent::from_sse(name, &data).expect("the same"), event);
             assert!(event.is_last());

@@ -59,6 +59,71 @@ pub struct WaitRequest {
     /// Whether the first that ends is enough.
     #[serde(default)]
     pub any: bool,
+    /// Wait at most so many milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+impl WaitRequest {
+    /// Waits for all of these, without end.
+    pub fn all<T: Into<String>>(jobs: impl IntoIterator<Item = T>) -> Self {
+        Self { jobs: jobs.into_iter().map(Into::into).collect(), any: false, timeout_ms: None }
+    }
+}
+
+/// Asks something of jobs.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobsRequest {
+    /// References, each to one job.
+    pub jobs: Vec<String>,
+}
+
+/// Asks that jobs begin their next attempts. Living ones are stopped first.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartRequest {
+    /// References, each to one job.
+    pub jobs: Vec<String>,
+    /// Chosen by the client, one for each intent to restart: a request that is sent again after a broken connection is
+    /// recognised by it, and answered with the attempts that it has begun already.
+    pub submit_key: String,
+    /// Which signal asks a living job to end, instead of its own.
+    #[serde(default)]
+    pub signal: Option<Signal>,
+    /// How long it has to obey, in milliseconds, instead of its own.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
+    /// Kill without asking.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What became of something that was asked of jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionAnswer {
+    /// One for each reference, in their order.
+    pub results: Vec<ActionResult>,
+}
+
+/// What became of something that was asked of one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ActionResult {
+    /// It is done.
+    Done {
+        /// The reference as it was given.
+        job: String,
+        /// How the job stands now; of a removed one, how it last stood.
+        record: Box<JobRecord>,
+    },
+    /// Nothing was done.
+    Refused {
+        /// The reference as it was given.
+        job: String,
+        /// Why.
+        error: Problem,
+    },
 }
 
 /// Asks that jobs end. Nothing is signalled if a reference is unknown or ambiguous: its result says so, the others go on.
@@ -153,6 +218,6 @@ mod tests {
         let stop: StopRequest = serde_json::from_str(r#"{"jobs":["a"]}"#).expect("a request");
         assert_eq!(stop, StopRequest { jobs: vec!["a".into()], ..StopRequest::default() });
         assert!(serde_json::from_str::<StopRequest>(r#"{"job":["a"]}"#).is_err());
-        assert!(serde_json::from_str::<WaitRequest>(r#"{"jobs":["a"],"timeout":1}"#).is_err());
+        assert!(serde_json::from_str::<WaitRequest>(r#"{"jobs":["a"],"colour":1}"#).is_err());
     }
 }

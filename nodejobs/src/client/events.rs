@@ -41,16 +41,23 @@ impl Iterator for FollowEvents {
     }
 }
 
-/// Records of jobs in the order they ended. Ends when nothing is left to wait for; what cuts it short is an error.
+/// Records of jobs in the order they ended. Ends when nothing is left to wait for, or when the time is up; what cuts it
+/// short is an error.
 #[derive(Debug)]
 pub struct WaitEvents {
     events: Events,
     ended: bool,
+    timed_out: bool,
 }
 
 impl WaitEvents {
     pub(super) fn new(answer: Answer) -> Self {
-        Self { events: Events::new(answer), ended: false }
+        Self { events: Events::new(answer), ended: false, timed_out: false }
+    }
+
+    /// Whether the time was up before all had ended. Known once the iterator has ended.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
     }
 }
 
@@ -64,6 +71,10 @@ impl Iterator for WaitEvents {
         let item = match self.events.next(WaitEvent::from_sse) {
             Ok(WaitEvent::Ended(record)) => Some(Ok(*record)),
             Ok(WaitEvent::Done) => None,
+            Ok(WaitEvent::TimedOut) => {
+                self.timed_out = true;
+                None
+            }
             Ok(WaitEvent::Error(problem)) => Some(Err(problem.into())),
             Err(error) => Some(Err(error)),
         };

@@ -269,7 +269,7 @@ fn a_wait_ends_with_done_and_a_cut_or_failed_one_with_an_error() {
         vec![stream(&ended)],
         vec![stream(failed) + "0\r\n\r\n"],
     ]);
-    let request = WaitRequest { jobs: vec!["a".to_owned()], any: false };
+    let request = WaitRequest::all(["a"]);
     let wait = || server.connect().wait(&request).expect("a stream").collect::<Vec<_>>();
     let whole = wait();
     assert!(matches!(&whole[..], [Ok(record)] if record.self_id.as_str() == "a"), "{whole:?}");
@@ -277,7 +277,7 @@ fn a_wait_ends_with_done_and_a_cut_or_failed_one_with_an_error() {
     assert!(matches!(&cut[..], [Ok(_), Err(ClientError::Broken { .. })]), "{cut:?}");
     let failed = wait();
     assert!(matches!(&failed[..], [Err(ClientError::Problem(_))]), "{failed:?}");
-    assert_eq!(server.requests()[0], r#"POST /v1/wait {"jobs":["a"],"any":false}"#);
+    assert_eq!(server.requests()[0], r#"POST /v1/wait {"jobs":["a"],"any":false,"timeout_ms":null}"#);
 }
 
 #[test]

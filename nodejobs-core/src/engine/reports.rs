@@ -1,0 +1,173 @@
+//! What the engine does when the backend has found something out.
+
+use crate::backend::{BackendEvent, BackendReport, StartFailureKind};
+use crate::id::JobId;
+use crate::job::WaitingOn;
+use crate::status::{Reason, Status};
+use crate::time::Moment;
+
+use super::live::{Tree, list};
+use super::{Engine, StopRequest, Turn};
+
+impl Engine {
+    pub(super) fn report(&mut self, report: BackendReport, now: Moment, turn: &mut Turn) {
+        let BackendReport { attempt, event, receipt } = report;
+        turn.receipts.extend(receipt);
+        let id = &attempt.id;
+        let Some(live) = self.live.get_mut(id) else { return };
+        if live.state.attempt != attempt.attempt {
+            // An earlier attempt's report, repeated by a keeper that had not heard that it is on disk.
+            return;
+        }
+        if event.at().is_some_and(|at| at.boot < live.state.launch_asked) {
+            // About a job of this id that was removed since.
+            return;
+        }
+        let mut status = live.state.status;
+        if matches!(status, Status::Queued | Status::Restarting) {
+            // Nothing of this attempt is at the backend, so nothing it says can be about it.
+            return;
+        }
+        match event {
+            BackendEvent::Started { process, log_start, at } => {
+                if live.state.process.is_some() || live.state.ended.is_some() {
+                    return;
+                }
+                live.state.process = Some(process);
+                live.state.log_start = log_start;
+                live.state.started = Some(at);
+                if status == Status::Starting {
+                    turn.units.push(live.update(id, Status::Running, now));
+                    self.timers.set_for(id, live, now);
+                } else {
+                    // It was stopped while it started.
+                    let request = live.stop_requested.unwrap_or_default();
+                    turn.effects.push(live.end_tree(id, request, now));
+                    turn.units.push(live.update(id, status, now));
+                }
+            }
+            BackendEvent::NotStarted { failure, at } => match (status, failure.kind) {
+                (Status::Starting, StartFailureKind::Permanent(reason)) => {
+                    live.state.ended = Some(at);
+                    self.end(id, Status::FailedStart, Some(reason), Some(failure.detail), now, turn);
+                }
+                (Status::Starting, StartFailureKind::NoRoom | StartFailureKind::CalledOff) => {
+                    live.state.waiting_on = Some(WaitingOn::Resources);
+                    live.state.detail = Some(failure.detail);
+                    turn.units.push(live.update(id, Status::Queued, now));
+                    self.timers.set(id, live, now.boot.plus_millis(Self::RETRY_MS));
+                }
+                (Status::Stopping, _) if live.state.process.is_none() => {
+                    live.state.ended = Some(at);
+                    self.end_unexecuted(id, now, turn);
+                }
+                _ => {}
+            },
+            BackendEvent::NeverLaunched => match status {
+                Status::Starting => {
+                    turn.effects.push(live.launch(id, now));
+                    turn.units.push(live.update(id, status, now));
+                }
+                Status::Stopping if live.state.process.is_none() => self.end_unexecuted(id, now, turn),
+                _ => {}
+            },
+            BackendEvent::Exited { exit, usage, at, leftovers } => {
+                if live.state.ended.is_some() {
+                    return;
+                }
+                if status == Status::Starting {
+                    // What ended was executed, even if its start was never reported.
+                    status = Status::Running;
+                    turn.units.push(live.update(id, status, now));
+                }
+                live.state.exit = Some(exit);
+                live.state.usage = usage;
+                live.state.ended = Some(at);
+                self.timers.clear(id, live);
+                let is_settled = match live.tree {
+                    Tree::Whole if live.policy.keep_children && !leftovers.is_empty() => {
+                        let detail = Some(format!("left running: {}", list(&leftovers)));
+                        let (status, reason) = live.verdict();
+                        return self.end(id, status, reason, detail, now, turn);
+                    }
+                    Tree::Whole => leftovers.is_empty(),
+                    Tree::Ending | Tree::Ended { .. } => live.tree.is_gone(),
+                };
+                if is_settled {
+                    return self.conclude(id, now, turn);
+                }
+                // The exit is on disk at once, so that nobody has to remember it; the last word waits for the tree.
+                turn.units.push(live.update(id, status, now));
+                if live.tree == Tree::Whole {
+                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                }
+            }
+            BackendEvent::TreeEnded { killed, ended, survivors } => {
+                let stopping = matches!(status, Status::Stopping | Status::FailedStop);
+                live.tree = Tree::Ended { killed, ended, survivors };
+                if stopping && !live.tree.is_gone() {
+                    live.state.detail = live.tree.sentence();
+                    turn.units.push(live.update(id, Status::FailedStop, now));
+                } else if live.state.ended.is_some() {
+                    self.conclude(id, now, turn);
+                }
+            }
+            BackendEvent::OverMemory => {
+                let is_running = matches!(status, Status::Running | Status::Paused);
+                if is_running && live.state.ended.is_none() && live.state.reason.is_none() {
+                    turn.effects.push(live.end_because(id, Reason::Memory, StopRequest::default(), now));
+                    turn.units.push(live.update(id, status, now));
+                    self.timers.clear(id, live);
+                }
+            }
+            BackendEvent::Lost { reason, at } => {
+                if live.state.ended.is_some() {
+                    return;
+                }
+                live.state.ended = Some(at);
+                // Nobody knows how it ended, but what it has left behind is still ended; after a reboot nothing is.
+                let is_left = live.state.process.is_some() && reason != Reason::Reboot;
+                if is_left && !live.policy.keep_children {
+                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                }
+                self.end(id, Status::Lost, Some(reason), None, now, turn);
+            }
+        }
+    }
+
+    /// The main process has ended and its tree is settled: the attempt's last word.
+    fn conclude(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
+        let Some(live) = self.live.get(id) else { return };
+        let detail = live.tree.sentence();
+        let (status, reason) = live.verdict();
+        self.end(id, status, reason, detail, now, turn);
+    }
+
+    fn end_unexecuted(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
+        let detail = "stopped before it was executed".to_owned();
+        self.end(id, Status::Stopped, None, Some(detail), now, turn);
+    }
+
+    /// Gives an attempt its last status, and begins the next one if it is to follow.
+    pub(super) fn end(
+        &mut self,
+        id: &JobId,
+        status: Status,
+        reason: Option<Reason>,
+        detail: Option<String>,
+        now: Moment,
+        turn: &mut Turn,
+    ) {
+        let Some(mut live) = self.live.remove(id) else { return };
+        self.timers.clear(id, &mut live);
+        live.state.reason = reason;
+        live.state.detail = detail;
+        live.state.waiting_on = None;
+        live.state.pending_restart = None;
+        live.state.ended.get_or_insert(now);
+        turn.units.push(live.update(id, status, now));
+        if let Some(next) = live.next_attempt {
+            self.begin_next(id, next, live.state.attempt, live.revision, now, turn);
+        }
+    }
+}

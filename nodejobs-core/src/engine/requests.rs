@@ -1,0 +1,226 @@
+//! What the engine does when somebody asks for something.
+
+use crate::id::{AttemptId, JobId};
+use crate::job::{Input as JobInput, JobState, WaitingOn};
+use crate::signal::Signal;
+use crate::spec::Start;
+use crate::status::{Reason, Status};
+use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
+use crate::time::Moment;
+
+use super::live::{Live, NextAttempt};
+use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn};
+
+impl Engine {
+    pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
+        let Submission { ticket, id, mut definition, context, input, existing } = submission;
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+        let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
+        let same_submit = |key: &Option<String>| key.is_some() && *key == definition.submit_key;
+        if let Some((id, live)) = id.as_ref().and_then(|id| self.live.get_key_value(id)) {
+            let attempt = AttemptId { id: id.clone(), attempt: live.state.attempt };
+            let repeated = same_submit(&live.submit_key);
+            return reply(if repeated {
+                Answer::Accepted(attempt)
+            } else {
+                Answer::Conflict { status: Some(live.state.status) }
+            });
+        }
+        if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
+            return reply(Answer::Accepted(job.attempt_id()));
+        }
+        let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
+        let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
+        let attempt = AttemptId { id: id.clone(), attempt: number };
+        reply(Answer::Accepted(attempt));
+        let mut documents = vec![DocumentChange::PutIfAbsent {
+            kind: DocumentKind::Context,
+            key: definition.context_key.clone(),
+            body: context,
+        }];
+        if let Some(body) = input {
+            let key = format!("{id}/{number}");
+            definition.input = JobInput::Stored(key.clone());
+            documents.push(DocumentChange::Put { kind: DocumentKind::Input, key, body });
+        }
+        let mut state = JobState::new(number, Status::Starting, now.wall);
+        state.launch_asked = now.boot;
+        if definition.start.left_ms(now.wall, now) > 0 {
+            state.status = Status::Queued;
+            state.waiting_on = Some(WaitingOn::Time);
+            state.detail = definition.start.due(now.wall).map(|due| format!("starts at {due}"));
+        }
+        let live = Live::new(&definition, state.clone());
+        let definition = Box::new(definition);
+        let change = match existing {
+            None => JobChange::Insert { id, definition, state },
+            Some(job) => JobChange::NewAttempt { id, expected: job.revision, definition, state },
+        };
+        self.begin(live, Unit { job: Some(change), documents }, now, turn);
+    }
+
+    /// Takes in an attempt that the unit begins.
+    fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
+        let Some(change) = &unit.job else { return };
+        let id = change.id().clone();
+        live.revision = change.revision_after().unwrap_or_default();
+        if live.state.status == Status::Starting {
+            turn.effects.push(Effect::Launch(live.attempt_id(&id)));
+        }
+        turn.units.push(unit);
+        self.timers.set_for(&id, &mut live, now);
+        self.live.insert(id, live);
+    }
+
+    pub(super) fn stop(
+        &mut self,
+        ticket: Ticket,
+        id: &JobId,
+        request: StopRequest,
+        now: Moment,
+        turn: &mut Turn,
+    ) {
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+        let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
+        reply(Answer::Stopping);
+        match live.state.status {
+            Status::Queued => self.end(id, Status::Cancelled, Some(Reason::User), None, now, turn),
+            Status::Starting | Status::Running | Status::Paused => {
+                self.begin_stop(id, request, now, turn);
+            }
+            Status::Stopping | Status::FailedStop => {
+                turn.effects.push(live.end_tree(id, request, now));
+                if let Some(next) = live.next_attempt.take() {
+                    // Who stops a job that is being restarted wants it stopped.
+                    let answer = Answer::Conflict { status: Some(live.state.status) };
+                    let refused = next.tickets.iter().map(|ticket| (*ticket, answer.clone()));
+                    turn.effects.extend(refused.map(|(ticket, answer)| Effect::Reply { ticket, answer }));
+                    live.state.pending_restart = None;
+                    let status = live.state.status;
+                    turn.units.push(live.update(id, status, now));
+                }
+            }
+            Status::Restarting => self.end(id, Status::Stopped, None, None, now, turn),
+            Status::Finished
+            | Status::Failed
+            | Status::FailedStart
+            | Status::Stopped
+            | Status::Cancelled
+            | Status::Lost => unreachable!("an ended job is not live"),
+        }
+    }
+
+    fn begin_stop(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        turn.effects.push(live.end_tree(id, request, now));
+        live.stop_requested = Some(request);
+        live.state.reason = None;
+        self.timers.clear(id, live);
+        turn.units.push(live.update(id, Status::Stopping, now));
+    }
+
+    pub(super) fn restart(&mut self, restart: Restart, now: Moment, turn: &mut Turn) {
+        let Restart { ticket, job, submit_key: key, request } = restart;
+        let id = job.id.clone();
+        if job.definition.submit_key.as_ref() == Some(&key) {
+            let answer = Answer::Accepted(job.attempt_id());
+            return turn.effects.push(Effect::Reply { ticket, answer });
+        }
+        let Some(live) = self.live.get_mut(&id) else {
+            if job.state.status.is_terminal() {
+                let next = NextAttempt::new(job.definition, key, vec![ticket]);
+                self.begin_next(&id, next, job.state.attempt, job.revision, now, turn);
+            } else {
+                // Its end is decided and could not be written yet.
+                let answer = Answer::Conflict { status: Some(job.state.status) };
+                turn.effects.push(Effect::Reply { ticket, answer });
+            }
+            return;
+        };
+        match live.state.status {
+            Status::Starting | Status::Running | Status::Paused => {
+                live.state.pending_restart = Some(key.clone());
+                live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
+                self.begin_stop(&id, request, now, turn);
+            }
+            Status::Stopping | Status::FailedStop => match &mut live.next_attempt {
+                Some(next) => next.tickets.push(ticket),
+                None => {
+                    live.state.pending_restart = Some(key.clone());
+                    live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
+                    let status = live.state.status;
+                    turn.units.push(live.update(&id, status, now));
+                }
+            },
+            status => {
+                let answer = Answer::Conflict { status: Some(status) };
+                turn.effects.push(Effect::Reply { ticket, answer });
+            }
+        }
+    }
+
+    /// Begins the attempt after this one of a job that has ended.
+    pub(super) fn begin_next(
+        &mut self,
+        id: &JobId,
+        next: NextAttempt,
+        ended: u32,
+        revision: u64,
+        now: Moment,
+        turn: &mut Turn,
+    ) {
+        let NextAttempt { mut definition, submit_key, tickets } = next;
+        // It was asked for now, whenever the first one was due.
+        definition.start = Start::Now;
+        definition.submit_key = Some(submit_key);
+        definition.created_at = now.wall;
+        let mut state = JobState::new(ended + 1, Status::Starting, now.wall);
+        state.launch_asked = now.boot;
+        let live = Live::new(&definition, state.clone());
+        let attempt = live.attempt_id(id);
+        let replies = tickets
+            .into_iter()
+            .map(|ticket| Effect::Reply { ticket, answer: Answer::Accepted(attempt.clone()) });
+        turn.effects.extend(replies);
+        let change = JobChange::NewAttempt { id: id.clone(), expected: revision, definition, state };
+        self.begin(live, change.into(), now, turn);
+    }
+
+    pub(super) fn remove(&mut self, removal: Removal, turn: &mut Turn) {
+        let Removal { ticket, job, logs, inputs } = removal;
+        let status = self.live.get(&job.id).map_or(job.state.status, |live| live.state.status);
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+        if !status.is_terminal() {
+            return reply(Answer::Conflict { status: Some(status) });
+        }
+        reply(Answer::Removed(job.id.clone()));
+        let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
+        turn.units.push(Unit {
+            documents: inputs.into_iter().map(remove).collect(),
+            job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
+        });
+        turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });
+    }
+
+    /// Halts a running job, or lets a halted one go on.
+    pub(super) fn halt(&mut self, ticket: Ticket, id: &JobId, to: Status, now: Moment, turn: &mut Turn) {
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+        let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
+        let status = live.state.status;
+        let (from, signal) = match to {
+            Status::Paused => (Status::Running, Signal::STOP),
+            _ => (Status::Paused, Signal::CONT),
+        };
+        if status == to {
+            return reply(Answer::Done);
+        }
+        // One that is ending must not be kept from it.
+        let is_ending = live.state.ended.is_some() || live.state.reason.is_some();
+        let Some(process) = live.state.process.clone().filter(|_| status == from && !is_ending) else {
+            return reply(Answer::Conflict { status: Some(status) });
+        };
+        reply(Answer::Done);
+        turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal });
+        turn.units.push(live.update(id, to, now));
+    }
+}

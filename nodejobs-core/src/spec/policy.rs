@@ -1,0 +1,102 @@
+//! The rules under which a job starts, runs and ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::signal::Signal;
+use crate::time::{Moment, Timestamp};
+
+/// When a job is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// As soon as it can be.
+    #[default]
+    Now,
+    /// So many milliseconds after it was accepted. Measured on the boot clock as long as the owner lives, and on the
+    /// wall clock by an owner that comes later; never longer than was asked for.
+    AfterMs(u64),
+    /// At this time on the wall clock, wherever that is set to meanwhile. A time that has passed is now.
+    At(Timestamp),
+}
+
+impl Start {
+    /// When a job that was accepted at that time is due; `None` for at once.
+    pub fn due(self, accepted: Timestamp) -> Option<Timestamp> {
+        match self {
+            Start::Now => None,
+            Start::AfterMs(delay) => {
+                let delay = i64::try_from(delay).unwrap_or(i64::MAX);
+                Some(Timestamp::from_millis(accepted.as_millis().saturating_add(delay)))
+            }
+            Start::At(time) => Some(time),
+        }
+    }
+
+    /// How many milliseconds are left of the wait of a job that was accepted at that time.
+    pub fn left_ms(self, accepted: Timestamp, now: Moment) -> u64 {
+        let Some(due) = self.due(accepted) else { return 0 };
+        let left = due.as_millis().saturating_sub(now.wall.as_millis()).max(0).unsigned_abs();
+        if let Start::AfterMs(delay) = self { left.min(delay) } else { left }
+    }
+}
+
+/// How a job is ended, what counts as its success, and what becomes of what it leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// The signal that asks it to end.
+    pub stop_signal: Signal,
+    /// How long it has to obey, in milliseconds, before it is killed.
+    pub grace_ms: u64,
+    /// How long it may run, in milliseconds from its start on the boot clock, pauses included. What has not ended by
+    /// then is stopped, and has failed with reason `timeout`.
+    pub timeout_ms: Option<u64>,
+    /// Exit codes that mean success.
+    pub success_codes: Vec<i32>,
+    /// Whether processes that it leaves behind when it ends by itself may go on. A stop ends them all the same.
+    pub keep_children: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stop_signal: Signal::TERM,
+            grace_ms: 5_000,
+            timeout_ms: None,
+            success_codes: vec![0],
+            keep_children: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::BootTime;
+
+    #[test]
+    fn a_wait_is_what_is_left_of_it_and_never_longer_than_was_asked_for() {
+        let accepted = Timestamp::from_millis(10_000);
+        let left = |start: Start, wall| {
+            let now = Moment { wall: Timestamp::from_millis(wall), boot: BootTime(7) };
+            start.left_ms(accepted, now)
+        };
+        assert_eq!(left(Start::Now, 0), 0);
+        assert_eq!(left(Start::AfterMs(500), 10_200), 300);
+        assert_eq!(left(Start::AfterMs(500), 11_000), 0);
+        assert_eq!(left(Start::AfterMs(500), 0), 500, "the clock was set back");
+        assert!(left(Start::AfterMs(u64::MAX), 10_000) > 200_000_000_000_000, "the last time there is");
+        assert_eq!(left(Start::At(Timestamp::from_millis(12_000)), 10_000), 2_000);
+        assert_eq!(left(Start::At(Timestamp::from_millis(9_000)), 10_000), 0);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default_and_what_is_unknown_is_refused() {
+        let policy: Policy = serde_json::from_str(r#"{"grace_ms": 10}"#).expect("a policy");
+        assert_eq!(policy, Policy { grace_ms: 10, ..Policy::default() });
+        assert!(serde_json::from_str::<Policy>(r#"{"colour": "red"}"#).is_err());
+        let start = |json: &str| serde_json::from_str::<Start>(json).expect("a start");
+        assert_eq!(start(r#"{"after_ms": 5}"#), Start::AfterMs(5));
+        assert_eq!(start(r#""now""#), Start::Now);
+    }
+}

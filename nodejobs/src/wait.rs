@@ -1,0 +1,80 @@
+//! Waiting for several jobs at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nodejobs_core::JobId;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::api::{Problem, ProblemKind, WaitEvent, WaitRequest};
+use crate::error::Error;
+use crate::owner::Owner;
+
+/// Begins to wait. The receiver hears of each job that ends, and last `Done`, `TimedOut` or `Error`.
+pub(crate) async fn begin_wait(
+    owner: &Arc<Owner>,
+    request: &WaitRequest,
+) -> Result<mpsc::Receiver<WaitEvent>, Error> {
+    let WaitRequest { jobs, any, timeout_ms } = request;
+    if jobs.is_empty() {
+        return Err(Error::new(ProblemKind::Usage, "name at least one job to wait for"));
+    }
+    let mut ids: Vec<JobId> = Vec::with_capacity(jobs.len());
+    for reference in jobs {
+        ids.push(owner.job(reference).await?.id);
+    }
+    ids.sort();
+    ids.dedup();
+    let (events, receiver) = mpsc::channel(16);
+    let timeout = timeout_ms.map(Duration::from_millis);
+    tokio::spawn(wait_for_all(Arc::clone(owner), ids, *any, timeout, events));
+    Ok(receiver)
+}
+
+async fn wait_for_all(
+    owner: Arc<Owner>,
+    ids: Vec<JobId>,
+    any: bool,
+    timeout: Option<Duration>,
+    events: mpsc::Sender<WaitEvent>,
+) {
+    let time_is_up = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut time_is_up = std::pin::pin!(time_is_up);
+    let mut waits = JoinSet::new();
+    for id in ids {
+        let owner = Arc::clone(&owner);
+        waits.spawn(async move { owner.wait(&id).await });
+    }
+    loop {
+        let ended = tokio::select! {
+            // What has ended counts, also when the time is up.
+            biased;
+            ended = waits.join_next() => ended,
+            () = events.closed() => return,
+            () = &mut time_is_up => {
+                let _ = events.send(WaitEvent::TimedOut).await;
+                return;
+            }
+        };
+        let event = match ended {
+            None => break,
+            Some(Ok(Ok(record))) => WaitEvent::Ended(Box::new(record)),
+            Some(Ok(Err(error))) => WaitEvent::Error(error.to_problem()),
+            Some(Err(error)) => WaitEvent::Error(Problem::new(ProblemKind::Failed, error.to_string())),
+        };
+        let is_last = event.is_last();
+        if events.send(event).await.is_err() || is_last {
+            return;
+        }
+        if any {
+            break;
+        }
+    }
+    let _ = events.send(WaitEvent::Done).await;
+}
