@@ -10,6 +10,7 @@
 //! | [`spec`] | what a user asks for |
 //! | [`job`] | what is stored about a job and its attempts |
 //! | [`record`] | what is shown about a job, as JSON |
+//! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes |
 //! | [`filter`] | which jobs a listing wants |
 //! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
 //! | [`backend`] | [`ProcessBackend`](backend::ProcessBackend), its contract, and the scripted fake |
@@ -17,6 +18,7 @@
 
 pub mod backend;
 pub mod engine;
+pub mod env_file;
 pub mod filter;
 pub mod id;
 pub mod job;
@@ -27,6 +29,8 @@ pub mod status;
 pub mod store;
 pub mod text;
 pub mod time;
+pub mod units;
+pub mod words;
 
 pub use id::JobId;
 pub use status::{Reason, Status};

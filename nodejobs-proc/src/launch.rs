@@ -52,7 +52,7 @@ pub(crate) fn pack(
     spec: &LaunchSpec,
     directory_id: &str,
 ) -> io::Result<(LaunchHeader, OwnedFd)> {
-    let words = spec.command.words();
+    let words = spec.command.to_argv();
     let program = words.first().ok_or(io::ErrorKind::InvalidInput)?;
     let candidates = candidates(program, &spec.context);
     let mut strings = Strings::default();
