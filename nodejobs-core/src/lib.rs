@@ -20,6 +20,9 @@ pub mod backend;
 pub mod engine;
 pub mod env_file;
 pub mod filter;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod job;
 pub mod record;

@@ -73,6 +73,9 @@ mod directory;
 mod error;
 #[cfg(feature = "local")]
 mod follow;
+#[cfg(all(any(fuzzing, test), feature = "local"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
