@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{daemon, logs, ls, run, status, stop, wait};
+use crate::commands::{daemon, history, logs, ls, pause, restart, rm, run, status, stop, wait};
 use crate::output::Format;
 
 /// The stores that this program was built with.
@@ -36,6 +36,7 @@ Examples:
   nodejobs ls --status running        what runs
   nodejobs logs -f ID                 its output, as it is written
   nodejobs stop ID                    end it, with everything it started
+  nodejobs restart ID                 run it again, as its next attempt
 
 ID is a job's id, a unique beginning of it, or a unique name. No daemon has to be started: a command that needs one \
 starts it.
@@ -69,12 +70,17 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Ls(ls::Ls),
     Status(status::Status),
     Logs(logs::Logs),
     Wait(wait::Wait),
     Stop(stop::Stop),
+    Restart(restart::Restart),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Rm(rm::Rm),
+    History(history::History),
     Daemon(daemon::Daemon),
 }
 

@@ -1,8 +1,13 @@
 //! One file for each command.
 
+mod action;
 pub(crate) mod daemon;
+pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod pause;
+pub(crate) mod restart;
+pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -23,6 +28,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Logs(logs) => logs.execute(&target, format),
         Command::Wait(wait) => wait.execute(&target, format),
         Command::Stop(stop) => stop.execute(&target, format),
+        Command::Restart(restart) => restart.execute(&target, format),
+        Command::Pause(pause) => pause.execute(&target, format),
+        Command::Resume(resume) => resume.execute(&target, format),
+        Command::Rm(rm) => rm.execute(&target, format),
+        Command::History(history) => history.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
     }
 }
@@ -46,7 +56,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let data_dir = directory.path().join("new");
         let data_dir = data_dir.to_str().expect("a path in UTF-8");
-        let commands = [&["status"][..], &["logs"], &["logs", "-f"], &["wait"], &["stop"]];
+        let commands = [
+            &["status"][..],
+            &["logs"],
+            &["logs", "-f"],
+            &["wait"],
+            &["stop"],
+            &["restart"],
+            &["pause"],
+            &["resume"],
+            &["rm"],
+            &["history"],
+        ];
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());
             let cli = Cli::try_parse_from(arguments.chain([""])).expect("a command line");

@@ -9,13 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::ValueEnum;
 use nodejobs::record::JobRecord;
 use nodejobs::signal::Signal;
+use nodejobs::units::show_duration;
 use nodejobs::{Reason, Status, Timestamp};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block};
 pub(crate) use table::JobTable;
 
-use crate::duration;
+use crate::duration::show_ago;
 use crate::exit::{Failure, USAGE};
 
 /// How to print.
@@ -102,7 +103,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// How long ago that was, as people say it.
 fn ago(now: Timestamp, then: Timestamp) -> String {
-    duration::show_ago(now.as_millis().saturating_sub(then.as_millis()).max(0).unsigned_abs())
+    show_ago(now.as_millis().saturating_sub(then.as_millis()).max(0).unsigned_abs())
 }
 
 /// Text of a job's choosing, safe on a terminal: no line breaks, no control sequences.
@@ -145,7 +146,7 @@ pub(crate) fn outcome(record: &JobRecord) -> String {
     let ran = record.runtime_ms.filter(|_| record.started_at.is_some());
     if let Some(millis) = ran {
         let comma = if facts.is_empty() { "" } else { "," };
-        text.push_str(&format!("{comma} after {}", duration::show(millis)));
+        text.push_str(&format!("{comma} after {}", show_duration(millis)));
     }
     match record.detail.as_deref().map(printable) {
         // SIGKILL says as much.

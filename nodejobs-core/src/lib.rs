@@ -11,6 +11,7 @@
 //! | [`job`] | what is stored about a job and its attempts |
 //! | [`logs`] | where the output of attempts is |
 //! | [`record`] | what is shown about a job, as JSON |
+//! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes |
 //! | [`filter`] | which jobs a listing wants |
 //! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
 //! | [`backend`] | [`ProcessBackend`](backend::ProcessBackend), its contract, and the scripted fake |
@@ -18,7 +19,11 @@
 
 pub mod backend;
 pub mod engine;
+pub mod env_file;
 pub mod filter;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod job;
 pub mod logs;
@@ -29,6 +34,8 @@ pub mod status;
 pub mod store;
 pub mod text;
 pub mod time;
+pub mod units;
+pub mod words;
 
 pub use id::JobId;
 pub use status::{Reason, Status};

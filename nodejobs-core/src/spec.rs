@@ -43,7 +43,7 @@ impl Command {
     }
 
     /// The words that are executed.
-    pub fn words(&self) -> Vec<RawText> {
+    pub fn to_argv(&self) -> Vec<RawText> {
         match self {
             Command::Argv(words) => words.clone(),
             Command::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],

@@ -30,6 +30,8 @@ pub(crate) const ENTRY_LEN: usize = 256;
 const CHECKSUM_AT: usize = ENTRY_LEN - 4;
 const MAGIC: &[u8; 16] = b"nodejobs journal";
 const VERSION: u32 = 1;
+/// No keeper comes so far; what claims to is damaged, and adding to it could overflow.
+pub(crate) const MAX_POSITION: u64 = 1 << 63;
 const ID_AT: usize = 80;
 const LOG_START_AT: usize = 208;
 /// Reserved on disk from the start.
@@ -141,6 +143,8 @@ impl EntryBuffer {
     pub(crate) fn make_start_failure(&mut self, stage: Stage, errno: i32, wall: i64, boot: u64) {
         self.0[0] = START_FAILED;
         self.0[2] = stage as u8;
+        // What a start has said about the process: unused bytes are zero.
+        self.0[8..32].fill(0);
         self.put(12, errno.to_le_bytes());
         self.finish(wall, boot);
     }
@@ -324,8 +328,12 @@ impl Journal {
         if u32::from_le_bytes(header.get(16)) != VERSION {
             return Err(invalid("journal of an unknown version"));
         }
-        let boot_id = String::from_utf8_lossy(&header.0[32..68]).trim_end_matches('\0').to_owned();
+        let boot_id = std::str::from_utf8(&header.0[32..68]).map_err(|_| invalid("not a journal"))?;
+        let boot_id = boot_id.trim_end_matches('\0').to_owned();
         let first = u64::from_le_bytes(header.get(24));
+        if first > MAX_POSITION {
+            return Err(invalid("journal with an impossible position"));
+        }
         let mut journal = Self { file, path: path.to_owned(), boot_id, first, end: first };
         journal.refresh_end()?;
         // Cuts off what a full disk may have torn, so that the next entry is aligned again.
@@ -477,6 +485,19 @@ mod tests {
         }
         let entry = Entry::Acknowledged { position: 8 };
         assert_eq!(Entry::decode(entry.encode().as_bytes()), Ok(entry));
+    }
+
+    #[test]
+    fn a_failure_after_the_start_is_written_like_any_other() {
+        let entry = Entry::Attempt {
+            attempt: attempt("a"),
+            event: Event::StartFailed { stage: Stage::Exec, errno: 2 },
+            at: moment(),
+        };
+        let mut buffer = EntryBuffer::for_attempt(&attempt("a"));
+        buffer.complete_started(42, 99, 123, 1, 2);
+        buffer.make_start_failure(Stage::Exec, 2, moment().wall.as_millis(), moment().boot.0);
+        assert_eq!(buffer.as_bytes(), entry.encode().as_bytes());
     }
 
     #[test]

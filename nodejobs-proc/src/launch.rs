@@ -53,7 +53,7 @@ pub(crate) fn pack(
     stdin: &RawText,
     directory_id: &str,
 ) -> io::Result<(LaunchHeader, OwnedFd)> {
-    let words = spec.command.words();
+    let words = spec.command.to_argv();
     let program = words.first().ok_or(io::ErrorKind::InvalidInput)?;
     let candidates = candidates(program, &spec.context);
     let mut strings = Strings::default();

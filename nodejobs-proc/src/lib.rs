@@ -6,6 +6,9 @@
 
 mod backend;
 mod failpoint;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod journal;
 pub mod keeper;

@@ -5,7 +5,7 @@
 
 use nodejobs_core::id::{AttemptId, JobId};
 
-use crate::journal::ENTRY_LEN;
+use crate::journal::{ENTRY_LEN, MAX_POSITION};
 
 /// Version of this protocol.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
@@ -183,7 +183,7 @@ impl KeeperMessage {
             ENTRIES => {
                 let position = input.u64()?;
                 let raw = bytes.get(ENTRIES_HEADER_LEN..).ok_or(InvalidMessage)?.to_vec();
-                if raw.len() % ENTRY_LEN != 0 {
+                if position > MAX_POSITION || raw.len() % ENTRY_LEN != 0 {
                     return Err(InvalidMessage);
                 }
                 Ok(KeeperMessage::Entries { position, raw })

@@ -311,13 +311,7 @@ impl Client {
     }
 
     fn get(&self, path: &str, query: &[(String, String)]) -> Result<Answer, ClientError> {
-        let mut path = path.to_owned();
-        for (index, (key, value)) in query.iter().enumerate() {
-            path.push(if index == 0 { '?' } else { '&' });
-            path.push_str(&percent_encode(key));
-            path.push('=');
-            path.push_str(&percent_encode(value));
-        }
+        let path = with_query(path, query);
         let response = self.agent.get(format!("http://localhost{path}")).call();
         Answer::new(format!("GET {path}"), response, 200)
     }
@@ -402,6 +396,18 @@ fn job_path(reference: &str, rest: &str) -> Result<String, ClientError> {
         return Err(Problem::usage("an empty text refers to no job").into());
     }
     Ok(format!("/v1/jobs/{}{rest}", percent_encode(reference)))
+}
+
+/// The path with a query.
+pub(crate) fn with_query(path: &str, query: &[(String, String)]) -> String {
+    let mut path = path.to_owned();
+    for (index, (key, value)) in query.iter().enumerate() {
+        path.push(if index == 0 { '?' } else { '&' });
+        path.push_str(&percent_encode(key));
+        path.push('=');
+        path.push_str(&percent_encode(value));
+    }
+    path
 }
 
 /// Everything but the unreserved characters of RFC 3986 as `%XX`.

@@ -42,6 +42,7 @@
 //! | [`spec`] | what is asked for: [`JobSpec`](spec::JobSpec), [`Command`](spec::Command) | |
 //! | [`record`] | what is told: [`JobRecord`](record::JobRecord), with [`Status`] and [`Reason`] | |
 //! | [`filter`] | which jobs a listing wants: [`JobFilter`](filter::JobFilter), through [`ListQuery`](api::ListQuery) | |
+//! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes | |
 //! | [`id`], [`signal`], [`text`], [`time`], [`job`], [`status`] | the types that these are made of | |
 //!
 //! `local` is on by default and includes `client`. Each store is a feature of its own: `sqlite` (the default), `redb`,
@@ -74,6 +75,9 @@ mod directory;
 mod error;
 #[cfg(feature = "local")]
 mod follow;
+#[cfg(all(any(fuzzing, test), feature = "local"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
@@ -98,8 +102,8 @@ pub use error::Error;
 #[cfg(feature = "local")]
 pub use jobs::{JobLogs, Jobs, OpenOptions, Waited};
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, logs, record, signal, spec, status,
-    text, time,
+    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, signal, spec,
+    status, text, time, units, words,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::close_descriptors_on_exec;

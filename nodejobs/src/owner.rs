@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, ProcessBackend};
+use nodejobs_core::backend::{
+    BackendError, BackendHost, BackendReport, LaunchInput, LaunchSpec, ProcessBackend,
+};
 use nodejobs_core::engine::{
     Answer, Effect, Engine, Input, Removal, Restart, StopRequest, Submission, Ticket, Turn,
 };
@@ -106,7 +108,7 @@ pub(crate) struct Owner {
     pub(crate) store: Arc<dyn JobStore>,
     pub(crate) store_kind: StoreKind,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) backend: Arc<LocalBackend>,
+    pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) started_at: Timestamp,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
@@ -130,6 +132,21 @@ impl Owner {
         let (meta, age) = directory.meta(wanted_store, &machine)?;
         let store = meta.store.open(directory.path(), age)?;
         directory.keep_meta(&meta)?;
+        let keepers = directory.keepers();
+        Self::take_over(directory, lock, meta.store, store, |generation, host| {
+            let config = Config { keepers, directory_id: meta.directory_id, generation, program, machine };
+            Ok(Arc::new(LocalBackend::new(config, host)?))
+        })
+    }
+
+    /// [`open`](Self::open), with any store and the backend that is made for this generation.
+    pub(crate) fn take_over(
+        directory: DataDirectory,
+        lock: Lock,
+        store_kind: StoreKind,
+        store: Arc<dyn JobStore>,
+        backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
+    ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
         let hub = Arc::new(Hub::new());
         let (inputs, receiver) = channel();
@@ -138,18 +155,11 @@ impl Owner {
             inputs: Mutex::new(inputs.clone()),
             last_context: Mutex::new(None),
         };
-        let config = Config {
-            keepers: directory.keepers(),
-            directory_id: meta.directory_id.clone(),
-            generation,
-            program,
-            machine,
-        };
         let unusable = |error| {
             Error::new(ProblemKind::Unavailable, "the jobs of this directory cannot be taken over")
                 .with_source(error)
         };
-        let backend = Arc::new(LocalBackend::new(config, Arc::new(host)).map_err(unusable)?);
+        let backend = backend(generation, Arc::new(host)).map_err(unusable)?;
         let mut work = Work {
             engine: Engine::new(generation),
             store: Arc::clone(&store),
@@ -182,7 +192,7 @@ impl Owner {
         Ok(Self {
             directory,
             store,
-            store_kind: meta.store,
+            store_kind,
             hub,
             backend,
             started_at: now().wall,
@@ -341,7 +351,7 @@ impl BackendHost for Host {
 struct Work {
     engine: Engine,
     store: Arc<dyn JobStore>,
-    backend: Arc<LocalBackend>,
+    backend: Arc<dyn ProcessBackend>,
     hub: Arc<Hub>,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,

@@ -1,5 +1,8 @@
 //! The socket interface, served: HTTP/1.1 and JSON on a unix socket, see [`crate::api`].
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
+
 use std::convert::Infallible;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,6 +11,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
@@ -222,6 +226,9 @@ fn router(state: ServerState) -> axum::Router {
         .fallback(|| async {
             Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation")
         })
+        .method_not_allowed_fallback(|| async {
+            Error::new(ProblemKind::Usage, "this route has no such method; see the api's documentation")
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
 }
@@ -236,16 +243,29 @@ impl IntoResponse for Error {
 }
 
 /// A body that is read as JSON whatever the client calls it, with the reason if it cannot be.
-fn parse<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Error> {
-    serde_json::from_slice(body)
+fn parse<T: serde::de::DeserializeOwned>(body: BodyBytes) -> Result<T, Error> {
+    serde_json::from_slice(&whole(body)?)
         .map_err(|error| Error::new(ProblemKind::Usage, format!("the request cannot be understood: {error}")))
 }
 
-fn query<T>(query: Result<Query<T>, axum::extract::rejection::QueryRejection>) -> Result<T, Error> {
+// The parts of a request, not yet understood: what axum says of a bad one is no answer of ours.
+type PathOf<T> = Result<Path<T>, PathRejection>;
+type QueryOf<T> = Result<Query<T>, QueryRejection>;
+type BodyBytes = Result<Bytes, BytesRejection>;
+
+fn path<T>(path: PathOf<T>) -> Result<T, Error> {
+    let bad = |error: PathRejection| format!("the path cannot be understood: {}", error.body_text());
+    path.map(|Path(value)| value).map_err(|error| Error::new(ProblemKind::Usage, bad(error)))
+}
+
+fn query<T>(query: QueryOf<T>) -> Result<T, Error> {
     query.map(|Query(value)| value).map_err(|error| Error::new(ProblemKind::Usage, error.body_text()))
 }
 
-type QueryOf<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+fn whole(body: BodyBytes) -> Result<Bytes, Error> {
+    let bad = |error: BytesRejection| format!("the body cannot be read: {}", error.body_text());
+    body.map_err(|error| Error::new(ProblemKind::Usage, bad(error)))
+}
 
 async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonStatus>, Error> {
     Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
@@ -254,7 +274,8 @@ async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonSt
 // Both take the body, and so read it to its end: whoever is answered before it has sent all may find the connection
 // gone.
 
-async fn daemon_stop(State(state): State<ServerState>, _body: Bytes) -> Result<StatusCode, Error> {
+async fn daemon_stop(State(state): State<ServerState>, body: BodyBytes) -> Result<StatusCode, Error> {
+    whole(body)?;
     // Nobody listens in a program that only embeds the library; it leaves when it wants to.
     if state.leave_requested.send(true).is_err() {
         let message = format!(
@@ -266,9 +287,10 @@ async fn daemon_stop(State(state): State<ServerState>, _body: Bytes) -> Result<S
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn daemon_stay(State(state): State<ServerState>, _body: Bytes) -> StatusCode {
+async fn daemon_stay(State(state): State<ServerState>, body: BodyBytes) -> Result<StatusCode, Error> {
+    whole(body)?;
     state.stay_requested.send_replace(true);
-    StatusCode::ACCEPTED
+    Ok(StatusCode::ACCEPTED)
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -281,18 +303,18 @@ struct RunQuery {
 async fn run(
     State(state): State<ServerState>,
     parameters: QueryOf<RunQuery>,
-    body: Bytes,
+    body: BodyBytes,
 ) -> Result<(StatusCode, Json<JobRecord>), Error> {
     let RunQuery { resend } = query(parameters)?;
-    let spec: JobSpec = parse(&body)?;
+    let spec: JobSpec = parse(body)?;
     Ok((StatusCode::CREATED, Json(state.owner.run(&spec, resend).await?)))
 }
 
 async fn run_batch(
     State(state): State<ServerState>,
-    body: Bytes,
+    body: BodyBytes,
 ) -> Result<(StatusCode, Json<Vec<BatchResult>>), Error> {
-    let specs: Vec<JobSpec> = parse(&body)?;
+    let specs: Vec<JobSpec> = parse(body)?;
     let results = state.owner.run_batch(&specs).await.into_iter().map(|result| match result {
         Ok(id) => BatchResult::Id(id),
         Err(error) => BatchResult::Error(error.to_problem()),
@@ -310,24 +332,26 @@ async fn list(
 
 async fn status(
     State(state): State<ServerState>,
-    Path(reference): Path<String>,
+    reference: PathOf<String>,
 ) -> Result<Json<JobRecord>, Error> {
-    let job = state.owner.job(&reference).await?;
+    let job = state.owner.job(&path(reference)?).await?;
     Ok(Json(crate::service::record(&job)))
 }
 
 async fn history(
     State(state): State<ServerState>,
-    Path(reference): Path<String>,
+    reference: PathOf<String>,
 ) -> Result<Json<Vec<JobRecord>>, Error> {
+    let reference = path(reference)?;
     Ok(Json(state.owner.history(&reference).await?))
 }
 
 async fn logs(
     State(state): State<ServerState>,
-    Path((reference, stream)): Path<(String, String)>,
+    job_and_stream: PathOf<(String, String)>,
     parameters: QueryOf<LogQuery>,
 ) -> Result<Response, Error> {
+    let (reference, stream) = path(job_and_stream)?;
     let stream: LogStream = stream.parse()?;
     let part = state.owner.log(&reference, stream, &query(parameters)?).await?;
     let headers = [
@@ -367,15 +391,15 @@ fn log_chunks(part: LogPart) -> impl Stream<Item = io::Result<Bytes>> {
 
 async fn follow_job(
     State(state): State<ServerState>,
-    Path(reference): Path<String>,
+    reference: PathOf<String>,
     parameters: QueryOf<FollowQuery>,
 ) -> Result<impl IntoResponse, Error> {
-    let events = follow(&state.owner, &reference, &query(parameters)?).await?;
+    let events = follow(&state.owner, &path(reference)?, &query(parameters)?).await?;
     Ok(sse(events, FollowEvent::to_sse))
 }
 
-async fn wait(State(state): State<ServerState>, body: Bytes) -> Result<impl IntoResponse, Error> {
-    Ok(sse(begin_wait(&state.owner, &parse(&body)?).await?, WaitEvent::to_sse))
+async fn wait(State(state): State<ServerState>, body: BodyBytes) -> Result<impl IntoResponse, Error> {
+    Ok(sse(begin_wait(&state.owner, &parse(body)?).await?, WaitEvent::to_sse))
 }
 
 fn require_jobs(jobs: &[String]) -> Result<(), Error> {
@@ -385,23 +409,25 @@ fn require_jobs(jobs: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-async fn restart(State(state): State<ServerState>, body: Bytes) -> Result<Json<ActionAnswer>, Error> {
-    let request: RestartRequest = parse(&body)?;
+async fn restart(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<ActionAnswer>, Error> {
+    let request: RestartRequest = parse(body)?;
     require_jobs(&request.jobs)?;
     Ok(Json(state.owner.ask_of_all(&request.jobs, &request.clone().into()).await))
 }
 
 /// Serves a request that says nothing but which jobs.
 fn ask(request: fn() -> Request) -> MethodRouter<ServerState> {
-    post(async move |State(state): State<ServerState>, body: Bytes| -> Result<Json<ActionAnswer>, Error> {
-        let JobsRequest { jobs } = parse(&body)?;
-        require_jobs(&jobs)?;
-        Ok(Json(state.owner.ask_of_all(&jobs, &request()).await))
-    })
+    post(
+        async move |State(state): State<ServerState>, body: BodyBytes| -> Result<Json<ActionAnswer>, Error> {
+            let JobsRequest { jobs } = parse(body)?;
+            require_jobs(&jobs)?;
+            Ok(Json(state.owner.ask_of_all(&jobs, &request()).await))
+        },
+    )
 }
 
-async fn stop(State(state): State<ServerState>, body: Bytes) -> Result<Json<StopAnswer>, Error> {
-    let request: StopRequest = parse(&body)?;
+async fn stop(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<StopAnswer>, Error> {
+    let request: StopRequest = parse(body)?;
     if request.jobs.is_empty() && !request.all {
         return Err(Error::new(ProblemKind::Usage, "name the jobs to stop, or ask for all"));
     }

@@ -4,7 +4,6 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nodejobs_core::backend::ProcessBackend;
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace::Workspace;
-use crate::{bench, chaos, layers};
+use crate::{bench, chaos, fuzz, layers};
 
-/// Every step. New ones (fuzz) are a row here.
+/// Every step. New ones are a row here.
 #[rustfmt::skip]
 const STEPS: &[Step] = &[
     Step { name: "format",   when: When::Always, run: Run::Cargo("fmt --all --check") },
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
     Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
     Step { name: "features", when: When::Always, run: Run::Here(features) },
+    Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
@@ -125,6 +126,10 @@ fn repeat(workspace: &Workspace) -> Result<()> {
         println!("    round {round} of {REPEATS}");
         cargo(workspace, TEST).with_context(|| format!("round {round} of {REPEATS}"))
     })
+}
+
+fn full_fuzz(workspace: &Workspace) -> Result<()> {
+    fuzz::run(workspace, &fuzz::Options::default())
 }
 
 fn full_chaos(workspace: &Workspace) -> Result<()> {

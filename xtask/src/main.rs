@@ -1,8 +1,9 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `chaos` and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `fuzz`, `chaos` and `bench`.
 
 mod bench;
 mod chaos;
 mod ci;
+mod fuzz;
 mod layers;
 mod process;
 mod product;
@@ -26,10 +27,12 @@ enum Task {
     Layers,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
-        /// Also repeats the tests, and runs the chaos and the bench
+        /// Also runs the fuzz targets, repeats the tests, and runs the chaos and the bench
         #[arg(long)]
         full: bool,
     },
+    /// Runs the fuzz targets, for which a nightly Rust has to be there
+    Fuzz(fuzz::Options),
     /// Submits jobs while the daemon and the keepers are killed, and checks that nothing was lost
     Chaos(chaos::Options),
     /// Measures the figures of the budget table, each beside its floor
@@ -51,6 +54,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Layers => layers::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
+        Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
     }

@@ -1,16 +1,20 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
+mod at;
+mod options;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use nodejobs::api::FollowQuery;
 use nodejobs::record::JobRecord;
 use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{JobId, RawText, Status};
 use nodejobs::{capture_context, new_submit_key};
+
+use options::JobOptions;
 
 use super::logs::Printer;
 use crate::connect::{Connection, Target};
@@ -31,9 +35,6 @@ pub(crate) struct Run {
     /// The directory to run in [default: the current one]
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
-    /// Set a variable, on top of the current environment; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
-    variables: Vec<(RawText, RawText)>,
     /// Wait for the end of the job, and end with its exit code
     #[arg(long)]
     wait: bool,
@@ -43,6 +44,8 @@ pub(crate) struct Run {
     /// Take the one argument as a script for /bin/sh, also after `--`
     #[arg(long)]
     shell: bool,
+    #[command(flatten)]
+    options: JobOptions,
     /// The command: a program and its arguments, or one script for /bin/sh
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<OsString>,
@@ -56,11 +59,15 @@ Examples:
   nodejobs run --shell -- 'make | tail'  the same, said explicitly
   nodejobs run --id nightly -- ./backup  an id of your choice
   nodejobs run --wait -- make test       end with the job's exit code
+  nodejobs run --timeout 1h --grace 30s -- ./import
+  nodejobs run --at 18:00 --label kind=report -- ./report
+  nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
+  echo 1+2 | nodejobs run --follow --stdin - -- bc
 
 An id that is given names one job: a second `run` is refused while it lives, and starts its next attempt once it has \
 ended.
 
-The job gets the current environment, directory, umask and soft limits, and no input. It goes on when the shell, this \
+The job gets the current environment, directory, umask and soft limits, and no input, unless options say otherwise. It goes on when the shell, this \
 command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
 
 With --wait and --follow the exit status is the job's own: 128+N after signal N, and 125 if it has none (it never \
@@ -101,10 +108,7 @@ impl Run {
         spec.id = self.id;
         spec.name = self.name;
         spec.context = capture_context().map_err(cannot("read this process's environment"))?;
-        for (name, value) in self.variables {
-            spec.context.environment.retain(|(known, _)| *known != name);
-            spec.context.environment.push((name, value));
-        }
+        self.options.apply(&mut spec)?;
         spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
         spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
         Ok(spec)
@@ -167,19 +171,6 @@ fn follows_escape(arguments: impl Iterator<Item = OsString>, words: usize) -> bo
     before.is_some_and(|before| before == OsStr::new("--"))
 }
 
-fn variable(text: OsString) -> Result<(RawText, RawText), String> {
-    let mut name = text.into_vec();
-    match name.iter().position(|byte| *byte == b'=') {
-        Some(0) => Err("the name before '=' is empty".to_owned()),
-        Some(position) => {
-            let value = name.split_off(position + 1);
-            name.pop();
-            Ok((name.into(), value.into()))
-        }
-        None => Err("there is no '=' in it; write KEY=VALUE".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -225,18 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn bad_ids_and_variables_are_refused_before_anything_is_done() {
+    fn bad_ids_are_refused_before_anything_is_done() {
         for id in ["../x", "a/b", "", "-x", "ü"] {
             let refused = Cli::try_parse_from(["nodejobs", "run", &format!("--id={id}"), "true"]);
             assert_eq!(refused.expect_err(id).exit_code(), 2);
         }
-        for bad in ["A", "=b", ""] {
-            assert!(variable(bad.into()).is_err(), "{bad}");
-        }
-        assert_eq!(variable("A=".into()), Ok(("A".into(), "".into())));
-        assert_eq!(variable("A=b=c".into()), Ok(("A".into(), "b=c".into())));
-        let odd = OsString::from_vec(b"A=\xff".to_vec());
-        assert_eq!(variable(odd), Ok(("A".into(), vec![0xff].into())));
     }
 
     #[test]

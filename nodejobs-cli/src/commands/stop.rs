@@ -6,9 +6,9 @@ use clap::Args;
 use nodejobs::Status;
 use nodejobs::api::{StopRequest, StopResult};
 use nodejobs::signal::Signal;
+use nodejobs::units::parse_duration;
 
 use crate::connect::Target;
-use crate::duration;
 use crate::exit::{FAILED, Failure, overall, say};
 use crate::output::{self, Format, outcome};
 
@@ -29,7 +29,7 @@ pub(crate) struct Stop {
     #[arg(long, value_name = "SIGNAL")]
     signal: Option<Signal>,
     /// How long they have to obey before they are killed, such as 500ms or 1m [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
 }
 

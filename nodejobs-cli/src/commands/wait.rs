@@ -6,10 +6,10 @@ use clap::Args;
 use nodejobs::record::JobRecord;
 
 use crate::connect::Target;
-use crate::duration;
 use crate::exit::{Failure, TIMEOUT, job_code, mirrored, say};
 use crate::output::{self, Format, outcome};
 use crate::watch::{self, Until};
+use nodejobs::units::{parse_duration, show_duration};
 
 /// Wait until jobs have ended, and end with their exit code
 #[derive(Args, Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Wait {
     #[arg(long)]
     any: bool,
     /// Wait at most so long, such as 500ms or 10m, and end with 124 if that was not enough
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
 
@@ -67,7 +67,7 @@ impl Wait {
             Format::Json => Ok(()),
         })?;
         let Some(mut records) = waited else {
-            let timeout = duration::show(
+            let timeout = show_duration(
                 u64::try_from(self.timeout.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
             );
             say(&format_args!("error: not ended within {timeout}; the jobs run on"));

@@ -3,9 +3,9 @@
 use nodejobs::Timestamp;
 use nodejobs::api::DaemonStatus;
 use nodejobs::record::JobRecord;
+use nodejobs::units::show_duration;
 
 use super::{Screen, ago, printable, signal_name};
-use crate::duration;
 
 /// A job as a block. What is absent has no line.
 pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -> String {
@@ -39,8 +39,8 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.line("created", &time(record.created_at));
     block.maybe("started", record.started_at.map(time).as_deref());
     block.maybe("ended", record.ended_at.map(time).as_deref());
-    block.maybe("runtime", record.runtime_ms.map(duration::show).as_deref());
-    block.maybe("cpu time", record.cpu_ms.map(duration::show).as_deref());
+    block.maybe("runtime", record.runtime_ms.map(show_duration).as_deref());
+    block.maybe("cpu time", record.cpu_ms.map(show_duration).as_deref());
     block.maybe("cpu", record.cpu_percent.map(|percent| format!("{percent:.1} %")).as_deref());
     block.maybe("memory", record.memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
     block.maybe("peak memory", record.peak_memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());

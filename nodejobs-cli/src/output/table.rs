@@ -2,10 +2,10 @@
 
 use nodejobs::Timestamp;
 use nodejobs::record::JobRecord;
+use nodejobs::units::show_duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{Screen, ago, printable, signal_name};
-use crate::duration;
 
 const COLUMNS: [&str; 7] = ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "COMMAND"];
 const NAME: usize = 1;
@@ -69,7 +69,7 @@ impl JobTable {
             job.status.to_string(),
             exit,
             job.started_at.map_or_else(absent, |time| ago(self.now, time)),
-            job.runtime_ms.map_or_else(absent, duration::show),
+            job.runtime_ms.map_or_else(absent, show_duration),
             printable(&job.command.to_string()),
         ]
     }

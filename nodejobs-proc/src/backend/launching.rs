@@ -201,7 +201,7 @@ impl Loop {
 
 /// Says which path could not be executed and why.
 fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
-    let words = spec.command.words();
+    let words = spec.command.to_argv();
     let Some(program) = words.first() else { return error.to_string() };
     let candidates = launch::candidates(program, &spec.context);
     let cwd = Path::new(OsStr::from_bytes(spec.cwd.as_bytes()));

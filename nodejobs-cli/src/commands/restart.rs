@@ -1,0 +1,61 @@
+//! `nodejobs restart`: begins the next attempt of jobs.
+
+use std::time::Duration;
+
+use clap::Args;
+use nodejobs::api::RestartRequest;
+use nodejobs::new_submit_key;
+use nodejobs::signal::Signal;
+use nodejobs::units::parse_duration;
+
+use crate::connect::Target;
+use crate::exit::{FAILED, Failure};
+use crate::output::Format;
+
+/// Run jobs again: the next attempt of each, as it was submitted
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Restart {
+    /// Ids, unique beginnings of ids, or unique names
+    #[arg(required = true, value_name = "ID")]
+    jobs: Vec<String>,
+    /// Kill a running one at once, without asking
+    #[arg(long, conflicts_with_all = ["signal", "grace"])]
+    force: bool,
+    /// The signal that asks a running one to end, by name or number [default: its own]
+    #[arg(long, value_name = "SIGNAL")]
+    signal: Option<Signal>,
+    /// How long a running one has to obey before it is killed, such as 500ms or 1m [default: its own]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Duration>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nodejobs restart ID
+  nodejobs restart --grace 30s ID ID  stop both within 30 seconds, start both again
+  nodejobs history ID                 its attempts so far
+
+A job that runs is stopped first, with everything it started. The next attempt has the command, environment and options of \
+the last one. Whoever waits for the job goes on waiting for that attempt. Earlier attempts and their output stay: \
+`nodejobs logs --attempt N`.
+
+Exit status: 0 if each of them was started again; 3 if there is no such job; 4 if one is waiting to be started anyway, or \
+was stopped meanwhile; 6 if only some of several were.";
+
+impl Restart {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
+        let submit_key = new_submit_key()
+            .map_err(|error| Failure::caused(FAILED, "the kernel gives no random bytes", &error))?;
+        let request = RestartRequest {
+            jobs: self.jobs,
+            submit_key,
+            signal: self.signal,
+            grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            force: self.force,
+        };
+        let answer = target.connect()?.ask(|client| client.restart(&request))?;
+        super::action::tell(&answer.results, format, |record| format!("attempt {}", record.attempt))
+    }
+}

@@ -1,0 +1,227 @@
+//! The options of `run` that say how a job is started, what it reads and writes, and how it is ended and judged.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use nodejobs::signal::Signal;
+use nodejobs::spec::{JobSpec, LaunchContext, Start, Stdin};
+use nodejobs::units::parse_duration;
+use nodejobs::{RawText, Timestamp, env_file};
+
+use super::at;
+use crate::exit::{FAILED, Failure, USAGE};
+
+#[derive(Args, Debug)]
+pub(crate) struct JobOptions {
+    /// Set a variable, on top of all others; may be repeated
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
+    variables: Vec<(RawText, RawText)>,
+    /// Set the variables in a file of KEY=VALUE lines, on top of the current ones; may be repeated
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+    /// Leave out the current environment: only --env-file and --env count
+    #[arg(long)]
+    clean_env: bool,
+    /// Let it read this file, or with `-` what comes on our standard input [default: nothing]
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+    /// Write its output to ID.ATTEMPT.out and .err in this directory
+    #[arg(long, value_name = "DIR")]
+    logdir: Option<PathBuf>,
+    /// Append its output to this file, and standard error to FILE.err; below --logdir if both are given
+    #[arg(long, value_name = "FILE")]
+    logfile: Option<PathBuf>,
+    /// Write standard error into the same file as standard output, in the order in which both come
+    #[arg(long)]
+    merge: bool,
+    /// Start it after this time, such as 5m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at")]
+    delay: Option<Duration>,
+    /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = at::parse)]
+    at: Option<Timestamp>,
+    /// End it if it runs longer; it has then failed with reason `timeout`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// The signal that asks it to end, by name or number [default: TERM]
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<Signal>,
+    /// How long it has to obey before it is killed [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    grace: Option<Duration>,
+    /// Exit codes that mean success, with commas between them [default: 0]
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    success_codes: Vec<i32>,
+    /// Let processes that it leaves behind go on when it ends by itself
+    #[arg(long)]
+    keep_children: bool,
+    /// A label to find it by; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+impl JobOptions {
+    /// Puts into the spec, which has the surroundings of this process, what was said.
+    pub(super) fn apply(self, spec: &mut JobSpec) -> Result<(), Failure> {
+        if self.clean_env {
+            spec.context.environment.clear();
+        }
+        for file in &self.env_files {
+            read_env_file(file)?.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
+        }
+        self.variables.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
+        for (key, value) in self.labels {
+            if spec.labels.insert(key.clone(), value).is_some() {
+                return Err(Failure::new(USAGE, format!("label '{key}' is given twice")));
+            }
+        }
+        let output = &mut spec.output;
+        output.merge = self.merge;
+        output.logfile = match (&self.logdir, self.logfile) {
+            // Relative to the log directory.
+            (Some(_), Some(file)) => Some(raw(file.into_os_string())),
+            (None, Some(file)) => Some(absolute("--logfile", &file)?),
+            (_, None) => None,
+        };
+        output.logdir = self.logdir.map(|directory| absolute("--logdir", &directory)).transpose()?;
+        let policy = &mut spec.policy;
+        policy.timeout_ms = self.timeout.map(millis);
+        policy.keep_children = self.keep_children;
+        policy.stop_signal = self.stop_signal.unwrap_or(policy.stop_signal);
+        policy.grace_ms = self.grace.map_or(policy.grace_ms, millis);
+        if !self.success_codes.is_empty() {
+            policy.success_codes = self.success_codes;
+        }
+        spec.start = match (self.delay, self.at) {
+            (Some(delay), _) => Start::AfterMs(millis(delay)),
+            (None, Some(time)) => Start::At(time),
+            (None, None) => Start::Now,
+        };
+        // Last, since it may wait for whoever writes.
+        if let Some(input) = self.stdin {
+            spec.stdin = read_input(&input)?;
+        }
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn raw(text: OsString) -> RawText {
+    text.into_vec().into()
+}
+
+fn absolute(option: &str, path: &Path) -> Result<RawText, Failure> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::caused(USAGE, format!("{option} '{}'", path.display()), &error))?;
+    // What ends in a slash is no file, which `absolute` would forget.
+    let mut bytes = absolute.into_os_string().into_vec();
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") && !bytes.ends_with(b"/") {
+        bytes.push(b'/');
+    }
+    Ok(bytes.into())
+}
+
+fn read_env_file(path: &Path) -> Result<Vec<(RawText, RawText)>, Failure> {
+    let shown = path.display();
+    let file = std::fs::File::open(path)
+        .map_err(|error| Failure::caused(USAGE, format!("cannot read --env-file '{shown}'"), &error))?;
+    let mut bytes = Vec::new();
+    file.take(env_file::MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::caused(USAGE, format!("cannot read --env-file '{shown}'"), &error))?;
+    env_file::parse(&bytes).map_err(|error| Failure::caused(USAGE, format!("--env-file '{shown}'"), &error))
+}
+
+fn read_input(path: &Path) -> Result<Stdin, Failure> {
+    if path.as_os_str() != OsStr::new("-") {
+        let file_type = std::fs::metadata(path)
+            .map_err(|error| Failure::caused(USAGE, format!("--stdin '{}'", path.display()), &error))?
+            .file_type();
+        if file_type.is_dir() || file_type.is_fifo() || file_type.is_socket() {
+            let message = format!(
+                "--stdin '{}' is not a file; give one, or `-` and the input on standard input",
+                path.display()
+            );
+            return Err(Failure::new(USAGE, message));
+        }
+        return Ok(Stdin::File(absolute("--stdin", path)?));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(Stdin::MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::caused(FAILED, "cannot read standard input", &error))?;
+    if bytes.len() > Stdin::MAX_BYTES {
+        let message = format!(
+            "standard input has more than {} MiB, which are kept with a job; give it as a file: --stdin FILE",
+            Stdin::MAX_BYTES >> 20
+        );
+        return Err(Failure::new(USAGE, message));
+    }
+    Ok(Stdin::Bytes(bytes.into()))
+}
+
+fn set_variable(context: &mut LaunchContext, (name, value): (RawText, RawText)) {
+    context.environment.retain(|(known, _)| *known != name);
+    context.environment.push((name, value));
+}
+
+fn variable(text: OsString) -> Result<(RawText, RawText), String> {
+    let mut name = text.into_vec();
+    match name.iter().position(|byte| *byte == b'=') {
+        Some(0) => Err("the name before '=' is empty".to_owned()),
+        Some(position) => {
+            let value = name.split_off(position + 1);
+            name.pop();
+            Ok((name.into(), value.into()))
+        }
+        None => Err("there is no '=' in it; write KEY=VALUE".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_have_a_name_and_any_value() {
+        for bad in ["A", "=b", ""] {
+            assert!(variable(bad.into()).is_err(), "{bad}");
+        }
+        assert_eq!(variable("A=".into()), Ok(("A".into(), "".into())));
+        assert_eq!(variable("A=b=c".into()), Ok(("A".into(), "b=c".into())));
+        let odd = OsString::from_vec(b"A=\xff".to_vec());
+        assert_eq!(variable(odd), Ok(("A".into(), vec![0xff].into())));
+    }
+
+    #[test]
+    fn labels_have_both_halves() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        for bad in ["a", "=b", "a=", ""] {
+            assert!(label(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_directory_does_not_become_a_file_by_being_made_absolute() {
+        assert_eq!(absolute("--logfile", Path::new("/a/b/")).expect("absolute"), "/a/b/".into());
+        assert_eq!(absolute("--logfile", Path::new("/a/./b")).expect("absolute"), "/a/b".into());
+    }
+}

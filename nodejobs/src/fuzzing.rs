@@ -1,0 +1,51 @@
+//! What must hold for anything that a client can send: run by the fuzz targets, and over their corpora by the tests.
+//!
+//! Each property takes the bytes that a fuzzer makes up, and panics where it does not hold.
+
+use axum::extract::Query;
+use axum::http::Uri;
+
+use crate::api::{FollowQuery, ListQuery, LogQuery};
+use crate::client::with_query;
+pub use crate::server::fuzzing::http;
+
+/// A query that is understood is understood the same after a client has written it.
+pub fn queries(bytes: &[u8]) {
+    let Ok(uri) = Uri::try_from([b"/?", bytes].concat()) else { return };
+    let list = |uri: &Uri| {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+        ListQuery::from_pairs(pairs).ok()
+    };
+    if let Some(query) = list(&uri) {
+        assert!((1..=ListQuery::MAX_LIMIT).contains(&query.limit));
+        assert_eq!(list(&written(&query.to_pairs())), Some(query));
+    }
+    if let Ok(Query(query)) = Query::<LogQuery>::try_from_uri(&uri) {
+        let Query(again) = Query::<LogQuery>::try_from_uri(&written(&query.to_pairs())).expect("a query");
+        assert_eq!(again, query);
+    }
+    if let Ok(Query(query)) = Query::<FollowQuery>::try_from_uri(&uri) {
+        let Query(again) = Query::<FollowQuery>::try_from_uri(&written(&query.to_pairs())).expect("a query");
+        assert_eq!(again, query);
+    }
+}
+
+fn written(query: &[(String, String)]) -> Uri {
+    with_query("/", query).parse().expect("what a client writes is a URI")
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/corpus.rs"]
+mod corpus;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_properties_hold_for_what_the_fuzzers_found() {
+        corpus::for_each("queries", queries);
+        let directory = tempfile::tempdir().expect("a directory");
+        corpus::for_each("http", |bytes| http(directory.path(), bytes));
+    }
+}
