@@ -125,7 +125,8 @@ impl JobFilter {
     /// ```
     ///
     /// # Errors
-    /// [`FilterError::UnknownKey`] lists the keys; [`FilterError::BadValue`] says what the value should be.
+    /// [`FilterError::UnknownKey`] lists the keys; [`FilterError::BadValue`] says what the value should be. The filter is
+    /// as it was then.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), FilterError> {
         fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
             key: &str,
@@ -151,9 +152,8 @@ impl JobFilter {
         }
         match key {
             "status" => {
-                for name in value.split(',') {
-                    self.status.push(parse(key, name)?);
-                }
+                let statuses = value.split(',').map(|name| parse::<Status>(key, name));
+                self.status.extend(statuses.collect::<Result<Vec<_>, _>>()?);
             }
             "self_id" => self.self_id = Some(value.to_owned()),
             "id_prefix" => self.id_prefix = Some(value.to_owned()),

@@ -20,7 +20,8 @@ const MAX_ENTRIES: usize = 40;
 /// A journal of arbitrary bytes is refused, or gives exactly its whole entries, keeps them through appending,
 /// rewriting and reopening, and each of them survives being written.
 ///
-/// The first byte says what is put right, because no fuzzer guesses a checksum: 1 the header, 2 the entries.
+/// The first byte says what is put right, because no fuzzer guesses a checksum: 1 the header, 2 the entries. With 4 the
+/// journal is written to as well, which takes ten times as long.
 /// `directory` is for one caller at a time.
 pub fn journal(directory: &Path, bytes: &[u8]) {
     let Some((&mend, file)) = bytes.split_first() else { return };
@@ -55,6 +56,9 @@ pub fn journal(directory: &Path, bytes: &[u8]) {
     let at =
         |base: u64| expected.iter().map(|(index, entry)| (base + index, entry.clone())).collect::<Vec<_>>();
     assert_eq!(journal.read_all().expect("read"), at(first));
+    if mend & 4 == 0 {
+        return;
+    }
     let last = Entry::Acknowledged { position: first };
     journal.append(&last).expect("appended");
     let read = journal.read_all().expect("read");

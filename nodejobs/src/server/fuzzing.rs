@@ -27,9 +27,9 @@ use crate::stores::StoreKind;
 /// What is sent last, so that whoever has understood what came before it closes the connection.
 const LAST: &[u8] = b"GET /v1/daemon HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 /// After so long without a byte the server is taken to wait for the rest of a request.
-const QUIET: Duration = Duration::from_millis(30);
+const QUIET: Duration = Duration::from_millis(5);
 /// The same while a request that has come to a route has no answer yet: its body may be missing, or it takes a while.
-const QUIET_UNANSWERED: Duration = Duration::from_millis(300);
+const QUIET_UNANSWERED: Duration = Duration::from_millis(100);
 /// After so long it hangs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
