@@ -27,7 +27,8 @@
 //! the same `submit_key` exists, it is the answer.
 //!
 //! Every other status carries an [`ErrorBody`] whose [`ProblemKind`] decides the status. Unknown query keys and unknown
-//! fields of a body are errors of kind `usage`.
+//! fields of a body are errors of kind `usage`, and so is a method that the route does not have. What is no HTTP at all
+//! gets an empty 400, 414 or 431, and the connection ends.
 //!
 //! Events are server-sent events: an `event:` line with the name, one `data:` line with JSON, an empty line. Comments
 //! (lines that start with `:`) keep an idle connection visibly alive and mean nothing. A stream that ends without its

@@ -107,7 +107,7 @@ fn fuzz(workspace: &Workspace, program: &Path, scratch: &Path, target: &str, sec
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     ensure!(
         status.success(),
-        "fuzz target {target} ended with {status}\n    way out: the input is in {}; mend what it shows, and copy \
+        "fuzz target {target} ended with {status}\n    way out: the input, if one was found, is in {}; mend what it shows, and copy \
          it into fuzz/corpus/{target}",
         artifacts.display()
     );

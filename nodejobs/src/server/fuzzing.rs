@@ -1,6 +1,7 @@
 //! Arbitrary bytes on the socket: the real connection, router and owner, with a store in memory and a backend that
 //! launches nothing. See [`crate::fuzzing`].
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -78,16 +79,6 @@ async fn converse(owner: &Arc<Owner>, bytes: &[u8]) -> (Vec<u8>, Vec<Method>, bo
         let sent = [bytes, LAST].concat();
         let (mut left, mut answers) = (&sent[..], Vec::new());
         loop {
-            let unanswered = seen().len() > Answers::new(&answers, &seen()).count();
-            let quiet = if unanswered { QUIET_UNANSWERED } else { QUIET };
-            let waits = left.is_empty() && timeout(quiet, client.readable()).await.is_err();
-            if waits {
-                std::future::poll_fn(|context| Pin::new(&mut client).poll_shutdown(context))
-                    .await
-                    .expect("shut");
-                while read(&client, &mut answers).await {}
-                return (answers, true);
-            }
             if !left.is_empty() {
                 tokio::select! {
                     _ = client.writable() => match client.try_write(left) {
@@ -98,10 +89,19 @@ async fn converse(owner: &Arc<Owner>, bytes: &[u8]) -> (Vec<u8>, Vec<Method>, bo
                     },
                     more = read(&client, &mut answers) => if !more { return (answers, false) },
                 }
-            } else if !read(&client, &mut answers).await {
-                return (answers, false);
+                continue;
+            }
+            let unanswered = seen().len() > Answers::new(&answers, &seen()).count();
+            let quiet = if unanswered { QUIET_UNANSWERED } else { QUIET };
+            match timeout(quiet, read(&client, &mut answers)).await {
+                Ok(true) => {}
+                Ok(false) => return (answers, false),
+                Err(_) => break,
             }
         }
+        poll_fn(|context| Pin::new(&mut client).poll_shutdown(context)).await.expect("shut");
+        while read(&client, &mut answers).await {}
+        (answers, true)
     };
     let ((), (answers, cut)) = tokio::join!(serving, talking);
     assert_eq!(*connections.borrow(), 0, "a connection that has ended is counted");
