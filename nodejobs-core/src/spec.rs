@@ -1,5 +1,7 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod builder;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
