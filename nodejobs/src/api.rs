@@ -16,6 +16,10 @@
 //! | `GET /v1/jobs/{ref}` | | 200 [`JobRecord`](crate::record::JobRecord) |
 //! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
+//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
+//! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
+//! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
+//! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
@@ -35,17 +39,23 @@
 //! under it, and lets it go once the daemon can be reached. A daemon that leaves takes the same lock before it stops
 //! listening and holds it until its process ends, so nobody meets a directory that is still owned but not served.
 
+mod bind;
 mod event;
 mod message;
 mod problem;
+mod process;
 mod query;
+mod status_event;
 
+pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
 pub use message::{BatchResult, DaemonStatus, JobPage, StopAnswer, StopRequest, StopResult, WaitRequest};
 pub use nodejobs_core::backend::KeeperStatus;
-pub use nodejobs_core::store::Order;
+pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
+pub use process::JobProcess;
 pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use status_event::{EventsQuery, StatusEvent};
 
 /// Name of the socket in the data directory.
 pub const SOCKET_NAME: &str = "sock";

@@ -60,6 +60,8 @@
 //! | `JobRecord`, `JobFilter` | [`record::JobRecord`], [`filter::JobFilter`], with fields of the same names |
 
 pub mod api;
+#[cfg(feature = "local")]
+mod bind;
 #[cfg(feature = "client")]
 mod capture;
 #[cfg(feature = "client")]
@@ -71,13 +73,19 @@ mod directory;
 #[cfg(feature = "local")]
 mod error;
 #[cfg(feature = "local")]
+mod events;
+#[cfg(feature = "local")]
 mod follow;
 #[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
 mod jobs;
 #[cfg(feature = "local")]
+mod listeners;
+#[cfg(feature = "local")]
 mod owner;
+#[cfg(feature = "local")]
+mod processes;
 #[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
@@ -90,7 +98,7 @@ pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 #[cfg(feature = "local")]
 pub use error::Error;
 #[cfg(feature = "local")]
-pub use jobs::{JobLogs, Jobs, OpenOptions};
+pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions};
 pub use nodejobs_core::{
     JobId, Moment, RawText, Reason, Status, Timestamp, filter, id, job, record, signal, spec, status, text,
     time,

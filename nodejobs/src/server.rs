@@ -26,8 +26,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, WaitEvent, WaitRequest,
+    BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowEvent, FollowQuery, JobPage,
+    JobProcess, ListQuery, LogQuery, LogStream, Problem, ProblemKind, SOCKET_NAME, StatusEvent, StopAnswer,
+    StopRequest, WaitEvent, WaitRequest,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -211,6 +212,10 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}", get(status))
         .route("/v1/jobs/{reference}/logs/{stream}", get(logs))
         .route("/v1/jobs/{reference}/follow", get(follow_job))
+        .route("/v1/jobs/{reference}/bind", get(bind_job))
+        .route("/v1/jobs/{reference}/process", get(find))
+        .route("/v1/processes", get(processes))
+        .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
         .fallback(|| async {
@@ -359,6 +364,36 @@ async fn follow_job(
 ) -> Result<impl IntoResponse, Error> {
     let events = follow(&state.owner, &reference, &query(parameters)?).await?;
     Ok(sse(events, FollowEvent::to_sse))
+}
+
+async fn bind_job(
+    State(state): State<ServerState>,
+    Path(reference): Path<String>,
+    parameters: QueryOf<BindQuery>,
+) -> Result<impl IntoResponse, Error> {
+    let events = crate::bind::bind(&state.owner, &reference, &query(parameters)?).await?;
+    Ok(sse(events, |event| match event {
+        Ok(event) => event.to_sse(),
+        Err(error) => ErrorBody { error: error.to_problem() }.to_sse(),
+    }))
+}
+
+async fn find(
+    State(state): State<ServerState>,
+    Path(reference): Path<String>,
+) -> Result<Json<Option<JobProcess>>, Error> {
+    Ok(Json(state.owner.find(&reference).await?))
+}
+
+async fn processes(State(state): State<ServerState>) -> Result<Json<Vec<JobProcess>>, Error> {
+    Ok(Json(state.owner.processes().await?))
+}
+
+async fn events(
+    State(state): State<ServerState>,
+    parameters: QueryOf<EventsQuery>,
+) -> Result<impl IntoResponse, Error> {
+    Ok(sse(crate::events::events(&state.owner, &query(parameters)?), StatusEvent::to_sse))
 }
 
 async fn wait(State(state): State<ServerState>, body: Bytes) -> Result<impl IntoResponse, Error> {
