@@ -4,6 +4,7 @@ mod follow;
 mod idle;
 mod input;
 mod library;
+mod library_calls;
 mod library_events;
 mod listing;
 mod outcomes;
