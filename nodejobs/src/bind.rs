@@ -245,3 +245,35 @@ impl Binding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nodejobs_core::Timestamp;
+    use nodejobs_core::id::AttemptId;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_told_as_they_come_except_the_last_and_output_waits_for_the_start() {
+        let mut statuses = Statuses::default();
+        assert!(statuses.is_before_output());
+        for (status, is_told, is_before_output) in [
+            (Status::Queued, true, true),
+            (Status::Starting, true, true),
+            (Status::Queued, true, true),
+            (Status::Starting, true, true),
+            (Status::Running, true, false),
+            (Status::Running, false, false),
+            (Status::Stopping, true, false),
+            (Status::Stopped, false, false),
+        ] {
+            assert!(statuses.end.is_none());
+            let id = JobId::new("a").expect("valid");
+            let attempt = AttemptId { id, attempt: 1 };
+            let event = JobEvent { seq: 1, attempt, status, reason: None, at: Timestamp::default() };
+            assert_eq!(statuses.hear(event).is_some(), is_told, "{status}");
+            assert_eq!(statuses.is_before_output(), is_before_output, "{status}");
+        }
+        assert_eq!(statuses.end.map(|event| event.status), Some(Status::Stopped));
+    }
+}
