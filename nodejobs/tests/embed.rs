@@ -174,7 +174,7 @@ fn it_ended_meanwhile() {
     scene.go_on();
     wait_for_end(pid);
     let ended = format!(r#"known: {id} failed Some(7) "up\ndown\n""#);
-    assert_eq!(scene.start(&[]).rest(), [ended.clone()]);
+    assert_eq!(scene.start(&[]).rest(), std::slice::from_ref(&ended));
     // So it stays, and the program goes on as if nothing had been.
     let said = scene.start(&["echo", "next"]).rest();
     assert_eq!((&said[0], said.len()), (&ended, 3));

@@ -50,6 +50,15 @@ async fn run_and_wait_tells_all_there_is(home: &Home, jobs: &Jobs) {
     assert_eq!(kind(refused), ProblemKind::Usage);
 }
 
+/// A process that goes on with the end of this value, however that comes.
+struct HeldUp(u32);
+
+impl Drop for HeldUp {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
+    }
+}
+
 async fn living_processes_are_found(home: &Home, jobs: &Jobs) {
     assert_eq!(kind(jobs.find("nobody").await), ProblemKind::NotFound);
     assert_eq!(jobs.list().await.expect("a list"), []);
@@ -84,11 +93,12 @@ async fn living_processes_are_found(home: &Home, jobs: &Jobs) {
     let keepers = jobs.daemon_status().await.expect("a status").keepers;
     let worker = keepers.first().and_then(|keeper| keeper.worker_pid).expect("a keeper");
     signal(worker, Signal::STOP);
+    let held_up = HeldUp(worker);
     tokio::task::spawn_blocking(move || kill(a.pid)).await.expect("killed");
     assert_eq!(jobs.get_status("a").await.expect("a record").status, Status::Running);
     assert_eq!(jobs.find("a").await.expect("known"), None);
     assert_eq!(jobs.list().await.expect("a list"), [b]);
-    signal(worker, Signal::CONT);
+    drop(held_up);
     cue.say("go on");
     jobs.wait("b").await.expect("ended");
     jobs.wait("a").await.expect("ended");

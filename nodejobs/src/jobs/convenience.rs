@@ -95,15 +95,25 @@ impl Jobs {
     /// [`wait`](Self::wait) with its id finds its end. Outputs are read into memory; see [`bind`](Self::bind) for those
     /// that may be large.
     ///
-    /// ```no_run
-    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), Box<dyn std::error::Error>> {
+    /// ```standalone_crate
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # nodejobs::serve_keeper_if_asked();
+    /// # let directory = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # let jobs = nodejobs::Jobs::open(directory.path().join("jobs")).await?;
     /// use nodejobs::spec::{Command, JobSpec};
     ///
-    /// let spec = JobSpec::new(Command::argv(["git", "status"]), "/src").context(nodejobs::capture_context()?);
-    /// let output = jobs.run_and_wait(spec).await?;
-    /// println!("{:?} after {:?}", output.code(), output.duration());
-    /// print!("{}", String::from_utf8_lossy(&output.stdout));
+    /// let spec = JobSpec::new(Command::shell("echo hi; echo oops >&2; exit 3"), "/");
+    /// let output = jobs.run_and_wait(spec.context(nodejobs::capture_context()?)).await?;
+    /// assert_eq!((output.code(), output.success()), (Some(3), false));
+    /// assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"hi\n"[..], &b"oops\n"[..]));
+    /// println!("{} was process {:?} for {:?}", output.id(), output.pid(), output.duration());
+    /// # jobs.close().await;
     /// # Ok(())
+    /// # })
     /// # }
     /// ```
     ///

@@ -89,11 +89,25 @@ impl Jobs {
     ///
     /// An error is the last item. Dropping the receiver ends the binding; the job does not notice.
     ///
-    /// ```no_run
-    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), nodejobs::Error> {
+    /// ```standalone_crate
+    /// # #[cfg(not(feature = "sqlite"))]
+    /// # fn main() {}
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use nodejobs::spec::{Command, JobSpec};
+    /// # nodejobs::serve_keeper_if_asked();
+    /// # let directory = tempfile::tempdir()?;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # let jobs = nodejobs::Jobs::open(directory.path().join("jobs")).await?;
+    /// # let spec = JobSpec::new(Command::shell("echo one; echo two"), "/").id("nightly")?;
+    /// # jobs.run(spec.context(nodejobs::capture_context()?)).await?;
     /// use nodejobs::api::{BindQuery, Bound, LogStream};
     ///
-    /// let on_line = |stream: LogStream, text: &[u8]| println!("{stream}: {}", String::from_utf8_lossy(text));
+    /// let mut written = Vec::new();
+    /// let mut on_output = |stream: LogStream, bytes: &[u8]| {
+    ///     println!("{stream}: {} bytes", bytes.len());
+    ///     written.extend_from_slice(bytes);
+    /// };
     /// let mut query = BindQuery::default();
     /// let mut events = jobs.bind("nightly", &query).await?;
     /// while let Some(event) = events.recv().await {
@@ -101,13 +115,16 @@ impl Jobs {
     ///     query.token = Some(event.token);
     ///     match event.what {
     ///         Bound::Status(event) => println!("is {}", event.status),
-    ///         Bound::Output(chunk) => on_line(chunk.stream, &chunk.bytes),
+    ///         Bound::Output(chunk) => on_output(chunk.stream, &chunk.bytes),
     ///         Bound::Truncated { stream, .. } => println!("{stream} begins anew"),
     ///         Bound::Heartbeat => println!("nothing new"),
     ///         Bound::Ended(record) => println!("exit code {:?}", record.exit_code),
     ///     }
     /// }
+    /// assert_eq!(written, b"one\ntwo\n");
+    /// # jobs.close().await;
     /// # Ok(())
+    /// # })
     /// # }
     /// ```
     ///
