@@ -1,5 +1,6 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod builder;
 mod policy;
 mod streams;
 

@@ -78,6 +78,13 @@ impl LocalProcess {
     }
 }
 
+/// Whether this very process is there and has not ended. One that only has its number is not it; of one that is out of
+/// reach, in another pid namespace, it cannot be said.
+pub fn is_alive(process: &Process, machine: &Machine) -> bool {
+    let known = LocalProcess::from_process(process);
+    known.is_some_and(|known| matches!(known.find(machine), Found::Alive(_)))
+}
+
 /// A descriptor for whichever process has this number now.
 pub(crate) fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
@@ -193,7 +200,8 @@ mod tests {
         assert!(matches!(this.find(&machine), Found::Alive(_)));
         let impostor = LocalProcess { start_ticks: stat.start_ticks + 1, ..this.clone() };
         assert!(matches!(impostor.find(&machine), Found::Gone));
-        let before_reboot = LocalProcess { boot_id: "another".to_owned(), ..this };
+        let before_reboot = LocalProcess { boot_id: "another".to_owned(), ..this.clone() };
         assert!(matches!(before_reboot.find(&machine), Found::Gone));
+        assert!(is_alive(&this.to_process(), &machine) && !is_alive(&impostor.to_process(), &machine));
     }
 }

@@ -21,6 +21,7 @@ mod sys;
 mod tree;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
+pub use identity::is_alive;
 
 /// Has every descriptor above standard error closed in programs that this process starts from now on.
 ///

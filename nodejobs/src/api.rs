@@ -17,6 +17,10 @@
 //! | `GET /v1/jobs/{ref}/attempts` | | 200 array of [`JobRecord`](crate::record::JobRecord), the first attempt first |
 //! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
+//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
+//! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
+//! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
+//! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
 //! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
 //! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
@@ -40,20 +44,26 @@
 //! under it, and lets it go once the daemon can be reached. A daemon that leaves takes the same lock before it stops
 //! listening and holds it until its process ends, so nobody meets a directory that is still owned but not served.
 
+mod bind;
 mod event;
 mod message;
 mod problem;
+mod process;
 mod query;
+mod status_event;
 
+pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
     StopRequest, StopResult, WaitRequest,
 };
 pub use nodejobs_core::backend::KeeperStatus;
-pub use nodejobs_core::store::Order;
+pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
+pub use process::JobProcess;
 pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use status_event::{EventsQuery, StatusEvent};
 
 /// Name of the socket in the data directory.
 pub const SOCKET_NAME: &str = "sock";

@@ -1,6 +1,7 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
 mod events;
+mod streams;
 mod transport;
 
 use std::io::Read;
@@ -14,11 +15,16 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::api::{
-    self, ActionAnswer, BatchResult, DaemonStatus, ErrorBody, FollowQuery, JobPage, JobsRequest, ListQuery,
-    LogQuery, LogStream, Problem, RestartRequest, StopAnswer, StopRequest, WaitRequest,
+    self, ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowQuery, JobPage,
+    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, RestartRequest, StopAnswer,
+    StopRequest, WaitRequest,
 };
 
+#[cfg(feature = "local")]
+pub(crate) use transport::HangUp;
+
 pub use events::{FollowEvents, WaitEvents};
+pub use streams::{BindEvents, StatusEvents};
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +112,11 @@ impl Client {
     pub fn connect(data_dir: &Path) -> Result<Self, ClientError> {
         let socket = data_dir.join(api::SOCKET_NAME);
         let connector = transport::UnixConnector::connect(data_dir)
-            .map_err(|source| ClientError::Unreachable { socket: socket.clone(), source })?;
+            .map_err(|source| ClientError::Unreachable { socket, source })?;
+        Ok(Self::over(data_dir, connector))
+    }
+
+    fn over(data_dir: &Path, connector: transport::UnixConnector) -> Self {
         let config = Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
@@ -115,7 +125,18 @@ impl Client {
             .input_buffer_size(transport::BUFFER_LEN)
             .output_buffer_size(transport::BUFFER_LEN)
             .build();
-        Ok(Self { agent: Agent::with_parts(config, connector, transport::NoResolver), socket })
+        let agent = Agent::with_parts(config, connector, transport::NoResolver);
+        Self { agent, socket: data_dir.join(api::SOCKET_NAME) }
+    }
+
+    /// Connects, and gives a way to end the connection from elsewhere while something is read from it.
+    #[cfg(feature = "local")]
+    pub(crate) fn connect_with_hang_up(data_dir: &Path) -> Result<(Self, HangUp), ClientError> {
+        let unreachable =
+            |source| ClientError::Unreachable { socket: data_dir.join(api::SOCKET_NAME), source };
+        let connector = transport::UnixConnector::connect(data_dir).map_err(unreachable)?;
+        let hang_up = connector.hang_up().map_err(unreachable)?;
+        Ok((Self::over(data_dir, connector), hang_up))
     }
 
     /// The socket's path.
@@ -244,6 +265,49 @@ impl Client {
     /// [`ClientError`] if there is nothing to follow; later trouble comes from the iterator.
     pub fn follow(&self, reference: &str, query: &FollowQuery) -> Result<FollowEvents, ClientError> {
         Ok(FollowEvents::new(self.get(&job_path(reference, "/follow")?, &query.to_pairs())?))
+    }
+
+    /// Everything that happens to a job, until it has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is nothing to bind to; later trouble comes from the iterator.
+    pub fn bind(&self, reference: &str, query: &BindQuery) -> Result<BindEvents, ClientError> {
+        Ok(BindEvents::new(self.get(&job_path(reference, "/bind")?, &query.to_pairs())?))
+    }
+
+    /// Status events of the data directory, each once and in order.
+    ///
+    /// # Errors
+    /// [`ClientError`]; later trouble comes from the iterator, and asking again after the last
+    /// [`seq`](crate::api::JobEvent::seq) misses nothing.
+    pub fn events(&self, query: &EventsQuery) -> Result<StatusEvents, ClientError> {
+        Ok(StatusEvents::new(self.get("/v1/events", &query.to_pairs())?))
+    }
+
+    /// The number of the newest status event, 0 if there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn newest_event(&self) -> Result<u64, ClientError> {
+        let mut events = self.events(&EventsQuery { after: u64::MAX, follow: false })?;
+        events.by_ref().try_for_each(|event| event.map(drop))?;
+        Ok(events.newest().unwrap_or_default())
+    }
+
+    /// The living main process of a job; `None` if it is not running.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn find(&self, reference: &str) -> Result<Option<JobProcess>, ClientError> {
+        self.get(&job_path(reference, "/process")?, &[])?.json()
+    }
+
+    /// The living main processes of all jobs, in the order of submission.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn processes(&self) -> Result<Vec<JobProcess>, ClientError> {
+        self.get("/v1/processes", &[])?.json()
     }
 
     /// The records of jobs, each once it has ended.

@@ -7,6 +7,8 @@ use nodejobs_core::store::JobEvent;
 use nodejobs_core::{JobId, Status};
 use tokio::sync::watch;
 
+use crate::listeners::Listeners;
+
 /// The newest attempt's number and status, once it has changed since somebody began to watch.
 pub(crate) type LastChange = Option<(u32, Status)>;
 
@@ -16,6 +18,8 @@ pub(crate) struct Hub {
     watched: Mutex<HashMap<JobId, watch::Sender<LastChange>>>,
     live_jobs: watch::Sender<usize>,
     leaving: watch::Sender<bool>,
+    /// Those who want to hear every event.
+    pub(crate) listeners: Listeners,
 }
 
 impl Hub {
@@ -24,6 +28,7 @@ impl Hub {
             watched: Mutex::default(),
             live_jobs: watch::Sender::new(0),
             leaving: watch::Sender::new(false),
+            listeners: Listeners::new(),
         }
     }
 
@@ -43,6 +48,7 @@ impl Hub {
 
     /// Tells of a change that is on disk. An ended job is forgotten here: those who watch it have heard the last word.
     pub(crate) fn publish(&self, event: &JobEvent) {
+        self.listeners.publish(event);
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = watched.get(&event.attempt.id) else { return };
         let change = Some((event.attempt.attempt, event.status));

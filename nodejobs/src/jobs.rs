@@ -1,5 +1,9 @@
 //! [`Jobs`]: the library's face, the same whether this process owns the data directory or somebody else does.
 
+mod convenience;
+mod processes;
+mod streams;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +30,8 @@ use crate::follow::follow;
 use crate::owner::{Owner, Request};
 use crate::server::{Server, ServerHandle};
 use crate::stores::StoreKind;
+
+pub use convenience::{JobOutput, JobPages};
 
 /// How a data directory is opened.
 #[derive(Clone, Debug, Default)]
@@ -412,18 +418,11 @@ impl Jobs {
             Mode::Owner { owner, .. } => follow(owner, reference, query).await,
             Mode::Connected { .. } => {
                 let (reference, query) = (reference.to_owned(), query.clone());
-                let events = self.ask(move |client| client.follow(&reference, &query)).await?;
-                let (sender, receiver) = mpsc::channel(16);
-                spawn_thread(move || {
-                    for event in events {
-                        let event =
-                            event.unwrap_or_else(|error| FollowEvent::Error(Error::from(error).to_problem()));
-                        if sender.blocking_send(event).is_err() {
-                            return;
-                        }
-                    }
-                })?;
-                Ok(receiver)
+                let open = move |client: &Client| client.follow(&reference, &query);
+                let event = |event: Result<FollowEvent, ClientError>| {
+                    event.unwrap_or_else(|error| FollowEvent::Error(Error::from(error).to_problem()))
+                };
+                self.stream(open, event).await
             }
         }
     }
@@ -447,15 +446,20 @@ impl Jobs {
         }
     }
 
+    /// The directory whose owner this process is connected to.
+    fn connected_to(&self) -> Result<PathBuf, Error> {
+        match &self.mode {
+            Mode::Connected { data_dir } => Ok(data_dir.clone()),
+            Mode::Owner { .. } => Err(Error::new(ProblemKind::Failed, "the owner does not ask itself")),
+        }
+    }
+
     /// Asks the owner that this process is connected to.
     async fn ask<T: Send + 'static>(
         &self,
         request: impl FnOnce(&Client) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, Error> {
-        let Mode::Connected { data_dir } = &self.mode else {
-            return Err(Error::new(ProblemKind::Failed, "the owner does not ask itself"));
-        };
-        let data_dir = data_dir.clone();
+        let data_dir = self.connected_to()?;
         let (reply, answer) = oneshot::channel();
         // A thread of its own, not one of the runtime's: a runtime that ends waits for its blocking threads, and the
         // answer to this may come only when a job ends.

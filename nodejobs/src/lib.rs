@@ -4,36 +4,39 @@
 //! [`Jobs`] is the way in: it owns a data directory, or connects to whoever does, and means the same either way. A job
 //! ends neither with the value nor with the process.
 //!
-//! ```no_run
-//! # #[cfg(feature = "local")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use nodejobs::Jobs;
-//! use nodejobs::api::LogQuery;
-//! use nodejobs::spec::{Command, JobSpec};
+//! ```standalone_crate
+//! # #[cfg(all(feature = "local", feature = "sqlite"))]
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     use nodejobs::Jobs;
+//!     use nodejobs::api::LogQuery;
+//!     use nodejobs::spec::{Command, JobSpec};
 //!
-//! // First of all in `main`: this very program may be started to be the keeper of its jobs.
-//! nodejobs::serve_keeper_if_asked();
-//! tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-//!     let jobs = Jobs::open("/var/lib/my-program/jobs").await?;
-//!     let mut spec = JobSpec::new(Command::shell("make all | tail"), "/src");
-//!     spec.id = Some("nightly".parse()?); // one is made if there is none
-//!     spec.context = nodejobs::capture_context()?; // environment, umask and limits of this process
-//!     jobs.run(spec).await?; // on disk when this returns
-//!     let ended = jobs.wait("nightly").await?;
-//!     println!("{}: {} {:?}", ended.self_id, ended.status, ended.exit_code);
-//!     let logs = jobs.job_logs("nightly", &LogQuery::default()).await?;
-//!     println!("{}", String::from_utf8_lossy(&logs.stdout));
-//!     jobs.close().await;
-//!     Ok(())
-//! })
-//! # }
-//! # #[cfg(not(feature = "local"))]
+//!     // First of all in `main`: this very program may be started to be the keeper of its jobs.
+//!     nodejobs::serve_keeper_if_asked();
+//! #   let directory = tempfile::tempdir()?;
+//! #   let data_dir = directory.path().join("jobs");
+//!     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//!         let jobs = Jobs::open(&data_dir).await?;
+//!         let spec = JobSpec::new(Command::shell("echo hello | tr h j; exit 3"), "/")
+//!             .id("nightly")? // one is made if there is none
+//!             .context(nodejobs::capture_context()?); // environment, umask and limits of this process
+//!         jobs.run(spec).await?; // on disk when this returns
+//!         let ended = jobs.wait("nightly").await?;
+//!         assert_eq!((ended.status, ended.exit_code), (nodejobs::Status::Failed, Some(3)));
+//!         let logs = jobs.job_logs("nightly", &LogQuery::default()).await?;
+//!         assert_eq!(logs.stdout, b"jello\n");
+//!         jobs.close().await;
+//!         Ok(())
+//!     })
+//! }
+//! # #[cfg(not(all(feature = "local", feature = "sqlite")))]
 //! # fn main() {}
 //! ```
 //!
 //! | item | holds | feature |
 //! |---|---|---|
-//! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, follow | `local` |
+//! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, listen | `local` |
+//! | [`JobOutput`], [`JobLogs`], [`JobPages`] | what some of its calls give | `local` |
 //! | [`daemon`] | a process that does nothing but own a data directory | `local` |
 //! | [`serve_keeper_if_asked`] | lets the program that embeds this crate keep its own jobs | `local` |
 //! | [`client`] | a blocking client of the socket interface, without threads or an async runtime | `client` |
@@ -48,19 +51,11 @@
 //! `local` is on by default and includes `client`. Each store is a feature of its own: `sqlite` (the default), `redb`,
 //! `sled`; whoever owns a data directory needs one, a client none.
 //!
-//! # Coming from the Python nodejobs
-//!
-//! | there | here |
-//! |---|---|
-//! | `Jobs(db_path=…)` | [`Jobs::open`]`(data_dir)`; a directory, with the store and the logs in it |
-//! | `run(command, job_id)` | [`Jobs::run`]`(spec)`, with the id in [`JobSpec::id`](spec::JobSpec::id) |
-//! | `stop(job_id)` | [`Jobs::stop`]`(id)`; returns when the whole tree is gone, with the record |
-//! | `list_status(filter)` | [`Jobs::list_status`]`(&query)`; [`ListQuery::require`](api::ListQuery::require)`("status", "running")` is the filter |
-//! | `get_status(job_id)` | [`Jobs::get_status`]`(id)`; an unknown id is an error |
-//! | `job_logs(job_id)` | [`Jobs::job_logs`]`(id, &query)`: both outputs as bytes; [`Jobs::follow`] as they are written |
-//! | `JobRecord`, `JobFilter` | [`record::JobRecord`], [`filter::JobFilter`], with fields of the same names |
+#![doc = include_str!("coming_from.md")]
 
 pub mod api;
+#[cfg(feature = "local")]
+mod bind;
 #[cfg(feature = "client")]
 mod capture;
 #[cfg(feature = "client")]
@@ -74,6 +69,8 @@ mod directory;
 #[cfg(feature = "local")]
 mod error;
 #[cfg(feature = "local")]
+mod events;
+#[cfg(feature = "local")]
 mod follow;
 #[cfg(all(any(fuzzing, test), feature = "local"))]
 #[doc(hidden)]
@@ -82,10 +79,13 @@ pub mod fuzzing;
 mod hub;
 #[cfg(feature = "local")]
 mod jobs;
+mod listeners;
 #[cfg(feature = "local")]
 mod log_files;
 #[cfg(feature = "local")]
 mod owner;
+#[cfg(feature = "local")]
+mod processes;
 #[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
@@ -100,7 +100,7 @@ pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 #[cfg(feature = "local")]
 pub use error::Error;
 #[cfg(feature = "local")]
-pub use jobs::{JobLogs, Jobs, OpenOptions, Waited};
+pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
 pub use nodejobs_core::{
     JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, signal, spec,
     status, text, time, units, words,

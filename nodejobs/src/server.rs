@@ -29,9 +29,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    ActionAnswer, BatchResult, DaemonStatus, ErrorBody, FollowEvent, FollowQuery, JobPage, JobsRequest,
-    ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest, SOCKET_NAME, StopAnswer, StopRequest,
-    WaitEvent,
+    ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowEvent, FollowQuery,
+    JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest,
+    SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -217,6 +217,10 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/attempts", get(history))
         .route("/v1/jobs/{reference}/logs/{stream}", get(logs))
         .route("/v1/jobs/{reference}/follow", get(follow_job))
+        .route("/v1/jobs/{reference}/bind", get(bind_job))
+        .route("/v1/jobs/{reference}/process", get(find))
+        .route("/v1/processes", get(processes))
+        .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
         .route("/v1/restart", post(restart))
@@ -396,6 +400,38 @@ async fn follow_job(
 ) -> Result<impl IntoResponse, Error> {
     let events = follow(&state.owner, &path(reference)?, &query(parameters)?).await?;
     Ok(sse(events, FollowEvent::to_sse))
+}
+
+async fn bind_job(
+    State(state): State<ServerState>,
+    reference: PathOf<String>,
+    parameters: QueryOf<BindQuery>,
+) -> Result<impl IntoResponse, Error> {
+    let reference = path(reference)?;
+    let events = crate::bind::bind(&state.owner, &reference, &query(parameters)?).await?;
+    Ok(sse(events, |event| match event {
+        Ok(event) => event.to_sse(),
+        Err(error) => ErrorBody { error: error.to_problem() }.to_sse(),
+    }))
+}
+
+async fn find(
+    State(state): State<ServerState>,
+    reference: PathOf<String>,
+) -> Result<Json<Option<JobProcess>>, Error> {
+    let reference = path(reference)?;
+    Ok(Json(state.owner.find(&reference).await?))
+}
+
+async fn processes(State(state): State<ServerState>) -> Result<Json<Vec<JobProcess>>, Error> {
+    Ok(Json(state.owner.processes().await?))
+}
+
+async fn events(
+    State(state): State<ServerState>,
+    parameters: QueryOf<EventsQuery>,
+) -> Result<impl IntoResponse, Error> {
+    Ok(sse(crate::events::events(&state.owner, &query(parameters)?), StatusEvent::to_sse))
 }
 
 async fn wait(State(state): State<ServerState>, body: BodyBytes) -> Result<impl IntoResponse, Error> {

@@ -12,17 +12,17 @@ use nodejobs::{Error, JobId, Jobs, OpenOptions, Reason, Status, Timestamp};
 
 use crate::support::{Home, KEEPER, eventually, is_alive, lines, pid_of};
 
-async fn open(data_dir: &Path) -> Jobs {
+pub(crate) async fn open(data_dir: &Path) -> Jobs {
     let options = OpenOptions { keeper: Some(PathBuf::from(KEEPER)), ..OpenOptions::default() };
     Jobs::open_with(data_dir, options).await.expect("opened")
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
 /// Runs a test in a directory that this process owns, or that a daemon owns.
-fn run_as(is_owner: bool, test: impl AsyncFnOnce(&Home, &Jobs)) {
+pub(crate) fn run_as(is_owner: bool, test: impl AsyncFnOnce(&Home, &Jobs)) {
     let home = Home::new();
     if !is_owner {
         home.ok(["daemon", "start"]);
@@ -56,8 +56,10 @@ in_both_modes![
     the_owner_answers_others,
 ];
 
+pub(crate) use in_both_modes;
+
 /// A job that runs a script, with what this process has.
-fn script(home: &Home, text: &str) -> JobSpec {
+pub(crate) fn script(home: &Home, text: &str) -> JobSpec {
     spec(home, Command::shell(text))
 }
 
@@ -67,13 +69,13 @@ fn spec(home: &Home, command: Command) -> JobSpec {
     spec
 }
 
-fn with_id(id: &str, mut spec: JobSpec) -> JobSpec {
+pub(crate) fn with_id(id: &str, mut spec: JobSpec) -> JobSpec {
     spec.id = Some(JobId::new(id).expect("an id"));
     spec
 }
 
 #[track_caller]
-fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ProblemKind {
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ProblemKind {
     result.expect_err("an error").kind()
 }
 
@@ -336,10 +338,10 @@ fn embedding_program() {
 }
 
 /// A program that embeds the library, in a process that is killed with this value.
-struct Embedding(Child);
+pub(crate) struct Embedding(Child);
 
 impl Embedding {
-    fn start(home: &Home, text: &str) -> Self {
+    pub(crate) fn start(home: &Home, text: &str) -> Self {
         let child = Process::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "library::embedding_program", "--nocapture"])
             .env(OWN, home.data_dir())
@@ -352,7 +354,7 @@ impl Embedding {
         Self(child)
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

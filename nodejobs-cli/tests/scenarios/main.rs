@@ -4,6 +4,8 @@ mod follow;
 mod idle;
 mod input;
 mod library;
+mod library_calls;
+mod library_events;
 mod listing;
 mod outcomes;
 mod races;

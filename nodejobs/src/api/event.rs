@@ -149,9 +149,9 @@ pub enum EventError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct TruncatedData {
-    stream: LogStream,
-    offset: u64,
+pub(super) struct TruncatedData {
+    pub(super) stream: LogStream,
+    pub(super) offset: u64,
 }
 
 impl FollowEvent {
@@ -231,7 +231,7 @@ impl WaitEvent {
     }
 }
 
-fn read<T: DeserializeOwned>(name: &str, data: &str) -> Result<T, EventError> {
+pub(super) fn read<T: DeserializeOwned>(name: &str, data: &str) -> Result<T, EventError> {
     serde_json::from_str(data).map_err(|source| EventError::BadData { name: name.to_owned(), source })
 }
 

@@ -50,6 +50,14 @@ pub struct JobPage {
     pub next: Option<u64>,
 }
 
+impl JobPage {
+    /// The jobs by their ids. Generated ids sort by the time of their submission; the vector
+    /// [`jobs`](Self::jobs) is in the order asked for.
+    pub fn into_map(self) -> BTreeMap<JobId, JobRecord> {
+        self.jobs.into_iter().map(|job| (job.self_id.clone(), job)).collect()
+    }
+}
+
 /// Asks to be told when jobs have ended. Ended ones count at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +160,14 @@ pub struct StopRequest {
 pub struct StopAnswer {
     /// One for each reference, in their order; for `all`, one for each job.
     pub results: Vec<StopResult>,
+}
+
+impl StopAnswer {
+    /// How many jobs were ended by it: not those that had ended before, nor those that could not be ended.
+    pub fn stopped(&self) -> usize {
+        let is_stopped = |result: &&StopResult| matches!(result, StopResult::Done { record, already_ended: false, .. } if record.status.is_terminal());
+        self.results.iter().filter(is_stopped).count()
+    }
 }
 
 /// What became of the stop of one job.

@@ -5,6 +5,8 @@ use std::fmt;
 use nodejobs_core::JobId;
 use serde::{Deserialize, Serialize};
 
+use super::event::EventError;
+
 /// What the caller can do about a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +79,24 @@ impl std::error::Error for Problem {}
 pub struct ErrorBody {
     /// What went wrong.
     pub error: Problem,
+}
+
+impl ErrorBody {
+    /// The data of the server-sent event `error`.
+    ///
+    /// # Errors
+    /// When a value cannot be JSON, which does not happen.
+    pub fn to_sse(&self) -> Result<(&'static str, String), serde_json::Error> {
+        Ok(("error", serde_json::to_string(self)?))
+    }
+
+    /// From the data of the server-sent event `error`.
+    ///
+    /// # Errors
+    /// [`EventError::BadData`] if it is none.
+    pub fn from_sse(data: &str) -> Result<Self, EventError> {
+        super::event::read("error", data)
+    }
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Iterator for WaitEvents {
 }
 
 /// The events of an answer, read one by one.
-struct Events {
+pub(super) struct Events {
     request: String,
     body: BufReader<BodyReader<'static>>,
 }
@@ -96,13 +96,13 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    fn new(answer: Answer) -> Self {
+    pub(super) fn new(answer: Answer) -> Self {
         let body =
             BufReader::with_capacity(super::transport::BUFFER_LEN, answer.response.into_body().into_reader());
         Self { request: answer.request, body }
     }
 
-    fn next<T>(
+    pub(super) fn next<T>(
         &mut self,
         understand: impl Fn(&str, &str) -> Result<T, EventError>,
     ) -> Result<T, ClientError> {

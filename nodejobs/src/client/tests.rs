@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::api::{FollowEvent, OutputChunk, ProblemKind};
+use crate::api::{Bound, FollowEvent, OutputChunk, ProblemKind};
 
 /// What the server does with each connection in turn: for each request the bytes of its answer, then it hangs up.
 type Script = Vec<Vec<String>>;
@@ -291,4 +291,59 @@ fn a_path_longer_than_a_socket_address_works() {
     let client = Client::connect(&deep).expect("a connection");
     listener.accept().expect("it arrived");
     assert_eq!(client.socket(), deep.join("sock"));
+}
+
+#[test]
+fn a_stream_of_status_events_ends_with_the_newest_number() {
+    let status = |seq: u64| {
+        format!(
+            "event: status\ndata: {}\n\n",
+            json!({"seq": seq, "id": "a", "attempt": 1, "status": "running", "reason": null, "at": Timestamp::from_millis(1)})
+        )
+    };
+    let server = Server::start(vec![
+        vec![stream(&format!("{}{}event: done\ndata: {{\"newest\":8}}\n\n", status(7), status(8)))],
+        vec![stream(&status(9))],
+    ]);
+    let client = server.connect();
+    let mut events = client.events(&EventsQuery { after: 6, follow: false }).expect("a stream");
+    assert_eq!(events.newest(), None);
+    let seqs: Vec<u64> = events.by_ref().map(|event| event.expect("an event").seq).collect();
+    assert_eq!((seqs, events.newest()), (vec![7, 8], Some(8)));
+    // One that is cut off is not at its end.
+    let mut events = server.connect().events(&EventsQuery { after: 8, follow: true }).expect("a stream");
+    assert_eq!(events.next().expect("an event").expect("no error").seq, 9);
+    assert!(events.next().expect("a word").expect_err("it was cut off").is_broken());
+    assert!(events.next().is_none());
+    assert_eq!(
+        server.requests(),
+        ["GET /v1/events?after=6&follow=false", "GET /v1/events?after=8&follow=true"]
+    );
+}
+
+#[test]
+fn a_binding_ends_with_the_record_and_an_error_is_its_last_word() {
+    let mut ended: serde_json::Value = serde_json::from_str(&record_json("a")).expect("JSON");
+    ended["token"] = "1.1.3.0.9".into();
+    let output = r#"event: output
+data: {"token":"1.1.3.0.2","stream":"stdout","offset":0,"text":"hi\n"}
+
+"#;
+    let leaving = "event: error\ndata: {\"error\":{\"kind\":\"unavailable\",\"message\":\"leaving\"}}\n\n";
+    let server = Server::start(vec![
+        vec![stream(&format!("{output}event: ended\ndata: {ended}\n\n"))],
+        vec![stream(&format!("{output}{leaving}"))],
+    ]);
+    let query = BindQuery { token: Some("1.1.0.0.2".parse().expect("a token")), ..BindQuery::default() };
+    let heard: Vec<_> =
+        server.connect().bind("a", &query).expect("bound").map(|event| event.expect("no error")).collect();
+    assert_eq!(heard.len(), 2);
+    assert_eq!((heard[0].token.to_string().as_str(), heard[0].token.stdout), ("1.1.3.0.2", 3));
+    assert_eq!(heard[1].what, Bound::Ended(Box::new(record("a"))));
+    let mut heard = server.connect().bind("a", &query).expect("bound").skip(1);
+    let Some(Err(ClientError::Problem(problem))) = heard.next() else { panic!("no error") };
+    assert_eq!(problem, Problem::new(ProblemKind::Unavailable, "leaving"));
+    assert!(heard.next().is_none());
+    let request = "GET /v1/jobs/a/bind?further_attempts=false&token=1.1.0.0.2";
+    assert_eq!(server.requests(), [request, request]);
 }

@@ -34,6 +34,28 @@ impl UnixConnector {
         let first = Mutex::new(Some(connect(data_dir)?));
         Ok(Self { data_dir: data_dir.to_owned(), first })
     }
+
+    /// The other end of a thread that reads from the connection made ahead.
+    #[cfg(feature = "local")]
+    pub(super) fn hang_up(&self) -> io::Result<HangUp> {
+        let first = self.first.lock().ok();
+        let stream = first.as_ref().and_then(|first| first.as_ref()).ok_or(io::ErrorKind::NotConnected)?;
+        Ok(HangUp(stream.try_clone()?))
+    }
+}
+
+/// Ends a connection while somebody else reads from it.
+#[cfg(feature = "local")]
+#[derive(Debug)]
+pub(crate) struct HangUp(UnixStream);
+
+#[cfg(feature = "local")]
+impl HangUp {
+    /// Whoever reads meets the end.
+    pub(crate) fn now(&self) {
+        // One that has ended already is no error.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
 }
 
 fn connect(data_dir: &Path) -> io::Result<UnixStream> {

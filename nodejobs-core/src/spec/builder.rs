@@ -1,0 +1,160 @@
+//! Building a spec in one expression.
+
+use std::time::Duration;
+
+#[cfg(doc)]
+use super::Output;
+use super::{JobSpec, LaunchContext, Start, Stdin};
+use crate::id::{InvalidId, JobId};
+use crate::signal::Signal;
+use crate::text::RawText;
+
+/// Each takes the spec and gives it back changed. What a value breaks is said by [`validate`](Self::validate), at the
+/// latest when the job is run.
+///
+/// ```
+/// use nodejobs_core::spec::{Command, JobSpec};
+///
+/// let spec = JobSpec::new(Command::argv(["make", "all"]), "/src")
+///     .id("nightly")?
+///     .name("nightly build")
+///     .env("LANG", "C")
+///     .label("team", "core")
+///     .timeout(std::time::Duration::from_secs(3600))
+///     .success_codes([0, 2]);
+/// assert_eq!(spec.validate(), Ok(()));
+/// assert_eq!(spec.context.variable("LANG"), Some(&"C".into()));
+/// # Ok::<(), nodejobs_core::id::InvalidId>(())
+/// ```
+impl JobSpec {
+    /// The id it shall have.
+    ///
+    /// # Errors
+    /// [`InvalidId`] says which rule the text breaks.
+    pub fn id(self, id: &str) -> Result<Self, InvalidId> {
+        Ok(Self { id: Some(JobId::new(id)?), ..self })
+    }
+
+    /// A name for people; several jobs may share it.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Environment, umask and limits, instead of all that was set before.
+    #[must_use]
+    pub fn context(self, context: LaunchContext) -> Self {
+        Self { context, ..self }
+    }
+
+    /// A variable of its environment, instead of one of that name.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<RawText>, value: impl Into<RawText>) -> Self {
+        let name = name.into();
+        self.context.environment.retain(|(known, _)| *known != name);
+        self.context.environment.push((name, value.into()));
+        self
+    }
+
+    /// A label for finding it again, instead of one of that key.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// What it reads.
+    #[must_use]
+    pub fn stdin(self, stdin: Stdin) -> Self {
+        Self { stdin, ..self }
+    }
+
+    /// The directory of its log files, absolute, instead of one of the data directory.
+    #[must_use]
+    pub fn logdir(mut self, directory: impl Into<RawText>) -> Self {
+        self.output.logdir = Some(directory.into());
+        self
+    }
+
+    /// The file of its output, absolute or relative to [`logdir`](Self::logdir); see [`Output::logfile`].
+    #[must_use]
+    pub fn logfile(mut self, file: impl Into<RawText>) -> Self {
+        self.output.logfile = Some(file.into());
+        self
+    }
+
+    /// Has standard error written into the file of standard output.
+    #[must_use]
+    pub fn merge(mut self) -> Self {
+        self.output.merge = true;
+        self
+    }
+
+    /// When it is started.
+    #[must_use]
+    pub fn start(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
+    /// How long it may run, to the millisecond.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.policy.timeout_ms = Some(millis(timeout));
+        self
+    }
+
+    /// The signal that asks it to end.
+    #[must_use]
+    pub fn stop_signal(mut self, signal: Signal) -> Self {
+        self.policy.stop_signal = signal;
+        self
+    }
+
+    /// How long it has to obey before it is killed, to the millisecond.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.policy.grace_ms = millis(grace);
+        self
+    }
+
+    /// The exit codes that mean success, instead of 0.
+    #[must_use]
+    pub fn success_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
+        self.policy.success_codes = codes.into_iter().collect();
+        self
+    }
+
+    /// Lets processes that it leaves behind go on when it ends by itself.
+    #[must_use]
+    pub fn keep_children(mut self) -> Self {
+        self.policy.keep_children = true;
+        self
+    }
+
+    /// Which intent to run this is; see [`submit_key`](Self::submit_key).
+    #[must_use]
+    pub fn submit_key(self, key: impl Into<String>) -> Self {
+        Self { submit_key: Some(key.into()), ..self }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Command;
+
+    #[test]
+    fn what_is_set_twice_has_the_last_value() {
+        let spec = JobSpec::new(Command::shell("true"), "/");
+        let built = spec.clone().env("A", "1").env("B", "2").env("A", "3").label("k", "1").label("k", "2");
+        assert_eq!(built.context.environment, [("B".into(), "2".into()), ("A".into(), "3".into())]);
+        assert_eq!(built.labels, [("k".to_owned(), "2".to_owned())].into());
+        assert_eq!(spec.clone().grace(Duration::from_micros(1_500)).policy.grace_ms, 1);
+        assert_eq!(spec.clone().grace(Duration::MAX).policy.grace_ms, u64::MAX);
+        assert!(spec.id("../x").is_err());
+    }
+}
