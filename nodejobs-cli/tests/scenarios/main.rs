@@ -1,5 +1,6 @@
 //! What users try, through the real binary on real processes.
 
+mod daemon;
 mod follow;
 mod idle;
 mod input;
