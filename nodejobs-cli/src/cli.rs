@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{daemon, logs, ls, run, status, stop, wait};
+use crate::commands::{completions, daemon, doctor, logs, ls, man, run, status, stop, wait};
 use crate::output::Format;
 
 /// The stores that this program was built with.
@@ -36,6 +36,7 @@ Examples:
   nodejobs ls --status running        what runs
   nodejobs logs -f ID                 its output, as it is written
   nodejobs stop ID                    end it, with everything it started
+  nodejobs doctor                     what works here, and what does not
 
 ID is a job's id, a unique beginning of it, or a unique name. No daemon has to be started: a command that needs one \
 starts it.
@@ -76,6 +77,9 @@ pub(crate) enum Command {
     Wait(wait::Wait),
     Stop(stop::Stop),
     Daemon(daemon::Daemon),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 #[cfg(test)]

@@ -91,6 +91,16 @@ pub(crate) enum Entry {
     Acknowledged { position: u64 },
 }
 
+/// Whether a file begins like a journal that this version can read.
+///
+/// # Errors
+/// `InvalidData` if not, and `UnexpectedEof` for one that is too short, as whoever is killed while making it leaves it.
+pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+    let mut header = EntryBuffer([0; ENTRY_LEN]);
+    File::open(path)?.read_exact_at(&mut header.0, 0)?;
+    header.check_header()
+}
+
 /// Why bytes are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a journal entry")]
@@ -138,6 +148,19 @@ impl EntryBuffer {
     }
 
     /// The bytes as they are written.
+    /// Whether this is the header of a journal that this version can read.
+    fn check_header(&self) -> io::Result<()> {
+        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let checksum = crc32fast::hash(&self.0[..CHECKSUM_AT]).to_le_bytes();
+        if self.get(0) != *MAGIC || self.get(CHECKSUM_AT) != checksum {
+            return invalid("not a journal");
+        }
+        if u32::from_le_bytes(self.get(16)) != VERSION {
+            return invalid("journal of an unknown version");
+        }
+        Ok(())
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8; ENTRY_LEN] {
         &self.0
     }
@@ -300,17 +323,10 @@ impl Journal {
     }
 
     fn read_header(file: File, path: &Path) -> io::Result<Self> {
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut header = EntryBuffer([0; ENTRY_LEN]);
         // Too short for its header: killed while it was made. That error is told apart from a damaged journal.
         file.read_exact_at(&mut header.0, 0)?;
-        let checksum = crc32fast::hash(&header.0[..CHECKSUM_AT]).to_le_bytes();
-        if header.get(0) != *MAGIC || header.get(CHECKSUM_AT) != checksum {
-            return Err(invalid("not a journal"));
-        }
-        if u32::from_le_bytes(header.get(16)) != VERSION {
-            return Err(invalid("journal of an unknown version"));
-        }
+        header.check_header()?;
         let boot_id = String::from_utf8_lossy(&header.0[32..68]).trim_end_matches('\0').to_owned();
         let first = u64::from_le_bytes(header.get(24));
         let mut journal = Self { file, path: path.to_owned(), boot_id, first, end: first };

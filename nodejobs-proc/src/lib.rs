@@ -11,6 +11,7 @@ mod journal;
 pub mod keeper;
 mod launch;
 pub mod logs;
+pub mod look;
 pub mod machine;
 mod protocol;
 pub mod socket;

@@ -35,6 +35,7 @@
 //! |---|---|---|
 //! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, follow | `local` |
 //! | [`daemon`] | a process that does nothing but own a data directory | `local` |
+//! | [`doctor`] | what works here, what is weaker, what is broken | `local` |
 //! | [`serve_keeper_if_asked`] | lets the program that embeds this crate keep its own jobs | `local` |
 //! | [`client`] | a blocking client of the socket interface, without threads or an async runtime | `client` |
 //! | [`capture_context`] | what a job inherits from this process | `client` |
@@ -68,6 +69,8 @@ pub mod client;
 pub mod daemon;
 #[cfg(feature = "local")]
 mod directory;
+#[cfg(feature = "local")]
+pub mod doctor;
 #[cfg(feature = "local")]
 mod error;
 #[cfg(feature = "local")]

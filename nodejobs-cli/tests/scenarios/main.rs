@@ -1,12 +1,14 @@
 //! What users try, through the real binary on real processes.
 
 mod daemon;
+mod doctor;
 mod follow;
 mod idle;
 mod input;
 mod library;
 mod listing;
 mod outcomes;
+mod packaging;
 mod races;
 mod real;
 mod stop;
