@@ -60,8 +60,8 @@ impl FailedStarts {
     pub(crate) fn note(data_dir: &Path, why: &str) {
         let next = Self::after(Self::read(data_dir), why, files_of(data_dir), now());
         let write = || {
-            // By this name each process has its own.
-            let new = data_dir.join(format!("{FAILED_STARTS}.{}", std::process::id()));
+            // Two at a time would spoil each other's, and what cannot be read is no series.
+            let new = data_dir.join(format!("{FAILED_STARTS}.new"));
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             serde_json::to_writer(&mut file, &next)?;

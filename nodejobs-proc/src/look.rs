@@ -2,6 +2,7 @@
 //!
 //! For whoever has to find out what is wrong. Nothing is fenced, locked, signalled or written.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -114,10 +115,16 @@ fn check_journal(path: &Path) -> Result<(), String> {
 /// Whether a process was started as this very keeper.
 fn is_keeper(pid: u32, files: &KeeperFiles) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = line.split(|byte| *byte == 0).skip(1);
-    words.next() == Some(ARGUMENT.as_bytes())
-        && words.next() == Some(files.directory.as_os_str().as_bytes())
-        && words.next() == Some(files.name.as_bytes())
+    let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+    let [_, argument, directory, name, ..] = words.as_slice() else { return false };
+    // The owner may have come by another way, through a link.
+    let is_same = |other: &Path| {
+        other == files.directory
+            || other
+                .canonicalize()
+                .is_ok_and(|other| files.directory.canonicalize().is_ok_and(|own| own == other))
+    };
+    *argument == ARGUMENT && *name == files.name.as_str() && is_same(Path::new(directory))
 }
 
 fn processes() -> Vec<ProcStat> {

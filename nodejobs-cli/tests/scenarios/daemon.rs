@@ -1,6 +1,7 @@
 //! The daemon as a process: how it ends, what becomes of one that dies again and again, and how long its log gets.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Stdio};
@@ -41,6 +42,8 @@ fn a_daemon_that_cannot_serve_is_not_started_by_every_command() {
         assert!(ls.code == 5 && !ls.stderr.contains("in a row"), "{ls:?}");
         assert_eq!(failed_starts(&home)["failures"], failures);
     }
+    let noted = std::fs::metadata(home.data_dir().join("failed-starts.json")).expect("noted");
+    assert_eq!(noted.permissions().mode() & 0o7777, 0o600);
     // More than the pause that three are worth, so that a slow machine still meets it.
     for failures in 4..=7 {
         assert_eq!(home.nodejobs(["daemon", "start"]).code, 5, "it always tries");

@@ -87,6 +87,12 @@ fn a_daemon_and_its_keeper_are_told_by_their_processes() {
         let seen = (&keeper["state"], &keeper["pid"], &keeper["worker_pid"], &keeper["children"]);
         assert_eq!(seen, (&json!("answers"), &json!(guard), &json!(worker), &json!(1)), "{keeper}");
     }
+    // The same directory by another name.
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(home.data_dir(), &link).expect("a link");
+    let link = link.to_str().expect("UTF-8");
+    let linked = home.nodejobs(["--data-dir", link, "doctor", "--keepers", "-o", "json"]).json();
+    assert_eq!(linked[0]["worker_pid"], json!(worker), "{linked}");
     assert_eq!((home.daemon_pid(), home.keeper()), (pid, (guard, worker)));
     assert_eq!(home.ok(["run", "--id", "b", "--wait", "--", "true"]), "b");
     home.ok(["stop", "a"]);

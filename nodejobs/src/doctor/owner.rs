@@ -87,7 +87,8 @@ impl KeeperLook {
     fn processes(&self) -> String {
         let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         match (self.pid, self.worker_pid) {
-            (None, None) => "no process".to_owned(),
+            (None, None) if self.state == "dead" => "no process".to_owned(),
+            (None, None) => "its processes cannot be seen from here".to_owned(),
             (guard, worker) => {
                 format!("guard {}, worker {}, {} children", pid(guard), pid(worker), self.children)
             }

@@ -103,3 +103,19 @@ fn detach() {
     // Started by the name /proc/self/exe, it would be listed as "exe".
     let _ = rustix::thread::set_name(c"nodejobs");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_its_own_words() {
+        let told = |panics: fn()| {
+            let panic = panic::catch_unwind(panics).expect_err("a panic");
+            words_of(&*panic).to_owned()
+        };
+        assert_eq!(told(|| panic!("plain")), "plain");
+        assert_eq!(told(|| panic!("{} words", std::hint::black_box(2))), "2 words");
+        assert_eq!(told(|| panic::panic_any(7)), "without a word");
+    }
+}
