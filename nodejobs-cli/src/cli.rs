@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{daemon, history, logs, ls, pause, restart, rm, run, status, stop, wait};
+use crate::commands::{
+    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, wait,
+};
 use crate::output::Format;
 
 /// The stores that this program was built with.
@@ -37,6 +39,7 @@ Examples:
   nodejobs logs -f ID                 its output, as it is written
   nodejobs stop ID                    end it, with everything it started
   nodejobs restart ID                 run it again, as its next attempt
+  nodejobs doctor                     what works here, and what does not
 
 ID is a job's id, a unique beginning of it, or a unique name. No daemon has to be started: a command that needs one \
 starts it.
@@ -82,6 +85,9 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     History(history::History),
     Daemon(daemon::Daemon),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! One file for each command.
 
 mod action;
+pub(crate) mod completions;
 pub(crate) mod daemon;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod restart;
 pub(crate) mod rm;
@@ -19,9 +22,15 @@ use crate::exit::{Failure, USAGE};
 
 /// Runs the command that was given; the exit code.
 pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
-    let target = Target::new(cli.global.data_dir, cli.global.store)?;
     let format = cli.global.output;
-    match cli.command {
+    let command = match cli.command {
+        // What packagers run, where there is no home and no data directory.
+        Command::Completions(completions) => return completions.execute(),
+        Command::Man(man) => return man.execute(),
+        command => command,
+    };
+    let target = Target::new(cli.global.data_dir, cli.global.store)?;
+    match command {
         Command::Run(run) => run.execute(&target, format),
         Command::Ls(ls) => ls.execute(&target, format),
         Command::Status(status) => status.execute(&target, format),
@@ -34,6 +43,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Rm(rm) => rm.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
+        Command::Doctor(doctor) => doctor.execute(&target, format),
+        Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
+use nodejobs::daemon::LOG_NAME;
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
 use nodejobs::{OWN_VARIABLES, Timestamp};
@@ -17,12 +18,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE};
+use crate::starts::FailedStarts;
 
-/// Where the standard error of a daemon goes that nobody watches.
-const DAEMON_LOG: &str = "daemon.log";
-/// How often a daemon is started before one that is killed each time is given up.
+/// How often one command starts a daemon that is killed each time. Of those that are killed before they can be reached
+/// only `daemon start` starts so many.
 const START_ATTEMPTS: u32 = 5;
-const SIGKILL: i32 = 9;
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;
 
@@ -46,8 +46,8 @@ pub(crate) enum Lifetime {
 /// What became of a daemon that was started.
 enum Spawned {
     Ready,
-    /// Before it said anything.
-    Killed,
+    /// It was killed before it said anything.
+    Killed(Failure),
 }
 
 /// What a starting daemon says on standard output, as one line of JSON, before it closes it.
@@ -88,7 +88,7 @@ impl Target {
     }
 
     /// Starts a daemon; `Err` with the connection if there is one already. One that is killed before it can be reached
-    /// is started again, a few times.
+    /// is started again, a few times. One that is only needed now is not started at all while [starts fail](FailedStarts).
     pub(crate) fn start(&self, lifetime: Lifetime) -> Result<Result<Client, Client>, Failure> {
         let mut attempts = 0;
         loop {
@@ -99,12 +99,22 @@ impl Target {
                 self.check_store(&client)?;
                 return Ok(Err(client));
             }
+            if lifetime == Lifetime::WhileNeeded
+                && let Some(refusal) = FailedStarts::refusal(&self.data_dir)
+            {
+                return Err(refusal);
+            }
             let ended = match self.spawn(lifetime, lock)? {
                 Spawned::Ready => match Client::connect(&self.data_dir) {
                     Err(error) if error.is_no_daemon() => error.into(),
-                    reached => return Ok(Ok(reached?)),
+                    reached => {
+                        if lifetime == Lifetime::UntilStopped {
+                            FailedStarts::clear(&self.data_dir);
+                        }
+                        return Ok(Ok(reached?));
+                    }
                 },
-                Spawned::Killed => silent_end(&self.data_dir.join(DAEMON_LOG)),
+                Spawned::Killed(ended) => ended,
             };
             if attempts == START_ATTEMPTS {
                 return Err(ended);
@@ -166,7 +176,7 @@ impl Target {
 
     /// Runs this program as a daemon and waits for its first words.
     fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<Spawned, Failure> {
-        let log_path = self.data_dir.join(DAEMON_LOG);
+        let log_path = self.data_dir.join(LOG_NAME);
         let log =
             OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
                 Failure::caused(UNAVAILABLE, format!("cannot open '{}'", log_path.display()), &error)
@@ -199,10 +209,14 @@ impl Target {
         match serde_json::from_str(&said) {
             Ok(FirstWords::Ready(_)) => Ok(Spawned::Ready),
             Ok(FirstWords::Error(problem)) => Err(problem.into()),
-            Err(_) if child.wait().is_ok_and(|status| status.signal() == Some(SIGKILL)) => {
-                Ok(Spawned::Killed)
+            Err(_) => {
+                let ended = child.wait();
+                let was_killed = ended.as_ref().is_ok_and(|status| status.code().is_none());
+                // Under the lock of starts, which is ours as long as the command lives.
+                FailedStarts::note(&self.data_dir, &how_it_ended(ended.ok(), &log_path));
+                let failure = silent_end(&log_path);
+                if was_killed { Ok(Spawned::Killed(failure)) } else { Err(failure) }
             }
-            Err(_) => Err(silent_end(&log_path)),
         }
     }
 }
@@ -281,12 +295,28 @@ fn not_a_directory(data_dir: &Path) -> Failure {
 /// A daemon that ended without a word: what its log says last.
 fn silent_end(log_path: &Path) -> Failure {
     let message = format!("the daemon ended before it could be reached; see '{}'", log_path.display());
-    let log = std::fs::read(log_path).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    match log.lines().rfind(|line| !line.trim().is_empty()) {
-        Some(last) => Failure::caused(UNAVAILABLE, message, &io::Error::other(words_of(last).to_owned())),
+    match last_words(log_path) {
+        Some(last) => Failure::caused(UNAVAILABLE, message, &io::Error::other(last)),
         None => Failure::new(UNAVAILABLE, message),
     }
+}
+
+/// The same for whoever asks later: how the process ended, which the log of one that was killed does not say.
+fn how_it_ended(status: Option<ExitStatus>, log_path: &Path) -> String {
+    let status = status.map_or_else(|| "its end was not seen".to_owned(), |status| status.to_string());
+    match last_words(log_path) {
+        Some(last) => {
+            format!("the daemon ended before it could be reached ({status}); its log ends with: {last}")
+        }
+        None => format!("the daemon ended before it could be reached ({status}), and its log is empty"),
+    }
+}
+
+/// What the last line of the daemon's log says.
+fn last_words(log_path: &Path) -> Option<String> {
+    let log = std::fs::read(log_path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    log.lines().rfind(|line| !line.trim().is_empty()).map(|last| words_of(last).to_owned())
 }
 
 /// What a line of the daemon's log says, without the time, the level and the words that say that it is an error.
@@ -342,7 +372,7 @@ mod tests {
     #[test]
     fn a_daemon_that_ended_without_a_word_is_told_by_its_log() {
         let directory = tempfile::tempdir().expect("a directory");
-        let log = directory.path().join(DAEMON_LOG);
+        let log = directory.path().join(LOG_NAME);
         let nothing = silent_end(&log).to_string();
         assert!(nothing.contains("daemon.log'") && !nothing.contains("caused by"), "{nothing}");
         std::fs::write(&log, "old\npanicked at x\n\n").expect("written");

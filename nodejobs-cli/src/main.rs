@@ -6,6 +6,7 @@ mod connect;
 mod duration;
 mod exit;
 mod output;
+mod starts;
 mod watch;
 
 use std::process::ExitCode;

@@ -107,7 +107,7 @@ fn ago(now: Timestamp, then: Timestamp) -> String {
 }
 
 /// Text of a job's choosing, safe on a terminal: no line breaks, no control sequences.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',

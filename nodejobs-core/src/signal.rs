@@ -30,6 +30,8 @@ const NAMES: [&str; 31] = [
 ];
 
 impl Signal {
+    /// What Ctrl-C at a terminal sends.
+    pub const INT: Signal = Signal(2);
     /// Asks a process to end.
     pub const TERM: Signal = Signal(15);
     /// Ends a process without asking.

@@ -95,6 +95,16 @@ pub(crate) enum Entry {
     Acknowledged { position: u64 },
 }
 
+/// Whether a file begins like a journal that this version can read.
+///
+/// # Errors
+/// `InvalidData` if not, and `UnexpectedEof` for one that is too short, as whoever is killed while making it leaves it.
+pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+    let mut header = EntryBuffer([0; ENTRY_LEN]);
+    File::open(path)?.read_exact_at(&mut header.0, 0)?;
+    header.check_header()
+}
+
 /// Why bytes are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a journal entry")]
@@ -145,8 +155,21 @@ impl EntryBuffer {
         self.0[2] = stage as u8;
         // What a start has said about the process: unused bytes are zero.
         self.0[8..32].fill(0);
+        self.set_log_start(0, 0);
         self.put(12, errno.to_le_bytes());
         self.finish(wall, boot);
+    }
+
+    /// Whether this is the header of a journal that this version can read.
+    fn check_header(&self) -> io::Result<()> {
+        let checksum = crc32fast::hash(&self.0[..CHECKSUM_AT]).to_le_bytes();
+        if self.get(0) != *MAGIC || self.get(CHECKSUM_AT) != checksum {
+            return Err(invalid("not a journal"));
+        }
+        if u32::from_le_bytes(self.get(16)) != VERSION {
+            return Err(invalid("journal of an unknown version"));
+        }
+        Ok(())
     }
 
     /// The bytes as they are written.
@@ -271,6 +294,10 @@ impl Entry {
     }
 }
 
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -317,17 +344,10 @@ impl Journal {
     }
 
     fn read_header(file: File, path: &Path) -> io::Result<Self> {
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let mut header = EntryBuffer([0; ENTRY_LEN]);
         // Too short for its header: killed while it was made. That error is told apart from a damaged journal.
         file.read_exact_at(&mut header.0, 0)?;
-        let checksum = crc32fast::hash(&header.0[..CHECKSUM_AT]).to_le_bytes();
-        if header.get(0) != *MAGIC || header.get(CHECKSUM_AT) != checksum {
-            return Err(invalid("not a journal"));
-        }
-        if u32::from_le_bytes(header.get(16)) != VERSION {
-            return Err(invalid("journal of an unknown version"));
-        }
+        header.check_header()?;
         let boot_id = std::str::from_utf8(&header.0[32..68]).map_err(|_| invalid("not a journal"))?;
         let boot_id = boot_id.trim_end_matches('\0').to_owned();
         let first = u64::from_le_bytes(header.get(24));

@@ -14,6 +14,7 @@ mod journal;
 pub mod keeper;
 mod launch;
 pub mod logs;
+pub mod look;
 pub mod machine;
 mod protocol;
 pub mod socket;
@@ -29,4 +30,21 @@ pub use identity::is_alive;
 /// reads to its end, must not live on in there.
 pub fn close_descriptors_on_exec() {
     sys::close_descriptors_on_exec();
+}
+
+/// Gives these signals back the meaning that they have by default, which is to end the process.
+pub fn default_signals(signals: &[nodejobs_core::signal::Signal]) {
+    signals.iter().for_each(|signal| sys::default_disposition(signal.number()));
+}
+
+/// Ends this process by the signal, so that its parent sees it.
+///
+/// For whoever got it, has put its things in order and has nothing left to do. The exit code is 128 plus the signal's
+/// number where the signal cannot end the process, because it is blocked.
+pub fn end_by_signal(signal: nodejobs_core::signal::Signal) -> ! {
+    default_signals(&[signal]);
+    if let Some(number) = rustix::process::Signal::from_named_raw(signal.number()) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), number);
+    }
+    std::process::exit(128 + signal.number())
 }

@@ -12,6 +12,7 @@
 //! | `write.rs` | `commit` |
 //! | `read.rs` | every read but the listing |
 //! | `page.rs` | the listing: a filter becomes SQL and an index to go along |
+//! | `look.rs` | whether a store can be read, without changing it |
 //! | `pool.rs` | connections that can only read |
 //! | `error.rs` | what the engine says, as what the caller can do next |
 //!
@@ -19,6 +20,7 @@
 //! has the data directory is decided above it.
 
 mod error;
+mod look;
 mod open;
 mod page;
 mod pool;
@@ -41,6 +43,7 @@ use nodejobs_core::store::{
 use rusqlite::Connection;
 
 use crate::error::Fault;
+pub use crate::look::Look;
 use crate::pool::ReaderPool;
 
 /// Keeps jobs in one SQLite file, in WAL mode with `synchronous=FULL`.
@@ -92,6 +95,15 @@ impl SqliteStore {
         let writer = open::open_or_create(path)?;
         let readers = ReaderPool::new(path);
         Ok(Self { path: path.to_owned(), readers, writer: Mutex::new(writer) })
+    }
+
+    /// Reads a store that nobody has open through, and changes nothing. `may_go_on` is asked again and again; when it
+    /// says no, the look is over and not complete.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`StoreError::Damaged`] for damage wherever it is in the file.
+    pub fn look(path: &Path, may_go_on: impl FnMut() -> bool + Send + 'static) -> Result<Look, StoreError> {
+        look::look(path, may_go_on)
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {

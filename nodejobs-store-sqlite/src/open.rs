@@ -36,11 +36,7 @@ const STATEMENTS: usize = 24;
 
 /// Opens the writing connection.
 pub(crate) fn open_or_create(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source: io::Error| StoreError::Failed {
-        operation: "open",
-        path: path.to_owned(),
-        source: source.into(),
-    };
+    let failed = |source: io::Error| failed(path, source);
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
         Err(error) => return Err(failed(error)),
@@ -59,7 +55,7 @@ pub(crate) fn open_or_create(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Looks at the header of the file and nothing else: no lock, no WAL, no file beside it.
-fn refuse_unknown(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_unknown(path: &Path) -> Result<(), StoreError> {
     let look = || {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -201,7 +197,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, rusqlite::Error> {
     std::path::absolute(path).map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))
 }
 
-fn immutable_uri(path: &Path) -> Result<String, rusqlite::Error> {
+pub(crate) fn immutable_uri(path: &Path) -> Result<String, rusqlite::Error> {
     let mut uri = "file:".to_owned();
     for byte in absolute(path)?.as_os_str().as_bytes() {
         match byte {
@@ -215,7 +211,7 @@ fn immutable_uri(path: &Path) -> Result<String, rusqlite::Error> {
     Ok(uri)
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut bytes = path.as_os_str().as_bytes().to_vec();
     bytes.extend_from_slice(ending.as_bytes());
     std::ffi::OsString::from_vec(bytes).into()
@@ -228,6 +224,10 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-fn damaged(path: &Path, message: &'static str) -> StoreError {
+pub(crate) fn damaged(path: &Path, message: &'static str) -> StoreError {
     StoreError::Damaged { what: path.display().to_string(), source: message.into() }
+}
+
+pub(crate) fn failed(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Failed { operation: "open", path: path.to_owned(), source: source.into() }
 }

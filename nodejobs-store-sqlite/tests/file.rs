@@ -300,3 +300,28 @@ fn a_damaged_page_is_an_error_that_names_the_file() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
 }
+
+#[test]
+fn a_look_reads_all_it_has_time_for_and_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("nodejobs.sqlite");
+    let store = SqliteStore::open(&path).expect("open");
+    let units: Vec<Unit> = (0..500).map(|number| insert(&format!("job{number}"), Status::Finished)).collect();
+    store.commit(&units).expect("commit");
+    drop(store);
+    let before = contents(directory.path());
+    let look = SqliteStore::look(&path, || true).expect("a store");
+    assert_eq!((look.jobs, look.complete), (Some(500), true));
+    let look = SqliteStore::look(&path, || false).expect("a store");
+    assert!(!look.complete);
+    assert_eq!(contents(directory.path()), before);
+
+    let mut bytes = fs::read(&path).expect("a file");
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 8 * 4096].fill(0xa5);
+    fs::write(&path, &bytes).expect("write");
+    let error = SqliteStore::look(&path, || true).expect_err("damaged");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    let error = SqliteStore::look(&directory.path().join("nowhere"), || true).expect_err("missing");
+    assert!(matches!(error, StoreError::Failed { .. }), "{error:?}");
+}

@@ -1,9 +1,12 @@
 //! The daemon: an owner that does nothing but own, until it is told to leave or nobody needs it.
 
+mod log_lines;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nodejobs_core::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -12,6 +15,14 @@ use crate::directory::Lock;
 use crate::error::Error;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
+
+/// Name of the file in the data directory that takes the standard error of a daemon that nobody watches.
+///
+/// It has at most [`LOG_BYTES`]; what was there before is in the file of the same name with `.1` at its end.
+pub const LOG_NAME: &str = "daemon.log";
+
+/// How long the daemon's log gets, in bytes, before it is put aside.
+pub const LOG_BYTES: u64 = 1 << 20;
 
 /// What a daemon is to do.
 #[derive(Debug)]
@@ -30,31 +41,39 @@ pub struct Config {
 /// Owns the directory until it is time to leave; calls `ready` once requests are answered, by this process or by an
 /// owner that was there before. Jobs run on; the next owner finds them.
 ///
-/// Log lines go to standard error. SIGTERM and SIGINT make it leave in order.
+/// Log lines go to standard error; if that is [`LOG_NAME`] in the directory, it is kept within its bounds. SIGTERM and
+/// SIGINT make the daemon leave in order, within a second; it then returns the signal, by which the process
+/// [should end](crate::end_by_signal). A second signal ends the process at once.
 ///
 /// # Errors
 /// When the directory cannot be owned, or no longer.
-pub fn run(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
-    logger::install();
-    tokio::runtime::Builder::new_current_thread()
+pub fn run(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
+    log_lines::install(&config.data_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| {
             Error::new(ProblemKind::Unavailable, "no runtime can be started").with_source(error)
-        })?
-        .block_on(serve(config, ready))
+        })?;
+    let left = runtime.block_on(serve(config, ready));
+    // What still blocks is a look into something for somebody who was told that this owner leaves.
+    runtime.shutdown_background();
+    left
 }
+
+/// How long a daemon that got a signal may take to leave in order. It may also be killed, so nothing is lost.
+const LEAVING_BY_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Looks into the store and log files take a moment each; more at a time would only cost memory.
 const BLOCKING_THREADS: usize = 4;
 
-async fn serve(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
+async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
     let options = OpenOptions { store: config.store, keeper: None };
     let starting = config.start_lock.map(Lock::inherited);
     let jobs = Jobs::open_holding(&config.data_dir, options, starting).await?;
     ready();
-    let Some((owner, server)) = jobs.owner() else { return Ok(()) };
+    let Some((owner, server)) = jobs.owner() else { return Ok(None) };
     log::info!("owns {} (process {})", owner.directory.path().display(), std::process::id());
     let signals = |kind| {
         signal(kind).map_err(|error| {
@@ -72,25 +91,35 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<(), Error> {
         after: config.idle_exit,
     };
     loop {
-        let reason = tokio::select! {
-            _ = leave.wait_for(|leave| *leave) => "asked to",
-            _ = terminate.recv() => "terminated",
-            _ = interrupt.recv() => "interrupted",
-            () = idle.long_enough() => NOTHING_TO_DO,
+        let (reason, by_signal) = tokio::select! {
+            _ = leave.wait_for(|leave| *leave) => ("asked to", None),
+            _ = terminate.recv() => ("terminated", Some(Signal::TERM)),
+            _ = interrupt.recv() => ("interrupted", Some(Signal::INT)),
+            () = idle.long_enough() => (NOTHING_TO_DO, None),
             _ = stopped.changed() => {
                 return Err(Error::new(ProblemKind::Failed, "the owner stopped; its jobs run on for the next one"));
             }
         };
+        if by_signal.is_some() {
+            log::info!("leaves: {reason}");
+            nodejobs_proc::default_signals(&[Signal::TERM, Signal::INT]);
+            let in_order = async {
+                let starting = jobs.lock_start().await;
+                jobs.close_holding(starting).await;
+            };
+            if tokio::time::timeout(LEAVING_BY_SIGNAL, in_order).await.is_err() {
+                log::warn!("did not get everything done in time; the next owner finds it as after a kill");
+            }
+            return Ok(by_signal);
+        }
         let starting = jobs.lock_start().await;
         if reason == NOTHING_TO_DO && !idle.is_idle() {
             // Somebody came while we waited for the lock.
             continue;
         }
         log::info!("leaves: {reason}");
-        if let Some(starting) = starting {
-            jobs.close_holding(starting).await;
-        }
-        return Ok(());
+        jobs.close_holding(starting).await;
+        return Ok(None);
     }
 }
 
@@ -126,36 +155,6 @@ impl Idle {
                 Ok(()) = self.connections.changed() => {}
                 Ok(()) = self.stay.changed() => {}
             }
-        }
-    }
-}
-
-/// Log lines on standard error: time, level, message.
-mod logger {
-    use log::{LevelFilter, Log, Metadata, Record};
-    use nodejobs_proc::machine::now;
-
-    struct Lines;
-
-    impl Log for Lines {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.target().starts_with("nodejobs")
-        }
-
-        fn log(&self, record: &Record<'_>) {
-            if self.enabled(record.metadata()) {
-                use std::io::Write;
-                // A log that cannot be written is no reason to stop.
-                let _ = writeln!(std::io::stderr(), "{} {:<5} {}", now().wall, record.level(), record.args());
-            }
-        }
-
-        fn flush(&self) {}
-    }
-
-    pub(super) fn install() {
-        if log::set_logger(&Lines).is_ok() {
-            log::set_max_level(LevelFilter::Info);
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::stores::{DirectoryAge, StoreKind};
 
 const FORMAT: u32 = 1;
-const META: &str = "nodejobs.json";
-const OWNER_LOCK: &str = "owner.lock";
+pub(crate) const META: &str = "nodejobs.json";
+pub(crate) const OWNER_LOCK: &str = "owner.lock";
 
 /// A directory that exists and may be used.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Meta {
     /// Tells its processes from those of other directories.
     pub(crate) directory_id: String,
     /// The machine that owned it last; `None` where machines have no id.
-    machine_id: Option<String>,
+    pub(crate) machine_id: Option<String>,
 }
 
 /// Who owns the directory, as the owner has written into the lock file.
@@ -211,7 +211,7 @@ impl Lock {
 }
 
 /// Reads the format first: what else there is to read depends on it.
-fn parse(bytes: &[u8], path: &Path) -> Result<Meta, Error> {
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Meta, Error> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -238,7 +238,7 @@ fn new_directory_id() -> Result<String, Error> {
 }
 
 /// The name of the network file system that the directory is on, if it is on one.
-fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
+pub(crate) fn network_file_system(path: &Path) -> io::Result<Option<&'static str>> {
     const KINDS: [(u32, &str); 7] = [
         (0x6969, "NFS"),
         (0x517B, "SMB"),

@@ -136,9 +136,8 @@ impl Jobs {
     /// Gives the directory back and returns when the next one can own it. Jobs run on; whoever waits for one is told
     /// that this owner is leaving.
     pub async fn close(self) {
-        if let Some(starting) = self.lock_start().await {
-            self.close_holding(starting).await;
-        }
+        let starting = self.lock_start().await;
+        self.close_holding(starting).await;
     }
 
     /// The lock of starts, held while this owner leaves, so that nobody meets a directory that is owned but not served.
@@ -152,7 +151,7 @@ impl Jobs {
         }
     }
 
-    pub(crate) async fn close_holding(mut self, starting: Lock) {
+    pub(crate) async fn close_holding(mut self, starting: Option<Lock>) {
         let Mode::Owner { owner, server, serving, .. } = &mut self.mode else { return };
         owner.hub.leave();
         server.stop();

@@ -38,6 +38,7 @@
 //! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, listen | `local` |
 //! | [`JobOutput`], [`JobLogs`], [`JobPages`] | what some of its calls give | `local` |
 //! | [`daemon`] | a process that does nothing but own a data directory | `local` |
+//! | [`doctor`] | what works here, what is weaker, what is broken | `local` |
 //! | [`serve_keeper_if_asked`] | lets the program that embeds this crate keep its own jobs | `local` |
 //! | [`client`] | a blocking client of the socket interface, without threads or an async runtime | `client` |
 //! | [`capture_context`] | what a job inherits from this process | `client` |
@@ -66,6 +67,8 @@ mod clock;
 pub mod daemon;
 #[cfg(feature = "local")]
 mod directory;
+#[cfg(feature = "local")]
+pub mod doctor;
 #[cfg(feature = "local")]
 mod error;
 #[cfg(feature = "local")]
@@ -106,8 +109,8 @@ pub use nodejobs_core::{
     status, text, time, units, words,
 };
 #[cfg(feature = "local")]
-pub use nodejobs_proc::close_descriptors_on_exec;
-#[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};
+#[cfg(feature = "local")]
+pub use nodejobs_proc::{close_descriptors_on_exec, end_by_signal};
 #[cfg(feature = "local")]
 pub use stores::StoreKind;

@@ -112,12 +112,15 @@ impl Owner {
         let jobs = self.blocking(|store| Ok(store.counts()?)).await?;
         let backend = Arc::clone(&self.backend);
         let keepers = tokio::task::spawn_blocking(move || backend.keepers()).await.unwrap_or_default();
+        let store = self.store.info();
         Ok(DaemonStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_dir: path_text(self.directory.path()),
             socket: path_text(&socket),
             store: self.store_kind.to_string(),
+            store_format: Some(store.format),
+            store_weaker: store.weaker,
             started_at: self.started_at,
             keepers,
             jobs,

@@ -45,7 +45,8 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 fn holdings(home: &Home) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut tree = tree(home.path());
     tree.retain(|path, _| {
-        path.file_name().is_some_and(|name| name != "daemon.log") && path.extension() != Some("lock".as_ref())
+        path.file_name().is_some_and(|name| name != "daemon.log" && name != "failed-starts.json")
+            && path.extension() != Some("lock".as_ref())
     });
     tree
 }

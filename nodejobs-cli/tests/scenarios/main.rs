@@ -1,5 +1,7 @@
 //! What users try, through the real binary on real processes.
 
+mod daemon;
+mod doctor;
 mod follow;
 mod idle;
 mod input;
@@ -8,6 +10,7 @@ mod library_calls;
 mod library_events;
 mod listing;
 mod outcomes;
+mod packaging;
 mod races;
 mod real;
 mod stop;

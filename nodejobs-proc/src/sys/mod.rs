@@ -16,9 +16,15 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// Sets every signal's disposition to the default: `exec` keeps "ignore", and a job must not inherit ours.
 pub(crate) fn reset_signal_dispositions() {
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; for KILL, STOP and the C library's own signals this fails harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // For KILL, STOP and the C library's own signals this fails harmlessly.
+        default_disposition(signal);
     }
+}
+
+/// Sets the disposition of one signal to the default.
+pub(crate) fn default_disposition(signal: i32) {
+    // SAFETY: SIG_DFL runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 /// Blocks every signal in the calling thread and those it starts.

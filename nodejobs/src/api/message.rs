@@ -23,6 +23,12 @@ pub struct DaemonStatus {
     pub socket: RawText,
     /// The store it uses: `sqlite`, `redb` or `sled`.
     pub store: String,
+    /// Version of the store's format.
+    #[serde(default)]
+    pub store_format: Option<u32>,
+    /// What the store does not promise, in sentences; empty when it promises everything.
+    #[serde(default)]
+    pub store_weaker: Vec<String>,
     /// When it became the owner.
     pub started_at: Timestamp,
     /// Who keeps the jobs.
@@ -220,6 +226,8 @@ mod tests {
             data_dir: "/d".into(),
             socket: "/d/sock".into(),
             store: "sqlite".into(),
+            store_format: Some(1),
+            store_weaker: vec![],
             started_at: Timestamp::from_millis(0),
             keepers: vec![],
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),

@@ -1,16 +1,20 @@
 //! `nodejobs daemon serve`: being the daemon.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use clap::Args;
+use nodejobs::api::{Problem, ProblemKind};
 use nodejobs::daemon::{self, Config};
 use rustix::fs::Mode;
 use rustix::stdio;
 
 use crate::connect::{FirstWords, Target};
 use crate::exit::{FAILED, Failure};
+use crate::starts::FailedStarts;
 
 /// An auto-started daemon leaves after so long without jobs and clients.
 const IDLE_EXIT: Duration = Duration::from_secs(60);
@@ -35,24 +39,47 @@ impl Serve {
                 let _ = writeln!(listener, "{line}");
             }
         };
-        let served = target.store.as_deref().map(str::parse).transpose().and_then(|store| {
+        let mut serves = false;
+        // Caught to be told and noted like an error; the log has its words already.
+        let served = panic::catch_unwind(AssertUnwindSafe(|| {
+            let store = target.store.as_deref().map(str::parse).transpose()?;
             let config = Config {
                 data_dir: target.data_dir.clone(),
                 store,
                 idle_exit: self.auto.then_some(IDLE_EXIT),
                 start_lock,
             };
-            daemon::run(config, || tell(&FirstWords::Ready(true)))
-        });
-        match served {
-            Ok(()) => Ok(0),
-            Err(error) => {
-                tell(&FirstWords::Error(error.to_problem()));
-                // Also into the log.
-                Err(error.to_problem().into())
+            daemon::run(config, || {
+                serves = true;
+                tell(&FirstWords::Ready(true));
+            })
+        }));
+        let problem = match served {
+            Ok(Ok(left)) => {
+                FailedStarts::clear(&target.data_dir);
+                if let Some(signal) = left {
+                    nodejobs::end_by_signal(signal);
+                }
+                return Ok(0);
             }
+            Ok(Err(error)) => error.to_problem(),
+            Err(panic) => {
+                Problem::new(ProblemKind::Failed, format!("the daemon panicked: {}", words_of(&*panic)))
+            }
+        };
+        if serves || matches!(problem.kind, ProblemKind::Unavailable | ProblemKind::Failed) {
+            FailedStarts::note(&target.data_dir, &problem.message);
         }
+        tell(&FirstWords::Error(problem.clone()));
+        // Also into the log.
+        Err(problem.into())
     }
+}
+
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 /// Takes standard input, if it is the lock of starts, and standard output, where whoever started us waits for the first
@@ -75,4 +102,20 @@ fn detach() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     // Started by the name /proc/self/exe, it would be listed as "exe".
     let _ = rustix::thread::set_name(c"nodejobs");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_in_its_own_words() {
+        let told = |panics: fn()| {
+            let panic = panic::catch_unwind(panics).expect_err("a panic");
+            words_of(&*panic).to_owned()
+        };
+        assert_eq!(told(|| panic!("plain")), "plain");
+        assert_eq!(told(|| panic!("{} words", std::hint::black_box(2))), "2 words");
+        assert_eq!(told(|| panic::panic_any(7)), "without a word");
+    }
 }

@@ -1,0 +1,268 @@
+//! `doctor`: what it finds in directories that are well, broken, not there or not ours.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Home, Said, eventually, is_alive, kill, pid_of, signal};
+
+/// The checks of this name.
+fn checks(said: &Said, name: &str) -> Vec<Value> {
+    let checks = said.json()["checks"].as_array().expect("checks").clone();
+    checks.into_iter().filter(|check| check["check"] == name).collect()
+}
+
+/// The only check of this name is of this level and says this.
+#[track_caller]
+fn found(said: &Said, name: &str, level: &str, words: &str) {
+    let checks = checks(said, name);
+    let [check] = checks.as_slice() else { panic!("not one '{name}' in {said:?}") };
+    assert_eq!(check["level"], level, "{check}");
+    assert!(check["text"].as_str().expect("text").contains(words), "'{words}' is not in {check}");
+    assert_eq!(check["way_out"].is_null(), level == "ok", "{check}");
+}
+
+fn doctor(home: &Home) -> Said {
+    home.nodejobs(["-o", "json", "doctor"])
+}
+
+/// Every file of a directory with its content and its time of change.
+fn holdings(path: &Path) -> BTreeMap<String, (Vec<u8>, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry"));
+    let look = |entry: std::fs::DirEntry| {
+        let changed = entry.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+        let content = std::fs::read(entry.path()).unwrap_or_default();
+        (entry.file_name().to_string_lossy().into_owned(), (content, changed))
+    };
+    entries.map(look).collect()
+}
+
+#[test]
+fn a_directory_that_nobody_has_used_is_well_and_stays_unused() {
+    let home = Home::new();
+    let said = doctor(&home);
+    assert_eq!(said.code, 0, "{said:?}");
+    found(&said, "directory", "ok", "not there yet");
+    found(&said, "daemon", "ok", "none runs");
+    found(&said, "keepers", "ok", "none");
+    found(&said, "keeper program", "ok", "nodejobs-keeper");
+    found(&said, "variables", "ok", "NODEJOBS_DIR");
+    for name in ["versions", "file system", "machine id", "identity", "kernel", "cgroups", "logout"] {
+        assert_eq!(checks(&said, name).len(), 1, "{name}");
+    }
+    for name in ["open files", "processes", "inotify"] {
+        assert_eq!(checks(&said, name).len(), 1, "{name}");
+    }
+    let keepers = home.nodejobs(["doctor", "--keepers", "-o", "json"]);
+    assert_eq!((keepers.code, keepers.text().as_str()), (0, "[]"), "{keepers:?}");
+    assert!(!home.data_dir().exists(), "nothing was made, and no daemon was started");
+    let table = home.nodejobs(["doctor"]);
+    let text = table.text();
+    assert_eq!(text.lines().count(), said.json()["checks"].as_array().expect("checks").len());
+    let starts = |line: &str| ["ok ", "weaker ", "problem "].iter().any(|level| line.starts_with(level));
+    assert!(text.lines().all(starts), "{text}");
+    assert!(table.stderr.contains(" weaker, 0 problems"), "{table:?}");
+}
+
+#[test]
+fn a_daemon_and_its_keeper_are_told_by_their_processes() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--", "sleep", "1000"]);
+    home.running("a");
+    let (pid, (guard, worker)) = (home.daemon_pid(), home.keeper());
+    let said = doctor(&home);
+    assert_eq!((said.code, &said.json()["level"] == "problem"), (0, false), "{said:?}");
+    found(&said, "daemon", "ok", &format!("pid {pid}, for "));
+    found(&said, "keeper", "ok", &format!("guard {guard}, worker {worker}, 1 jobs"));
+    found(&said, "store", "ok", "sqlite, format 2, ");
+    found(&said, "directory", "ok", "mode 700");
+    // Looked at from outside; whoever asks like this drives nobody away.
+    for _ in 0..3 {
+        let keepers = home.nodejobs(["doctor", "--keepers", "-o", "json"]).json();
+        let [keeper] = keepers.as_array().expect("keepers").as_slice() else { panic!("{keepers}") };
+        let seen = (&keeper["state"], &keeper["pid"], &keeper["worker_pid"], &keeper["children"]);
+        assert_eq!(seen, (&json!("answers"), &json!(guard), &json!(worker), &json!(1)), "{keeper}");
+    }
+    // The same directory by another name.
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(home.data_dir(), &link).expect("a link");
+    let link = link.to_str().expect("UTF-8");
+    let linked = home.nodejobs(["--data-dir", link, "doctor", "--keepers", "-o", "json"]).json();
+    assert_eq!(linked[0]["worker_pid"], json!(worker), "{linked}");
+    assert_eq!((home.daemon_pid(), home.keeper()), (pid, (guard, worker)));
+    assert_eq!(home.ok(["run", "--id", "b", "--wait", "--", "true"]), "b");
+    home.ok(["stop", "a"]);
+}
+
+#[test]
+fn a_store_that_a_killed_daemon_left_is_read_with_its_log() {
+    let home = Home::new();
+    for id in ["a", "b", "c"] {
+        home.ok(["run", "--id", id, "--wait", "--", "true"]);
+    }
+    kill(home.daemon_pid());
+    let log = home.data_dir().join("jobs.sqlite-wal");
+    assert!(std::fs::metadata(log).expect("a write-ahead log").len() > 0);
+    let said = doctor(&home);
+    found(&said, "store", "ok", "3 jobs, read through");
+    found(&said, "daemon", "ok", "none runs");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(home.records().len(), 3);
+}
+
+#[test]
+fn a_broken_store_is_found_without_a_daemon_and_left_as_it_is() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--wait", "--", "true"]);
+    home.ok(["daemon", "stop"]);
+    eventually("the keeper has left", || home.processes().is_empty().then_some(()));
+    let store = home.data_dir().join("jobs.sqlite");
+    let good = std::fs::read(&store).expect("a store");
+    let (head, behind) = good.split_at(8192);
+    let broken = [
+        vec![0xAB; 50_000],
+        Vec::new(),
+        head.to_vec(),
+        [head, &vec![0xAB; behind.len()]].concat(),
+        // Somewhere in the middle, where no start of a daemon looks.
+        [&good[..good.len() - 4096], &[0xAB; 4096]].concat(),
+    ];
+    for content in broken {
+        std::fs::write(&store, content).expect("written");
+        let before = holdings(home.data_dir());
+        let said = doctor(&home);
+        assert_eq!((said.code, &said.json()["level"]), (1, &json!("problem")), "{said:?}");
+        found(&said, "store", "problem", "jobs.sqlite");
+        assert_eq!(holdings(home.data_dir()), before);
+    }
+    std::fs::remove_file(&store).expect("removed");
+    found(&doctor(&home), "store", "problem", "is missing");
+    assert!(!store.exists());
+    std::fs::write(&store, &good).expect("restored");
+    let before = holdings(home.data_dir());
+    let said = doctor(&home);
+    assert_eq!(said.code, 0, "{said:?}");
+    found(&said, "store", "ok", "1 jobs, read through");
+    assert_eq!(holdings(home.data_dir()), before, "no daemon was started, and no file was made");
+}
+
+#[test]
+fn what_the_directory_says_of_itself_is_checked() {
+    let home = Home::new();
+    home.ok(["run", "--wait", "--", "true"]);
+    home.ok(["daemon", "stop"]);
+    let path = home.data_dir().join("nodejobs.json");
+    let good = std::fs::read_to_string(&path).expect("nodejobs.json");
+    let mut elsewhere: Value = serde_json::from_str(&good).expect("JSON");
+    elsewhere["machine_id"] = json!("0123456789abcdef0123456789abcdef");
+    for (content, words) in [
+        ("{\"form".to_owned(), "cannot be understood"),
+        (r#"{"format":9}"#.to_owned(), "format 9"),
+        (elsewhere.to_string(), "another machine"),
+    ] {
+        std::fs::write(&path, content).expect("written");
+        let said = doctor(&home);
+        assert_eq!(said.code, 1, "{said:?}");
+        found(&said, "nodejobs.json", "problem", words);
+    }
+    std::fs::write(&path, good).expect("restored");
+    // Starts that fail for another reason are remembered.
+    std::fs::write(home.data_dir().join("keepers/00000001-9.journal"), [0xAB; 512]).expect("written");
+    assert_eq!(home.nodejobs(["daemon", "start"]).code, 5);
+    let said = doctor(&home);
+    assert_eq!(said.code, 1, "{said:?}");
+    found(&said, "failed starts", "weaker", "1 in a row");
+    found(&said, "keeper", "problem", "00000001-9: no process; its journal cannot be used: not a journal");
+    assert_eq!(home.nodejobs(["doctor", "--keepers"]).code, 1);
+    std::fs::remove_file(home.data_dir().join("keepers/00000001-9.journal")).expect("removed");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_a_problem_and_hangs_nobody() {
+    let home = Home::new();
+    let closed = home.path().join("closed");
+    std::fs::create_dir(&closed).expect("made");
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(&closed, Some(54_321), None).expect("given away");
+    } else {
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o500)).expect("closed");
+    }
+    let file = home.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let words = if is_root { "belongs to somebody else" } else { "cannot be written to" };
+    for (data_dir, words) in [
+        (closed, words),
+        (file.clone(), "is no directory"),
+        (file.join("below"), "cannot be looked at"),
+        ("/dev/null/x".into(), "cannot be looked at"),
+    ] {
+        let data_dir = data_dir.to_str().expect("UTF-8");
+        let said = home.nodejobs(["--data-dir", data_dir, "-o", "json", "doctor"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        found(&said, "directory", "problem", words);
+        assert!(!said.stderr.contains("panicked"), "{said:?}");
+        home.nodejobs(["--data-dir", data_dir, "doctor", "--keepers"]);
+    }
+    let nowhere = home.nodejobs(["--data-dir", "/proc/nowhere", "-o", "json", "doctor"]);
+    assert_eq!(nowhere.code, 1, "{nowhere:?}");
+}
+
+#[test]
+fn a_daemon_that_is_stopped_is_a_problem_and_hangs_nobody() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--", "sleep", "1000"]);
+    home.running("a");
+    let daemon = home.daemon_pid();
+    signal(daemon, Signal::STOP);
+    let before = Instant::now();
+    let said = doctor(&home);
+    signal(daemon, Signal::CONT);
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+    assert_eq!(said.code, 1, "{said:?}");
+    found(&said, "daemon", "problem", "has not answered");
+    found(&said, "store", "ok", "in use by the owner");
+    found(&said, "keeper", "ok", "it answers");
+    home.ok(["stop", "a"]);
+}
+
+#[test]
+fn keepers_are_found_by_their_files_whatever_else_is_broken() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--shell", "--", "sleep 1000 & wait"]);
+    home.running("a");
+    let (guard, worker) = home.keeper();
+    kill(home.daemon_pid());
+    std::fs::rename(home.data_dir().join("jobs.sqlite"), home.path().join("kept")).expect("moved");
+    let look = || {
+        let said = home.nodejobs(["doctor", "--keepers", "-o", "json"]);
+        let keepers = said.json().as_array().expect("keepers").clone();
+        assert_eq!(keepers.len(), 1, "{keepers:?}");
+        (said.code, keepers[0].clone())
+    };
+    let (code, keeper) = look();
+    assert_eq!((code, &keeper["state"], &keeper["children"]), (0, &json!("answers"), &json!(1)), "{keeper}");
+    signal(worker, Signal::STOP);
+    let (code, keeper) = look();
+    assert_eq!((code, &keeper["state"]), (1, &json!("silent")), "{keeper}");
+    signal(worker, Signal::CONT);
+    kill(worker);
+    let (code, keeper) = look();
+    let seen = (code, &keeper["state"], &keeper["pid"], &keeper["worker_pid"]);
+    assert_eq!(seen, (0, &json!("answers"), &json!(guard), &Value::Null), "{keeper}");
+    kill(guard);
+    let (code, keeper) = look();
+    let seen = (code, &keeper["state"], &keeper["pid"], &keeper["journal_problem"]);
+    assert_eq!(seen, (0, &json!("dead"), &Value::Null, &Value::Null), "{keeper}");
+    let table = home.nodejobs(["doctor", "--keepers"]);
+    assert!(table.text().contains("no process; the next daemon reads what it has left"), "{table:?}");
+    std::fs::rename(home.path().join("kept"), home.data_dir().join("jobs.sqlite")).expect("restored");
+    let record = home.record("a");
+    assert_eq!(record["status"], "running", "{record}");
+    assert!(is_alive(pid_of(&record["last_pid"])));
+    home.ok(["stop", "a"]);
+}

@@ -1,0 +1,157 @@
+//! Looking at what there is without being its owner: the keepers of a directory, and what this kernel can do.
+//!
+//! For whoever has to find out what is wrong. Nothing is fenced, locked, signalled or written.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::identity::{ProcStat, open_pidfd};
+use crate::journal;
+use crate::keeper::{ARGUMENT, KeeperFiles};
+use crate::machine::Machine;
+use crate::protocol::{MESSAGE_LEN, OwnerMessage};
+use crate::{socket, sys};
+
+/// Version of the protocol that owners and keepers speak.
+pub const KEEPER_PROTOCOL: u32 = crate::protocol::PROTOCOL_VERSION;
+
+/// How long a keeper may take to hang up. It does nothing that takes long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A keeper that has files or processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundKeeper {
+    /// The beginning of its files' names.
+    pub name: String,
+    /// The process that only waits.
+    pub guard: Option<u32>,
+    /// The process that launches and collects.
+    pub worker: Option<u32>,
+    /// Children of the two, apart from the worker: main processes of jobs and what they left behind.
+    pub children: usize,
+    /// Whether it answers.
+    pub state: KeeperState,
+    /// What is wrong with its journal, if something is: without it, the next owner stops at this keeper by name.
+    pub journal: Result<(), String>,
+}
+
+/// Whether a keeper answers at its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeeperState {
+    /// It does.
+    Answers,
+    /// Somebody holds the socket and does not: its process is stopped, most likely.
+    Silent,
+    /// Nobody holds the socket.
+    Dead,
+}
+
+/// The keepers that have files in this directory, oldest first.
+///
+/// # Errors
+/// When the directory cannot be read. One that is not there has no keepers.
+pub fn keepers(directory: &Path) -> io::Result<Vec<FoundKeeper>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        names.extend(name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned));
+    }
+    names.sort();
+    names.dedup();
+    let processes = processes();
+    Ok(names.into_iter().map(|name| look_at(directory, name, &processes)).collect())
+}
+
+fn look_at(directory: &Path, name: String, processes: &[ProcStat]) -> FoundKeeper {
+    let files = KeeperFiles { directory: directory.to_owned(), name };
+    let serves = |stat: &&ProcStat| stat.name.starts_with("nodejobs-") && is_keeper(stat.pid, &files);
+    let own: Vec<&ProcStat> = processes.iter().filter(serves).collect();
+    let pid_of = |name| own.iter().find(|stat| stat.name == name).map(|stat| stat.pid);
+    let is_own = |pid| own.iter().any(|stat| stat.pid == pid);
+    FoundKeeper {
+        guard: pid_of("nodejobs-guard"),
+        worker: pid_of("nodejobs-worker"),
+        children: processes.iter().filter(|stat| is_own(stat.parent) && !is_own(stat.pid)).count(),
+        state: ask(&files),
+        journal: check_journal(&files.journal()),
+        name: files.name,
+    }
+}
+
+/// Whether the keeper hangs up on somebody who does not say hello first, as every version of it does. A hello would
+/// make it drop its owner.
+fn ask(files: &KeeperFiles) -> KeeperState {
+    let asked = || {
+        let socket = socket::connect(&files.directory, &files.socket_name())?;
+        socket::set_read_timeout(&socket, Some(PATIENCE))?;
+        socket::send(&socket, &OwnerMessage::Acknowledge { position: 0 }.encode(), None, false)?;
+        socket::receive(&socket, &mut [0; MESSAGE_LEN]).map(drop)
+    };
+    match asked().map_err(|error| error.kind()) {
+        Ok(()) | Err(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => KeeperState::Answers,
+        Err(io::ErrorKind::WouldBlock) => KeeperState::Silent,
+        Err(_) => KeeperState::Dead,
+    }
+}
+
+fn check_journal(path: &Path) -> Result<(), String> {
+    match journal::check_file(path) {
+        // Of one that was killed while it made the file: it has launched nothing.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+            Ok(())
+        }
+        checked => checked.map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether a process was started as this very keeper.
+fn is_keeper(pid: u32, files: &KeeperFiles) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+    let [_, argument, directory, name, ..] = words.as_slice() else { return false };
+    // The owner may have come by another way, through a link.
+    let is_same = |other: &Path| {
+        other == files.directory
+            || other
+                .canonicalize()
+                .is_ok_and(|other| files.directory.canonicalize().is_ok_and(|own| own == other))
+    };
+    *argument == ARGUMENT && *name == files.name.as_str() && is_same(Path::new(directory))
+}
+
+fn processes() -> Vec<ProcStat> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| ProcStat::read(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// What this kernel offers to tell processes apart and to learn how they ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelFeatures {
+    /// Descriptors of processes (Linux 5.3).
+    pub pidfds: bool,
+    /// Numbers of processes that are never used twice (Linux 6.14).
+    pub pidfs: bool,
+    /// Exit statuses of processes that somebody else has collected (Linux 6.15).
+    pub exit_statuses: bool,
+}
+
+impl KernelFeatures {
+    /// Tries them; what [`DISABLE_VARIABLE`](crate::machine::DISABLE_VARIABLE) forbids counts as missing.
+    pub fn of(machine: &Machine) -> Self {
+        let own = open_pidfd(std::process::id()).ok();
+        let has_number = own.as_ref().is_some_and(|own| sys::pidfs_number(own.as_fd()).is_ok());
+        Self {
+            pidfds: own.is_some(),
+            pidfs: machine.use_pidfs && has_number,
+            exit_statuses: machine.use_pidfd_info,
+        }
+    }
+}

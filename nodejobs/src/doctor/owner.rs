@@ -1,0 +1,194 @@
+//! Who owns the directory, and who keeps its jobs.
+
+use std::fs::File;
+use std::path::Path;
+
+use nodejobs_core::backend::KeeperStatus;
+use nodejobs_proc::look::{FoundKeeper, KEEPER_PROTOCOL, KeeperState};
+use nodejobs_proc::machine::now;
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+
+use super::Finding;
+use crate::api::DaemonStatus;
+use crate::client::{Client, ClientError};
+use crate::directory::{Holder, OWNER_LOCK};
+
+/// What the owner says, if there is one.
+#[derive(Clone, Debug)]
+pub(super) enum Running {
+    Daemon(Box<DaemonStatus>),
+    Nobody,
+    /// Somebody owns the directory and gives no answer.
+    Silent,
+}
+
+/// A keeper that was looked at without its owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeeperLook {
+    /// The beginning of its files' names in `keepers/`.
+    pub name: String,
+    /// `answers`, `silent` (its process is stopped, most likely) or `dead`.
+    pub state: &'static str,
+    /// The process that only waits.
+    pub pid: Option<u32>,
+    /// The process that launches and collects.
+    pub worker_pid: Option<u32>,
+    /// Their children: main processes of jobs and what those left behind.
+    pub children: usize,
+    /// What is wrong with its journal, if something is.
+    pub journal_problem: Option<String>,
+}
+
+/// The keepers that have files in the data directory, whatever its owner and its store are like.
+///
+/// # Errors
+/// When their directory cannot be read.
+pub fn keepers(data_dir: &Path) -> std::io::Result<Vec<KeeperLook>> {
+    Ok(nodejobs_proc::look::keepers(&data_dir.join("keepers"))?.into_iter().map(KeeperLook::from).collect())
+}
+
+impl From<FoundKeeper> for KeeperLook {
+    fn from(found: FoundKeeper) -> Self {
+        Self {
+            name: found.name,
+            state: match found.state {
+                KeeperState::Answers => "answers",
+                KeeperState::Silent => "silent",
+                KeeperState::Dead => "dead",
+            },
+            pid: found.guard,
+            worker_pid: found.worker,
+            children: found.children,
+            journal_problem: found.journal.err(),
+        }
+    }
+}
+
+impl KeeperLook {
+    /// What this says about the directory.
+    pub fn finding(&self) -> Finding {
+        const CHECK: &str = "keeper";
+        let text = format!("{}: {}", self.name, self.processes());
+        match (&self.journal_problem, self.state) {
+            (Some(problem), _) => {
+                let way_out = "restore it; once its jobs have ended, it may be removed, with their outcomes";
+                Finding::problem(CHECK, format!("{text}; its journal cannot be used: {problem}"), way_out)
+            }
+            (None, "silent") => {
+                let way_out = "continue it with SIGCONT, or kill both of its processes: then the next daemon watches the jobs";
+                Finding::problem(CHECK, format!("{text}; it does not answer"), way_out)
+            }
+            (None, "dead") => Finding::ok(CHECK, format!("{text}; the next daemon reads what it has left")),
+            (None, _) => Finding::ok(CHECK, format!("{text}; it answers")),
+        }
+    }
+
+    fn processes(&self) -> String {
+        let pid = |pid: Option<u32>| pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        match (self.pid, self.worker_pid) {
+            (None, None) if self.state == "dead" => "no process".to_owned(),
+            (None, None) => "its processes cannot be seen from here".to_owned(),
+            (guard, worker) => {
+                format!("guard {}, worker {}, {} children", pid(guard), pid(worker), self.children)
+            }
+        }
+    }
+}
+
+pub(super) fn daemon(data_dir: &Path) -> (Finding, Running) {
+    const CHECK: &str = "daemon";
+    match Client::connect(data_dir).and_then(|client| client.daemon_status()) {
+        Ok(status) => {
+            let seconds = (now().wall.as_millis() - status.started_at.as_millis()).max(0) / 1000;
+            let text = format!(
+                "pid {}, for {}h{:02}m{:02}s",
+                status.pid,
+                seconds / 3600,
+                seconds / 60 % 60,
+                seconds % 60
+            );
+            (Finding::ok(CHECK, text), Running::Daemon(Box::new(status)))
+        }
+        Err(error) => nobody_answers(data_dir, &error),
+    }
+}
+
+fn nobody_answers(data_dir: &Path, error: &ClientError) -> (Finding, Running) {
+    const CHECK: &str = "daemon";
+    let lock = data_dir.join(OWNER_LOCK);
+    let is_owned =
+        File::open(&lock).is_ok_and(|lock| flock(lock, FlockOperation::NonBlockingLockShared).is_err());
+    if is_owned {
+        let holder = std::fs::read(&lock).ok().and_then(|text| serde_json::from_slice::<Holder>(&text).ok());
+        let pid = holder.map_or("a process".to_owned(), |holder| format!("process {}", holder.pid));
+        let text = format!("{pid} owns the directory and cannot be asked: {}", chain(error));
+        let way_out = "end that process; its jobs run on";
+        return (Finding::problem(CHECK, text, way_out), Running::Silent);
+    }
+    if error.is_no_daemon() || !data_dir.is_dir() {
+        return (Finding::ok(CHECK, "none runs; a command that needs one starts it"), Running::Nobody);
+    }
+    let way_out = "is the socket somebody else's? remove it if no daemon runs";
+    (Finding::problem(CHECK, chain(error), way_out), Running::Nobody)
+}
+
+/// An error with what lies underneath.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+pub(super) fn versions(running: &Running) -> Finding {
+    const CHECK: &str = "versions";
+    const OWN: &str = env!("CARGO_PKG_VERSION");
+    let mut text = format!("program {OWN}, keeper protocol {KEEPER_PROTOCOL}");
+    let Running::Daemon(status) = running else { return Finding::ok(CHECK, text) };
+    text.push_str(&format!(", daemon {}", status.version));
+    let mut keepers: Vec<&str> = status.keepers.iter().map(|keeper| keeper.version.as_str()).collect();
+    keepers.sort_unstable();
+    keepers.dedup();
+    if !keepers.is_empty() {
+        text.push_str(&format!(", keepers {}", keepers.join(" and ")));
+    }
+    if status.version == OWN && keepers.iter().all(|version| *version == OWN) {
+        return Finding::ok(CHECK, text);
+    }
+    let way_out = "`nodejobs daemon stop` lets the next command start this version; keepers are replaced when their jobs have ended";
+    Finding::weaker(CHECK, format!("{text}: not all of them are the same"), way_out)
+}
+
+/// One line for each keeper.
+pub(super) fn keeper_findings(data_dir: &Path, running: &Running) -> Vec<Finding> {
+    const CHECK: &str = "keepers";
+    if let Running::Daemon(status) = running {
+        if status.keepers.is_empty() {
+            return vec![Finding::ok(CHECK, "none; the first job starts one")];
+        }
+        return status.keepers.iter().map(known_keeper).collect();
+    }
+    match keepers(data_dir) {
+        Ok(found) if found.is_empty() => vec![Finding::ok(CHECK, "none; the first job starts one")],
+        Ok(found) => found.iter().map(KeeperLook::finding).collect(),
+        // The directory itself is no directory, which is said elsewhere.
+        Err(_) if !data_dir.is_dir() => Vec::new(),
+        Err(error) => {
+            vec![Finding::problem(CHECK, format!("they cannot be looked for: {error}"), "chmod 700 keepers")]
+        }
+    }
+}
+
+fn known_keeper(keeper: &KeeperStatus) -> Finding {
+    let pid = |pid: Option<u32>| pid.map_or_else(|| "dead".to_owned(), |pid| pid.to_string());
+    let KeeperStatus { pid: guard, worker_pid, version, jobs, draining } = keeper;
+    let text = format!("guard {}, worker {}, {jobs} jobs, version {version}", pid(*guard), pid(*worker_pid));
+    if *draining && (guard.is_none() || worker_pid.is_none()) {
+        let way_out = "nothing: its jobs are safe, and new ones go to a new keeper";
+        return Finding::weaker(
+            "keeper",
+            format!("{text}; one of its processes was killed, it ends with its jobs"),
+            way_out,
+        );
+    }
+    Finding::ok("keeper", text)
+}

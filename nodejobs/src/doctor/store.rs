@@ -1,0 +1,104 @@
+//! The store: what its owner says of it, or what is seen where nobody owns it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::owner::Running;
+use super::{Finding, bytes};
+use crate::directory::{META, OWNER_LOCK, parse};
+use crate::stores::StoreKind;
+
+const CHECK: &str = "store";
+
+pub(super) fn look(data_dir: &Path, running: &Running) -> Vec<Finding> {
+    if let Running::Daemon(status) = running {
+        let format = status.store_format.map_or_else(String::new, |format| format!(" format {format},"));
+        let jobs: u64 = status.jobs.values().sum();
+        let size = bytes(size_on_disk(&data_dir.join(format!("jobs.{}", status.store))));
+        let text = format!("{},{format} {size}, {jobs} jobs, in use by the daemon", status.store);
+        return promises(Finding::ok(CHECK, text), &status.store_weaker);
+    }
+    // What is wrong with this file is said elsewhere.
+    let Ok(said) = std::fs::read(data_dir.join(META)) else { return Vec::new() };
+    let Ok(meta) = parse(&said, Path::new(META)) else { return Vec::new() };
+    let path = data_dir.join(format!("jobs.{}", meta.store));
+    if !path.exists() {
+        let text = format!("'{}' is missing", path.display());
+        return vec![Finding::problem(
+            CHECK,
+            text,
+            "restore it, or choose another directory with --data-dir",
+        )];
+    }
+    let size = bytes(size_on_disk(&path));
+    // Shared: whoever starts now waits for us, and whoever owns it already does not let us in.
+    let lock = File::open(data_dir.join(OWNER_LOCK));
+    if lock.as_ref().is_ok_and(|lock| flock(lock, FlockOperation::NonBlockingLockShared).is_err()) {
+        return vec![Finding::ok(
+            CHECK,
+            format!("{}, {size}, in use by the owner of the directory", meta.store),
+        )];
+    }
+    vec![unowned(meta.store, &path, &size)]
+}
+
+fn promises(found: Finding, weaker: &[String]) -> Vec<Finding> {
+    let less =
+        weaker.iter().map(|words| Finding::weaker(CHECK, words, "choose another store for a new directory"));
+    std::iter::once(found).chain(less).collect()
+}
+
+#[cfg(feature = "sqlite")]
+fn unowned(kind: StoreKind, path: &Path, size: &str) -> Finding {
+    use std::time::{Duration, Instant};
+
+    /// A store of some hundred megabytes is read through in this time.
+    const READING: Duration = Duration::from_secs(2);
+
+    if kind != StoreKind::Sqlite {
+        return not_looked_into(kind, size);
+    }
+    let deadline = Instant::now() + READING;
+    match nodejobs_store_sqlite::SqliteStore::look(path, move || Instant::now() < deadline) {
+        Ok(look) => {
+            let jobs = look.jobs.map_or_else(String::new, |jobs| format!(", {jobs} jobs"));
+            let read = if look.complete { "read through" } else { "too large to be read through in 2 s" };
+            Finding::ok(CHECK, format!("{kind}, format {}, {size}{jobs}, {read}", look.format))
+        }
+        Err(error) => Finding::problem(
+            CHECK,
+            crate::Error::from(error).to_problem().message,
+            "put a backup in its place, or choose another directory with --data-dir; jobs that run go on",
+        ),
+    }
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn unowned(kind: StoreKind, _path: &Path, size: &str) -> Finding {
+    not_looked_into(kind, size)
+}
+
+fn not_looked_into(kind: StoreKind, size: &str) -> Finding {
+    match kind.as_str().parse::<StoreKind>() {
+        Ok(_) => Finding::ok(CHECK, format!("{kind}, {size}; only a daemon looks into it")),
+        Err(error) => {
+            let way_out = "use a build that has it, or choose another directory with --data-dir";
+            Finding::problem(CHECK, error.to_problem().message, way_out)
+        }
+    }
+}
+
+/// Bytes of a file with its write-ahead log, or of a directory's files.
+fn size_on_disk(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = [path.to_owned(), PathBuf::from(log)].into_iter().chain(inside);
+    files
+        .filter_map(|file| std::fs::metadata(file).ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|found| found.len())
+        .sum()
+}
