@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::connect::Target;
 use crate::duration;
-use crate::duration;
 use crate::exit::{FAILED, Failure, say};
 use crate::output::{self, Format, printable};
 use crate::starts::FailedStarts;
