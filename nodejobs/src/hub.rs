@@ -39,6 +39,10 @@ impl Hub {
         match watched.get(id) {
             Some(sender) => sender.subscribe(),
             None => {
+                // Nobody takes out a job that had ended before it was watched, so they go before the table grows.
+                if watched.len() == watched.capacity() {
+                    watched.retain(|_, sender| sender.receiver_count() > 0);
+                }
                 let (sender, receiver) = watch::channel(None);
                 watched.insert(id.clone(), sender);
                 receiver
@@ -111,5 +115,19 @@ mod tests {
         drop(hub.watch(&id));
         hub.publish(&event(2, Status::Failed));
         assert!(hub.watched.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn ended_jobs_that_were_looked_at_do_not_gather() {
+        let hub = Hub::new();
+        let held = hub.watch(&JobId::new("held").expect("valid"));
+        (0..1000).for_each(|n| drop(hub.watch(&JobId::new(&format!("j{n}")).expect("valid"))));
+        let watched = hub.watched.lock().expect("no panic");
+        assert!(
+            watched.len() < 100 && watched.contains_key(&JobId::new("held").expect("valid")),
+            "{}",
+            watched.len()
+        );
+        drop(held);
     }
 }

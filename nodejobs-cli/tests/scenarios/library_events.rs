@@ -1,5 +1,7 @@
 //! What the library tells as it happens: status events of the whole directory, and everything of one job.
 
+use std::time::{Duration, Instant};
+
 use nodejobs::api::{BindEvent, BindQuery, BindToken, Bound, JobEvent, LogStream, ProblemKind};
 use nodejobs::spec::JobSpec;
 use nodejobs::{Error, Jobs, Status};
@@ -325,8 +327,13 @@ async fn a_job_that_never_started_is_told_too(home: &Home, jobs: &Jobs) {
 
 async fn a_status_is_told_once_though_the_record_changes_more_often(home: &Home, jobs: &Jobs) {
     // Its end is written down while it is still running: what it leaves behind has to be ended first.
-    jobs.run(with_id("a", script(home, "sleep 1000 & echo $!; exit 3"))).await.expect("run");
-    let heard = bound(jobs, "a", &BindQuery::default()).await;
+    let cue = Cue::new(home, "cue");
+    let text = format!("read _ <'{}'; sleep 1000 & exit 3", cue.path());
+    jobs.run(with_id("a", script(home, &text))).await.expect("run");
+    let mut events = jobs.bind("a", &BindQuery::default()).await.expect("bound");
+    let mut heard = vec![next(&mut events).await, next(&mut events).await];
+    cue.say("go on");
+    heard.extend(rest(&mut events).await);
     let expected = [Status::Starting, Status::Running, Status::Failed];
     assert_eq!(statuses(&story(&heard)), expected);
     let mut events = jobs.events(0).await.expect("a stream");
@@ -340,38 +347,39 @@ async fn a_status_is_told_once_though_the_record_changes_more_often(home: &Home,
     }
 }
 
-/// What a process has open to talk to others.
-fn sockets(pid: u32) -> usize {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").flatten();
-    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+/// How many connections the owner has accepted and not closed. They have the name of the socket they came through.
+fn connections(home: &Home) -> usize {
+    let socket = home.data_dir().join("sock");
+    let sockets = std::fs::read_to_string("/proc/net/unix").expect("readable");
+    let is_accepted = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // Number, references, protocol, flags, type, state (3 is connected), inode, path.
+        fields.get(5) == Some(&"03") && fields.get(7).is_some_and(|path| socket.as_os_str() == *path)
+    };
+    sockets.lines().filter(is_accepted).count()
 }
 
 #[test]
 fn a_stream_that_nobody_hears_any_more_ends_its_connection() {
     run_as(false, async |home, jobs| {
         jobs.run(with_id("a", script(home, "exec sleep 1000"))).await.expect("run");
-        let mut events = jobs.bind("a", &BindQuery::default()).await.expect("bound");
-        let running = async {
-            loop {
-                if matches!(next(&mut events).await.what, Bound::Status(event) if event.status == Status::Running)
-                {
-                    return;
-                }
-            }
-        };
-        running.await;
-        let daemon = jobs.daemon_status().await.expect("a status").pid;
-        let before = sockets(daemon);
+        let binding = jobs.bind("a", &BindQuery::default()).await.expect("bound");
         let all = jobs.events(0).await.expect("a stream");
         let follower = jobs.follow("a", &nodejobs::api::FollowQuery::default()).await.expect("followed");
-        assert_eq!(sockets(daemon), before + 2, "one for each stream");
-        drop((all, follower, events));
-        // The job says nothing, so only the end of the connection ends the wait for it.
-        let watching = tokio::task::spawn_blocking(move || {
-            eventually("the connections have ended", || (sockets(daemon) == before - 1).then_some(()));
-        });
-        watching.await.expect("ended");
+        // The streams' own tasks have to go on meanwhile.
+        let until = async |count: usize| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while connections(home) != count {
+                assert!(Instant::now() < deadline, "{} connections instead of {count}", connections(home));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        until(3).await;
+        // The job says nothing, so only the end of a connection ends the wait for it.
+        drop(all);
+        until(2).await;
+        drop((follower, binding));
+        until(0).await;
         jobs.stop("a").await.expect("stopped");
     });
 }
