@@ -1,7 +1,7 @@
 //! [`LocalBackend`]: jobs as processes of this machine, kept by keepers.
 //!
-//! One thread holds the connections to the keepers and every descriptor that is watched, and sleeps until one of
-//! them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
+//! One thread holds the connections to the keepers and descriptors of processes that are being ended, and sleeps until
+//! one of them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
 //! what it does is beside it: [`recovery`] takes over from earlier owners and from keepers that died, [`launching`] hands
 //! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
 //! speaks with one keeper.
@@ -38,7 +38,7 @@ use crate::machine::{Machine, now};
 use crate::tree::{self, View};
 use ending::{Ending, Progress};
 use link::{Buried, Link};
-use watching::Watched;
+use watching::{Ended, Watcher};
 
 /// Which program keeps the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,9 +92,15 @@ pub struct Config {
 
 enum Command {
     Launch(AttemptId),
-    EndTree { attempt: AttemptId, process: Option<Process>, plan: EndPlan },
+    EndTree {
+        attempt: AttemptId,
+        process: Option<Process>,
+        plan: EndPlan,
+    },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
+    /// A main process without a keeper has ended.
+    Ended(Ended),
     Quit,
 }
 
@@ -129,6 +135,7 @@ impl LocalBackend {
             config,
             host,
             commands: receiver,
+            own_commands: commands.clone(),
             wake: Arc::clone(&wake),
             links: BTreeMap::new(),
             buried: Vec::new(),
@@ -137,7 +144,8 @@ impl LocalBackend {
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
             running: HashMap::new(),
-            watched: HashMap::new(),
+            unwatched: Vec::new(),
+            watchers: Vec::new(),
             endings: HashMap::new(),
             log_directories: HashSet::new(),
             orphans_anywhere: false,
@@ -208,6 +216,8 @@ struct Loop {
     config: Config,
     host: Arc<dyn BackendHost>,
     commands: Receiver<Command>,
+    /// For the watchers.
+    own_commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     /// Living keepers by name.
     links: BTreeMap<String, Link>,
@@ -221,8 +231,9 @@ struct Loop {
     /// Launches that a keeper has been told of and has not answered.
     in_flight: HashMap<AttemptId, String>,
     running: HashMap<AttemptId, Running>,
-    /// Main processes without a keeper, watched by descriptor.
-    watched: HashMap<AttemptId, Watched>,
+    /// Main processes without a keeper that are still to be watched.
+    unwatched: Vec<(AttemptId, LocalProcess)>,
+    watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
     log_directories: HashSet<PathBuf>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
@@ -243,18 +254,14 @@ impl Loop {
             }
             self.advance_endings();
             self.send_launches();
-            let Ready { links, watched, endings } = self.wait();
+            self.start_watchers();
+            let Ready { links, endings } = self.wait();
             let mut reports = Vec::new();
             for name in links {
                 self.hear(&name, &mut reports);
             }
-            for attempt in watched {
-                self.watched_ended(&attempt, &mut reports);
-            }
             for (attempt, pid) in endings {
-                if let Some(ending) = self.endings.get_mut(&attempt) {
-                    ending.gone(pid);
-                }
+                self.is_gone(&attempt, pid);
             }
             for report in reports {
                 self.host.report(report);
@@ -277,6 +284,8 @@ impl Loop {
     }
 
     fn carry_out(&mut self, commands: Vec<Command>) {
+        // Taken by the first who wants it, after everything that the commands tell of has happened; serves all of them.
+        let mut view = None;
         for command in commands {
             match command {
                 Command::Launch(attempt) => self.waiting.push_back(attempt),
@@ -287,6 +296,7 @@ impl Loop {
                 Command::Keepers(answer) => {
                     let _ = answer.send(self.keeper_statuses());
                 }
+                Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}
             }
         }
@@ -296,21 +306,16 @@ impl Loop {
         let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         let links: Vec<&String> = self.links.keys().collect();
         fds.extend(self.links.values().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
-        let watched: Vec<&AttemptId> = self.watched.keys().collect();
-        // Ended but not yet collected shows as IN for ever; that it is collected shows as HUP.
-        fds.extend(self.watched.values().map(|watched| {
-            let flags = if watched.ended.is_some() { PollFlags::empty() } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(watched.pidfd.as_fd(), flags)
-        }));
         let mut members = Vec::new();
         for (attempt, ending) in &self.endings {
-            for (pid, pidfd) in ending.living() {
+            for (pid, pidfd) in ending.held() {
                 members.push((attempt, pid));
                 fds.push(PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
             }
         }
-        let deadline =
-            self.endings.values().map(Ending::deadline).filter(|at| *at != BootTime(u64::MAX)).min();
+        let retry = (!self.unwatched.is_empty()).then(|| now().boot.plus_millis(watching::RETRY_MS));
+        let deadlines = self.endings.values().map(Ending::deadline).chain(retry);
+        let deadline = deadlines.filter(|at| *at != BootTime(u64::MAX)).min();
         let timeout = deadline.map(|deadline| {
             // One more, so that the deadline has passed when this returns.
             let millis = deadline.millis_since(now().boot) + 1;
@@ -323,7 +328,6 @@ impl Loop {
         let mut results = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
         let mut ready = Ready::default();
         ready.links.extend(links.into_iter().filter(|_| results.next() == Some(true)).cloned());
-        ready.watched.extend(watched.into_iter().filter(|_| results.next() == Some(true)).cloned());
         let ended = members.into_iter().filter(|_| results.next() == Some(true));
         ready.endings.extend(ended.map(|(attempt, pid)| (attempt.clone(), pid)));
         ready
@@ -348,7 +352,7 @@ impl Loop {
         reports: &mut Vec<BackendReport>,
     ) {
         // Taken when the first exit wants it, after everything in `entries` has happened; serves all of them.
-        let mut view: Option<View> = None;
+        let mut view: Option<io::Result<View>> = None;
         let mut main_processes: HashSet<u32> = self.main_processes();
         main_processes.extend(entries.iter().filter_map(|(_, entry)| match entry {
             Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
@@ -384,6 +388,8 @@ impl Loop {
                 Event::Exited { exit, usage, .. } => {
                     let running = self.running.remove(&attempt);
                     let leftovers = running.is_some_and(|running| {
+                        // Not everybody who is being ended is held, see `ending`.
+                        self.is_gone(&attempt, running.process.pid);
                         let view = view.get_or_insert_with(|| self.view(&main_processes));
                         self.has_leftovers(view, &attempt, &running.process)
                     });
@@ -399,7 +405,14 @@ impl Loop {
         self.running.values().map(|running| running.process.pid).collect()
     }
 
-    fn view(&self, main_processes: &HashSet<u32>) -> View {
+    /// A process of a tree that is being ended, if it is, has ended.
+    fn is_gone(&mut self, attempt: &AttemptId, pid: u32) {
+        if let Some(ending) = self.endings.get_mut(attempt) {
+            ending.gone(pid);
+        }
+    }
+
+    fn view(&self, main_processes: &HashSet<u32>) -> io::Result<View> {
         if self.orphans_anywhere {
             return View::everywhere();
         }
@@ -407,11 +420,13 @@ impl Loop {
         View::of_keepers(&collectors, main_processes)
     }
 
-    /// Whether an ended main process has left others behind.
-    fn has_leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> bool {
+    /// Whether an ended main process has left others behind. If there is no room to look, the ending will look again.
+    fn has_leftovers(&self, view: &io::Result<View>, attempt: &AttemptId, main: &LocalProcess) -> bool {
+        let Ok(view) = view else { return true };
         let mark = launch::mark(&self.config.directory_id, attempt);
         let is_of_this_boot = main.boot_id == self.config.machine.boot_id;
-        is_of_this_boot && !view.members(&tree::Root { main, mark: &mark }).is_empty()
+        let members = view.members(&tree::Root { main, mark: &mark });
+        is_of_this_boot && members.map_or(true, |members| !members.is_empty())
     }
 
     fn acknowledge(&mut self, receipts: &[Receipt]) {
@@ -465,9 +480,14 @@ impl Loop {
         let at = now();
         let mut endings = std::mem::take(&mut self.endings);
         let mut shared: Option<Rc<View>> = None;
-        let mut view = || Rc::clone(shared.get_or_insert_with(|| Rc::new(self.view(&self.main_processes()))));
+        let mut view = || match &shared {
+            Some(view) => Ok(Rc::clone(view)),
+            None => Ok(Rc::clone(shared.insert(Rc::new(self.view(&self.main_processes())?)))),
+        };
+        let held: usize = endings.values().map(|ending| ending.held().count()).sum();
+        let mut room = ending::max_held().saturating_sub(held);
         endings.retain(|attempt, ending| {
-            let (event, is_over) = match ending.advance(&mut view, &self.config.machine, at) {
+            let (event, is_over) = match ending.advance(&mut view, &mut room, &self.config.machine, at) {
                 Progress::Waiting => return true,
                 Progress::Ended(event) => (event, true),
                 Progress::Survived(event) => (event, false),
@@ -482,6 +502,5 @@ impl Loop {
 #[derive(Default)]
 struct Ready {
     links: Vec<String>,
-    watched: Vec<AttemptId>,
     endings: Vec<(AttemptId, u32)>,
 }

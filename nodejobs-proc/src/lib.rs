@@ -18,6 +18,7 @@ mod sys;
 mod tree;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
+pub use tree::DAEMON_MARK;
 
 /// Has every descriptor above standard error closed in programs that this process starts from now on.
 ///
