@@ -31,7 +31,7 @@ use crate::tree::View;
 /// How long before what there was no room for is tried again.
 pub(super) const RETRY_MS: u64 = 1_000;
 /// The same where there is room for a part only, so that it will stay like that.
-const SLOW_RETRY_MS: u64 = 5_000;
+const SLOW_RETRY_MS: u64 = 2_000;
 /// Descriptors of a table that are not for watching: standard streams, two to be told by, and those for looking.
 const RESERVED: usize = 12;
 
@@ -88,12 +88,30 @@ struct Held {
     attempt: AttemptId,
     process: LocalProcess,
     pidfd: OwnedFd,
+    /// The descriptor's, if it has to have one.
+    _place: Option<SharedPlace>,
     /// When it was seen to have ended, if its exit status can only be had once it is collected.
     ended: Option<Moment>,
 }
 
-/// Held in the table that all threads share.
-static HELD_IN_SHARED_TABLE: AtomicUsize = AtomicUsize::new(0);
+/// A place in the table that all threads share, of which watching takes a fourth.
+struct SharedPlace;
+
+static SHARED_PLACES: AtomicUsize = AtomicUsize::new(0);
+
+impl SharedPlace {
+    fn take() -> Option<Self> {
+        let most = table_size() / 4;
+        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
+        SHARED_PLACES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for SharedPlace {
+    fn drop(&mut self) {
+        SHARED_PLACES.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// What the thread has.
 struct Watching {
@@ -112,16 +130,7 @@ impl Watching {
             && sys::own_descriptor_table([self.quit.as_fd(), self.owner.1.as_fd()]).is_ok();
         let mut has_warned = false;
         while !(self.unheld.is_empty() && self.held.is_empty()) {
-            let room = if has_own_table {
-                usize::MAX
-            } else {
-                (table_size() / 4).saturating_sub(HELD_IN_SHARED_TABLE.load(Ordering::SeqCst))
-            };
-            let before = self.held.len();
-            self.hold(room);
-            if !has_own_table {
-                HELD_IN_SHARED_TABLE.fetch_add(self.held.len() - before, Ordering::SeqCst);
-            }
+            self.hold(has_own_table);
             if !self.unheld.is_empty() && !has_warned {
                 has_warned = true;
                 self.host.warn(format!(
@@ -132,30 +141,26 @@ impl Watching {
             }
             let retry = if has_own_table { RETRY_MS } else { SLOW_RETRY_MS };
             let Some(ready) = self.wait((!self.unheld.is_empty()).then_some(retry), true) else { break };
-            let before = self.held.len();
-            let is_clear = self.look_at(&ready);
-            if !has_own_table {
-                HELD_IN_SHARED_TABLE.fetch_sub(before - self.held.len(), Ordering::SeqCst);
-            }
-            if !is_clear && self.wait(Some(RETRY_MS), false).is_none() {
+            if !self.look_at(&ready) && self.wait(Some(RETRY_MS), false).is_none() {
                 break;
             }
         }
-        if !has_own_table {
-            HELD_IN_SHARED_TABLE.fetch_sub(self.held.len(), Ordering::SeqCst);
-        }
     }
 
-    /// Takes descriptors of at most so many more, and tells of those who are gone.
-    fn hold(&mut self, mut room: usize) {
+    /// Takes descriptors of as many as there is room for, and tells of those who are gone.
+    fn hold(&mut self, has_own_table: bool) {
         for (attempt, process) in std::mem::take(&mut self.unheld) {
             match process.find(&self.machine) {
-                Ok(Found::Alive(pidfd) | Found::Zombie(pidfd)) if room > 0 => {
-                    room -= 1;
-                    self.held.push(Held { attempt, process, pidfd, ended: None });
+                Ok(Found::Alive(pidfd) | Found::Zombie(pidfd)) => {
+                    let place = if has_own_table { None } else { SharedPlace::take() };
+                    if has_own_table || place.is_some() {
+                        self.held.push(Held { attempt, process, pidfd, _place: place, ended: None });
+                    } else {
+                        self.unheld.push((attempt, process));
+                    }
                 }
                 Ok(Found::Gone | Found::OutOfReach) => self.tell(attempt, None, now()),
-                Ok(_) | Err(_) => self.unheld.push((attempt, process)),
+                Err(_) => self.unheld.push((attempt, process)),
             }
         }
     }
