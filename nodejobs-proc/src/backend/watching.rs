@@ -195,6 +195,8 @@ impl Watching {
 
     /// Tells of those who have ended. `false` if there was no room to find out about somebody.
     fn look_at(&mut self, ready: &[bool]) -> bool {
+        // Of all of them: looking at many takes a while.
+        let at = now();
         let mut is_clear = true;
         let mut ready = ready.iter();
         for mut held in std::mem::take(&mut self.held) {
@@ -202,8 +204,8 @@ impl Watching {
                 self.held.push(held);
                 continue;
             }
-            match self.exit_status(&mut held) {
-                Ok(Some(status)) => self.tell(held.attempt, status, held.ended.unwrap_or_else(now)),
+            match self.exit_status(&mut held, at) {
+                Ok(Some(status)) => self.tell(held.attempt, status, held.ended.unwrap_or(at)),
                 Ok(None) => self.held.push(held),
                 Err(_) => {
                     is_clear = false;
@@ -216,8 +218,7 @@ impl Watching {
 
     /// The wait status of a process that has ended, `Some(None)` if nobody can know it, and `None` as long as it is to
     /// be waited for: whoever is its parent now has collected it, or is about to.
-    fn exit_status(&self, held: &mut Held) -> io::Result<Option<Option<i32>>> {
-        let at = now();
+    fn exit_status(&self, held: &mut Held, at: Moment) -> io::Result<Option<Option<i32>>> {
         // Looked at first: if it is collected in between, the descriptor tells that next.
         let is_uncollected = matches!(held.process.find(&self.machine)?, Found::Zombie(_));
         let status = match exit_of_zombie(&held.process)? {
