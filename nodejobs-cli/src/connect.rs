@@ -194,6 +194,8 @@ impl Target {
         for name in OWN_VARIABLES {
             command.env_remove(name);
         }
+        // A job may be the first to need a daemon, which shall not end with it.
+        command.env("NODEJOBS_MARK", nodejobs::DAEMON_MARK);
         // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
         command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
         // What our caller left open shall not live on in the daemon.

@@ -85,12 +85,13 @@ impl Engine {
                 live.state.ended = Some(at);
                 self.timers.clear(id, live);
                 let is_settled = match live.tree {
-                    Tree::Whole if live.policy.keep_children && !leftovers.is_empty() => {
-                        let detail = Some(format!("left running: {}", list(&leftovers)));
+                    Tree::Whole if live.policy.keep_children => {
+                        let left = leftovers.filter(|left| !left.is_empty());
+                        let detail = left.map(|left| format!("left running: {}", list(&left)));
                         let (status, reason) = live.verdict();
                         return self.end(id, status, reason, detail, now, turn);
                     }
-                    Tree::Whole => leftovers.is_empty(),
+                    Tree::Whole => leftovers.is_some_and(|left| left.is_empty()),
                     Tree::Ending | Tree::Ended { .. } => live.tree.is_gone(),
                 };
                 if is_settled {

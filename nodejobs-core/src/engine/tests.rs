@@ -151,8 +151,8 @@ fn started_at(at: Moment) -> BackendEvent {
     BackendEvent::Started { process: process(), log_start: LogStart { stdout: 5, stderr: 0 }, at }
 }
 
-fn left(any: bool) -> Vec<TreeMember> {
-    any.then(|| TreeMember { pid: 9, name: "sleep".to_owned() }).into_iter().collect()
+fn left(any: bool) -> Option<Vec<TreeMember>> {
+    Some(any.then(|| TreeMember { pid: 9, name: "sleep".to_owned() }).into_iter().collect())
 }
 
 fn report(id: &str, attempt: u32, event: BackendEvent) -> Input {
