@@ -4,7 +4,7 @@
 //! and descriptors are held of some; when one of these is gone, its place goes to the next. Of main processes their
 //! keepers tell as well.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -67,8 +67,9 @@ pub(super) struct Ending {
     mark: String,
     plan: EndPlan,
     phase: Phase,
-    /// By process id and start, so that a number that is used again is another member.
-    members: HashMap<(u32, u64), Member>,
+    /// By start and process id, so that a number that is used again is another member. And so parents come before their
+    /// children: a shell whose child is signalled first would end with an exit code before its own signal comes.
+    members: BTreeMap<(u64, u32), Member>,
     killed: bool,
     /// When the present phase is over.
     deadline: BootTime,
@@ -79,7 +80,7 @@ pub(super) struct Ending {
 impl Ending {
     pub(super) fn new(main: LocalProcess, mark: String, plan: EndPlan) -> Self {
         let deadline = plan.deadline;
-        let members = HashMap::new();
+        let members = BTreeMap::new();
         Self { main, mark, plan, phase: Phase::New, members, killed: false, deadline, retry: None }
     }
 
@@ -91,12 +92,12 @@ impl Ending {
 
     /// Members that are waited for.
     pub(super) fn held(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
-        self.members.iter().filter_map(|((pid, _), member)| Some((*pid, member.pidfd.as_ref()?.as_fd())))
+        self.members.iter().filter_map(|((_, pid), member)| Some((*pid, member.pidfd.as_ref()?.as_fd())))
     }
 
     /// A member has ended.
     pub(super) fn gone(&mut self, pid: u32) {
-        for (_, member) in self.members.iter_mut().filter(|((member_pid, _), _)| *member_pid == pid) {
+        for (_, member) in self.members.iter_mut().filter(|((_, member_pid), _)| *member_pid == pid) {
             member.gone = true;
             member.pidfd = None;
         }
@@ -171,7 +172,7 @@ impl Ending {
     /// Takes members in, to be signalled.
     fn add(&mut self, members: &[ProcStat], signal: Option<Signal>) {
         for stat in members {
-            let key = (stat.pid, stat.start_ticks);
+            let key = (stat.start_ticks, stat.pid);
             let pidfd = self.members.remove(&key).and_then(|member| member.pidfd);
             let member = Member { pidfd, name: stat.name.clone(), state: stat.state, signal, gone: false };
             self.members.insert(key, member);
@@ -181,7 +182,7 @@ impl Ending {
     /// Signals whoever is to be signalled, through descriptors that were checked to mean them, and keeps as many of these
     /// as there is room for.
     fn signal_and_hold(&mut self, room: &mut usize) -> io::Result<()> {
-        for ((pid, start_ticks), member) in self.members.iter_mut().filter(|(_, member)| !member.gone) {
+        for ((start_ticks, pid), member) in self.members.iter_mut().filter(|(_, member)| !member.gone) {
             let is_held = member.pidfd.is_some();
             if member.signal.is_none() && (is_held || *room == 0) {
                 continue;
@@ -218,8 +219,8 @@ impl Ending {
         let mut ended: Vec<TreeMember> = self
             .members
             .iter()
-            .filter(|((pid, start), _)| !is_main(*pid, *start) && !survives(*pid))
-            .map(|((pid, _), member)| TreeMember { pid: *pid, name: member.name.clone() })
+            .filter(|((start, pid), _)| !is_main(*pid, *start) && !survives(*pid))
+            .map(|((_, pid), member)| TreeMember { pid: *pid, name: member.name.clone() })
             .collect();
         ended.sort_by_key(|member| member.pid);
         let survivors =
