@@ -289,6 +289,10 @@ impl Engine {
             };
             if interrupted && live.tree == Tree::Whole {
                 turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+            } else if let (Status::Paused, Some(process)) = (live.state.status, live.state.process.clone()) {
+                // Whoever has written it down may not have come to halting it.
+                let (attempt, signal) = (live.attempt_id(id), Signal::STOP);
+                turn.effects.push(Effect::Signal { attempt, process, signal });
             }
         }
     }

@@ -211,16 +211,17 @@ impl Engine {
             Status::Paused => (Status::Running, Signal::STOP),
             _ => (Status::Paused, Signal::CONT),
         };
-        if status == to {
-            return reply(Answer::Done);
-        }
         // One that is ending must not be kept from it.
         let is_ending = live.state.ended.is_some() || live.state.reason.is_some();
-        let Some(process) = live.state.process.clone().filter(|_| status == from && !is_ending) else {
+        let can_be = (status == from || status == to) && !is_ending;
+        let Some(process) = live.state.process.clone().filter(|_| can_be) else {
             return reply(Answer::Conflict { status: Some(status) });
         };
         reply(Answer::Done);
+        // Also if it is as it should be: an owner that was killed after its commit has not sent the signal.
         turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal });
-        turn.units.push(live.update(id, to, now));
+        if status != to {
+            turn.units.push(live.update(id, to, now));
+        }
     }
 }

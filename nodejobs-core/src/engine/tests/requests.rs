@@ -162,6 +162,14 @@ fn a_job_is_halted_and_goes_on_and_can_end_either_way() {
     assert_eq!(signal(&bench.turn(vec![resume()])).as_deref(), Some("SIGCONT"));
     assert_eq!(bench.state("a").status, Status::Running);
     let _ = bench.turn(vec![pause()]);
+    let _ = bench.succeed();
+    let mut turn = bench.engine.begin_turn();
+    bench.engine.resume(bench.now, &mut turn);
+    assert_eq!(
+        signal(&bench.commit(turn)).as_deref(),
+        Some("SIGSTOP"),
+        "the last owner may not have sent it"
+    );
     let effects = bench.turn(vec![bench.stop("a")]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
     let refused = Answer::Conflict { status: Some(Status::Stopping) };
