@@ -262,7 +262,7 @@ impl Engine {
     pub fn restore(&mut self, jobs: Vec<Job>, now: Moment) -> Vec<KnownAttempt> {
         let mut known = Vec::new();
         for job in jobs {
-            if job.state.status != Status::Queued {
+            if !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
                     attempt: job.attempt_id(),
                     status: job.state.status,
@@ -430,7 +430,8 @@ impl Refused {
                 self.removals.insert(change.id().clone());
                 true
             }
-            Some(attempt) if change.begins_attempt() => {
+            // What a policy begins was not asked for: it has happened, like the end that it follows.
+            Some(attempt) if change.begins_attempt() && !change.is_restart() => {
                 self.attempts.insert(attempt);
                 true
             }

@@ -15,6 +15,7 @@ mod outcomes;
 mod packaging;
 mod races;
 mod real;
+mod restarts;
 mod stop;
 mod support;
 mod survival;

@@ -161,14 +161,17 @@ impl Engine {
     ) {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
+        let restarts = live.state.restarts;
         live.state.reason = reason;
         live.state.detail = detail;
         live.state.waiting_on = None;
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
         turn.units.push(live.update(id, status, now));
-        if let Some(next) = live.next_attempt {
+        if let Some(next) = live.next_attempt.take() {
             self.begin_next(id, next, live.state.attempt, live.revision, now, turn);
+        } else if live.policy.restarts_after(status, restarts) {
+            self.begin_restart(id, live, now, turn);
         }
     }
 }

@@ -152,6 +152,13 @@ impl Engine {
                     turn.units.push(live.update(&id, status, now));
                 }
             },
+            // The next attempt waits already, and waits no longer.
+            Status::Restarting => {
+                let answer = Answer::Accepted(live.attempt_id(&id));
+                turn.effects.push(Effect::Reply { ticket, answer });
+                self.timers.clear(&id, live);
+                live.start_waiting(&id, now, turn);
+            }
             status => {
                 let answer = Answer::Conflict { status: Some(status) };
                 turn.effects.push(Effect::Reply { ticket, answer });
@@ -183,6 +190,22 @@ impl Engine {
             .map(|ticket| Effect::Reply { ticket, answer: Answer::Accepted(attempt.clone()) });
         turn.effects.extend(replies);
         let change = JobChange::NewAttempt { id: id.clone(), expected: revision, definition, state };
+        self.begin(live, change.into(), now, turn);
+    }
+
+    /// Begins the attempt that a job's policy has follow one that ended: it waits out the delay first.
+    pub(super) fn begin_restart(&mut self, id: &JobId, ended: Live, now: Moment, turn: &mut Turn) {
+        let Some(mut definition) = ended.again else { return };
+        definition.start = Start::AfterMs(definition.policy.restart_delay_ms);
+        definition.submit_key = None;
+        definition.created_at = now.wall;
+        let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
+        state.restarts = ended.state.restarts + 1;
+        state.waiting_on = Some(WaitingOn::Time);
+        let due = definition.start.due(now.wall).map_or_else(String::new, |due| format!("; starts at {due}"));
+        state.detail = Some(format!("attempt {} {}{due}", ended.state.attempt, ended.state.outcome()));
+        let live = Live::new(&definition, state.clone());
+        let change = JobChange::NewAttempt { id: id.clone(), expected: ended.revision, definition, state };
         self.begin(live, change.into(), now, turn);
     }
 
