@@ -131,8 +131,8 @@ pub enum Input {
 pub enum Answer {
     /// The attempt is on disk.
     Accepted(AttemptId),
-    /// The job is being ended.
-    Stopping,
+    /// This attempt is being ended.
+    Stopping(AttemptId),
     /// The job is halted, or goes on.
     Done,
     /// The job is forgotten.
@@ -289,6 +289,12 @@ impl Engine {
             };
             if interrupted && live.tree == Tree::Whole {
                 turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+            } else if live.state.status == Status::Paused
+                && let Some(process) = live.state.process.clone()
+            {
+                // Written down, and perhaps no more.
+                let attempt = live.attempt_id(id);
+                turn.effects.push(Effect::Signal { attempt, process, signal: Signal::STOP });
             }
         }
     }
