@@ -7,11 +7,11 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
-use nodejobs::{OWN_VARIABLES, Timestamp};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,18 @@ const DAEMON_LOG: &str = "daemon.log";
 /// How often a daemon is started before one that is killed each time is given up.
 const START_ATTEMPTS: u32 = 5;
 const SIGKILL: i32 = 9;
+/// What a daemon gets of our environment. The jobs' own comes with each of them.
+const DAEMON_VARIABLES: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "NODEJOBS_DISABLE",
+    "NODEJOBS_FAILPOINT",
+];
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;
 
@@ -181,9 +193,10 @@ impl Target {
         if lifetime == Lifetime::WhileNeeded {
             command.arg("--auto");
         }
-        for name in OWN_VARIABLES {
-            command.env_remove(name);
-        }
+        // It outlives us and serves others, so it has no use for our variables, and our secrets no place in it.
+        command.env_clear();
+        let kept = std::env::vars_os().filter(|(name, _)| DAEMON_VARIABLES.iter().any(|kept| name == kept));
+        command.envs(kept);
         // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
         command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
         // What our caller left open shall not live on in the daemon.
