@@ -12,7 +12,7 @@ use nodejobs::{Error, JobId, Jobs, OpenOptions, Reason, Status, Timestamp};
 
 use crate::support::{Home, KEEPER, eventually, is_alive, lines, pid_of};
 
-async fn open(data_dir: &Path) -> Jobs {
+pub(crate) async fn open(data_dir: &Path) -> Jobs {
     let options = OpenOptions { keeper: Some(PathBuf::from(KEEPER)), ..OpenOptions::default() };
     Jobs::open_with(data_dir, options).await.expect("opened")
 }
@@ -22,7 +22,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs a test in a directory that this process owns, or that a daemon owns.
-fn run_as(is_owner: bool, test: impl AsyncFnOnce(&Home, &Jobs)) {
+pub(crate) fn run_as(is_owner: bool, test: impl AsyncFnOnce(&Home, &Jobs)) {
     let home = Home::new();
     if !is_owner {
         home.ok(["daemon", "start"]);
@@ -46,6 +46,8 @@ macro_rules! in_both_modes {
     };
 }
 
+pub(crate) use in_both_modes;
+
 in_both_modes![
     a_job_is_run_and_told_of,
     each_error_has_its_kind,
@@ -57,23 +59,23 @@ in_both_modes![
 ];
 
 /// A job that runs a script, with what this process has.
-fn script(home: &Home, text: &str) -> JobSpec {
+pub(crate) fn script(home: &Home, text: &str) -> JobSpec {
     spec(home, Command::shell(text))
 }
 
-fn spec(home: &Home, command: Command) -> JobSpec {
+pub(crate) fn spec(home: &Home, command: Command) -> JobSpec {
     let mut spec = JobSpec::new(command, home.path().to_str().expect("UTF-8"));
     spec.context = nodejobs::capture_context().expect("a context");
     spec
 }
 
-fn with_id(id: &str, mut spec: JobSpec) -> JobSpec {
+pub(crate) fn with_id(id: &str, mut spec: JobSpec) -> JobSpec {
     spec.id = Some(JobId::new(id).expect("an id"));
     spec
 }
 
 #[track_caller]
-fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ProblemKind {
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ProblemKind {
     result.expect_err("an error").kind()
 }
 
