@@ -179,9 +179,9 @@ mod tests {
         let long = Duration::from_millis(60);
         // A job counts before it runs as well: whoever waits for its time is live.
         let needs: [(&dyn Fn(), &dyn Fn()); 3] = [
-            (&|| drop(live_jobs.send(1)), &|| drop(live_jobs.send(0))),
-            (&|| drop(connections.send(1)), &|| drop(connections.send(0))),
-            (&|| drop(stay.send(true)), &|| drop(stay.send(false))),
+            (&|| _ = live_jobs.send_replace(1), &|| _ = live_jobs.send_replace(0)),
+            (&|| _ = connections.send_replace(1), &|| _ = connections.send_replace(0)),
+            (&|| _ = stay.send_replace(true), &|| _ = stay.send_replace(false)),
         ];
         for (begin, end) in needs {
             begin();

@@ -1,5 +1,6 @@
 //! Jobs that are run again, and jobs that are forgotten: restart, rm, history.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,14 @@ const SLOW: &str = "trap 'touch asked' TERM; echo $NODEJOBS_ATTEMPT >> begun; [ 
 
 fn in_background(home: &Home, words: &[&str]) -> Child {
     home.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nodejobs starts")
+}
+
+/// How many sockets a process has.
+fn connections(pid: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").flatten();
+    open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
 }
 
 fn begun(home: &Home) -> Vec<String> {
@@ -154,18 +163,22 @@ fn a_wait_goes_on_to_the_end_of_the_next_attempt() {
         "run",
         "--id",
         "a",
-        "[ $NODEJOBS_ATTEMPT = 2 ] || exec sleep 1000; until [ -e over ]; do sleep 0.02; done; exit 5",
+        "echo up; [ $NODEJOBS_ATTEMPT = 2 ] || exec sleep 1000; until [ -e over ]; do sleep 0.02; done; exit 5",
     ]);
     home.running("a");
+    let daemon = home.daemon_pid();
+    let before = connections(daemon);
     let mut wait = in_background(&home, &["wait", "a"]);
     let mut follow = home
         .command(["logs", "-f", "a"])
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("started");
-    // Both are there once the daemon serves them.
-    home.ok(["ls"]);
+    let mut line = String::new();
+    let mut heard = BufReader::new(follow.stdout.take().expect("a pipe"));
+    heard.read_line(&mut line).expect("a line");
+    eventually("both are served", || (connections(daemon) >= before + 2).then_some(()));
     home.ok(["restart", "a"]);
     // Who follows, follows an attempt.
     assert_eq!(follow.wait().expect("ended").code(), Some(143));
