@@ -131,8 +131,8 @@ pub enum Input {
 pub enum Answer {
     /// The attempt is on disk.
     Accepted(AttemptId),
-    /// The job is being ended.
-    Stopping,
+    /// This attempt is being ended.
+    Stopping(AttemptId),
     /// The job is halted, or goes on.
     Done,
     /// The job is forgotten.

@@ -82,7 +82,7 @@ impl Engine {
     ) {
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
-        reply(Answer::Stopping);
+        reply(Answer::Stopping(live.attempt_id(id)));
         match live.state.status {
             Status::Queued => self.end(id, Status::Cancelled, Some(Reason::User), None, now, turn),
             Status::Starting | Status::Running | Status::Paused => {
@@ -143,15 +143,21 @@ impl Engine {
                 live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
                 self.begin_stop(&id, request, now, turn);
             }
-            Status::Stopping | Status::FailedStop => match &mut live.next_attempt {
-                Some(next) => next.tickets.push(ticket),
-                None => {
-                    live.state.pending_restart = Some(key.clone());
-                    live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
-                    let status = live.state.status;
-                    turn.units.push(live.update(&id, status, now));
+            Status::Stopping | Status::FailedStop => {
+                if request != StopRequest::default() {
+                    // Whoever has less patience shortens it for all.
+                    turn.effects.push(live.end_tree(&id, request, now));
                 }
-            },
+                match &mut live.next_attempt {
+                    Some(next) => next.tickets.push(ticket),
+                    None => {
+                        live.state.pending_restart = Some(key.clone());
+                        live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
+                        let status = live.state.status;
+                        turn.units.push(live.update(&id, status, now));
+                    }
+                }
+            }
             // The next attempt waits already, and waits no longer.
             Status::Restarting => {
                 let answer = Answer::Accepted(live.attempt_id(&id));
@@ -236,12 +242,12 @@ impl Engine {
         };
         // One that is ending must not be kept from it.
         let is_ending = live.state.ended.is_some() || live.state.reason.is_some();
-        let can_be = (status == from || status == to) && !is_ending;
-        let Some(process) = live.state.process.clone().filter(|_| can_be) else {
+        let is_allowed = (status == from || status == to) && !is_ending;
+        let Some(process) = live.state.process.clone().filter(|_| is_allowed) else {
             return reply(Answer::Conflict { status: Some(status) });
         };
         reply(Answer::Done);
-        // Also if it is as it should be: an owner that was killed after its commit has not sent the signal.
+        // Also if it is as it should be: an owner that was killed may have written it down and no more.
         turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal });
         if status != to {
             turn.units.push(live.update(id, to, now));

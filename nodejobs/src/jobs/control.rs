@@ -95,10 +95,11 @@ impl Jobs {
         self.act(reference, Request::Pause, Client::pause).await
     }
 
-    /// Lets a halted job go on.
+    /// Lets a halted job go on. One that runs goes on running.
     ///
     /// # Errors
-    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that is not halted.
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that has ended, is
+    /// being ended or has not begun.
     pub async fn resume(&self, reference: &str) -> Result<JobRecord, Error> {
         self.act(reference, Request::Resume, Client::resume).await
     }

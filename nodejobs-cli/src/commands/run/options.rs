@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use nodejobs::signal::Signal;
 use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::parse_duration;
@@ -20,8 +19,8 @@ use crate::exit::{FAILED, Failure, USAGE};
 #[derive(Args, Debug)]
 pub(crate) struct JobOptions {
     /// Set a variable, on top of all others; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
-    variables: Vec<(RawText, RawText)>,
+    #[arg(long = "env", value_name = "KEY=VALUE")]
+    variables: Vec<OsString>,
     /// Set the variables in a file of KEY=VALUE lines, on top of the current ones; may be repeated
     #[arg(long = "env-file", value_name = "FILE")]
     env_files: Vec<PathBuf>,
@@ -84,7 +83,12 @@ impl JobOptions {
         for file in &self.env_files {
             read_env_file(file)?.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
         }
-        self.variables.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
+        for (index, text) in self.variables.into_iter().enumerate() {
+            // Understood here and not by the parser of arguments, which would repeat what may be a secret.
+            let variable = variable(text)
+                .map_err(|problem| Failure::new(USAGE, format!("--env number {}: {problem}", index + 1)))?;
+            set_variable(&mut spec.context, variable);
+        }
         for (key, value) in self.labels {
             if spec.labels.insert(key.clone(), value).is_some() {
                 return Err(Failure::new(USAGE, format!("label '{key}' is given twice")));
