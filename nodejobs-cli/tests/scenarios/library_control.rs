@@ -184,12 +184,7 @@ async fn jobs_are_paused_and_resumed(home: &Home, jobs: &Jobs) {
         let before = steps();
         assert!(crate::support::happens(|| steps() > before));
         assert_eq!(jobs.pause("a").await.expect("paused").status, Status::Paused);
-        let pid = jobs.get_status("a").await.expect("a record").last_pid.expect("a pid");
-        let is_halted = || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.contains(") T ")
-        };
-        assert!(crate::support::happens(is_halted));
+        assert!(crate::support::happens(|| home.is_halted()));
         let halted = steps();
         assert_eq!(ended(jobs, script(home, "sleep 0.1")).await.status, Status::Finished);
         assert_eq!(steps(), halted);

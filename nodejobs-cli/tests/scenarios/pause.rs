@@ -5,17 +5,8 @@ use serde_json::Value;
 
 use crate::support::{Home, eventually, is_alive, kill, lines, pid_of, signal, text};
 
-/// The letter of a process's state.
-fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(") ").next()?.chars().next()
-}
-
 fn all_halted(home: &Home) {
-    eventually("all are halted", || {
-        let processes = home.job_processes();
-        (!processes.is_empty() && processes.iter().all(|(pid, _)| state(*pid) == Some('T'))).then_some(())
-    });
+    eventually("all are halted", || home.is_halted().then_some(()));
 }
 
 /// Two processes, one of them in a session of its own, that each append to a file.

@@ -388,3 +388,27 @@ impl Home {
         store.query_row(sql, [], |row| row.get(0)).expect("a number")
     }
 }
+
+impl Home {
+    /// Whether all processes of jobs are halted: stopped, or waiting for a child that was stopped between its vfork and
+    /// its exec, as shells have them.
+    pub(crate) fn is_halted(&self) -> bool {
+        let state = |pid: u32| -> Option<(String, u32)> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit(") ").next()?.split(' ');
+            Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+        };
+        let processes = self.job_processes();
+        let states: Vec<_> = processes.iter().map(|(pid, _)| (*pid, state(*pid))).collect();
+        let is_stopped =
+            |found: &Option<(String, u32)>| found.as_ref().is_some_and(|(state, _)| state == "T");
+        let waits_for_child = |pid: u32, found: &Option<(String, u32)>| {
+            let is_child =
+                |child: &Option<(String, u32)>| child.as_ref().is_some_and(|(_, parent)| *parent == pid);
+            found.as_ref().is_some_and(|(state, _)| state == "D")
+                && states.iter().any(|(_, child)| is_child(child) && is_stopped(child))
+        };
+        !states.is_empty()
+            && states.iter().all(|(pid, found)| is_stopped(found) || waits_for_child(*pid, found))
+    }
+}
