@@ -1,6 +1,5 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
-mod at;
 mod options;
 
 use std::ffi::{OsStr, OsString};
@@ -100,8 +99,7 @@ impl Run {
         let escaped = follows_escape(std::env::args_os(), self.words.len());
         let command = meaning(self.words, escaped, self.shell)?;
         let cwd = match self.cwd {
-            Some(cwd) => std::path::absolute(&cwd)
-                .map_err(|error| Failure::caused(USAGE, format!("--cwd '{}'", cwd.display()), &error))?,
+            Some(cwd) => super::absolute_directory(&cwd, "--cwd")?,
             None => std::env::current_dir().map_err(cannot("find the current directory; give --cwd"))?,
         };
         let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());

@@ -14,8 +14,8 @@ use nodejobs::spec::{JobSpec, LaunchContext, Start, Stdin};
 use nodejobs::units::parse_duration;
 use nodejobs::{RawText, Timestamp, env_file};
 
-use super::at;
 use crate::exit::{FAILED, Failure, USAGE};
+use crate::times;
 
 #[derive(Args, Debug)]
 pub(crate) struct JobOptions {
@@ -44,7 +44,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at")]
     delay: Option<Duration>,
     /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = at::parse)]
+    #[arg(long, value_name = "TIME", value_parser = times::to_come)]
     at: Option<Timestamp>,
     /// End it if it runs longer; it has then failed with reason `timeout`
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
