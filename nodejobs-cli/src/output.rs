@@ -14,7 +14,7 @@ use nodejobs::{Reason, Status, Timestamp};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block};
-pub(crate) use table::JobTable;
+pub(crate) use table::{JobTable, candidate_lines};
 
 use crate::duration::show_ago;
 use crate::exit::{Failure, USAGE};

@@ -203,6 +203,76 @@ fn a_job_is_found_by_its_name_and_by_the_beginning_of_its_id() {
     assert_eq!(home.record("alpha")["self_id"], "alpha");
 }
 
+#[test]
+fn every_command_takes_a_name_or_a_beginning_and_tells_of_those_that_fit_when_there_are_several() {
+    let home = Home::new();
+    for (id, name) in [("twin-1", "pair"), ("twin-2", "pair"), ("twin-3", "single")] {
+        home.ok(["run", "--id", id, "--name", name, "--", "sleep", "1000"]);
+        home.running(id);
+    }
+    let commands: [&[&str]; 11] = [
+        &["status"],
+        &["logs"],
+        &["logs", "-f"],
+        &["logs", "-f", "-o", "jsonl"],
+        &["wait"],
+        &["history"],
+        &["pause"],
+        &["resume"],
+        &["restart"],
+        &["rm"],
+        &["stop"],
+    ];
+    for command in commands {
+        let is_mirrored = command.contains(&"-f") || command.contains(&"wait");
+        for (reference, count, last) in [("twin", "3", "twin-1"), ("pair", "2", "twin-1")] {
+            let said = home.nodejobs(command.iter().copied().chain([reference]));
+            assert_eq!(said.code, if is_mirrored { 125 } else { 4 }, "{command:?} {said:?}");
+            let lines: Vec<_> = said.stderr.lines().collect();
+            let first = format!("error: '{reference}' fits {count} jobs; give the id of one of them");
+            assert_eq!(lines[0], first, "{command:?} {said:?}");
+            assert_eq!(lines.len().to_string(), (count.parse::<usize>().expect("a number") + 1).to_string());
+            let words: Vec<_> = lines[lines.len() - 1].split_whitespace().collect();
+            assert_eq!(words[..3], [last, "pair", "running"], "{command:?} {said:?}");
+        }
+        let unknown = home.nodejobs(command.iter().copied().chain(["nobody"]));
+        assert_eq!(unknown.code, if is_mirrored { 125 } else { 3 }, "{command:?} {unknown:?}");
+        assert!(unknown.stderr.contains("'nobody'"), "{command:?} {unknown:?}");
+    }
+    // Nothing was done to any of them, and each can be named in every way.
+    for (command, reference, status) in [
+        (&["pause"][..], "single", "paused"),
+        (&["resume"], "twin-3", "running"),
+        (&["restart", "--force"], "single", "running"),
+        (&["stop", "--force"], "single", "stopped"),
+    ] {
+        home.ok(command.iter().copied().chain([reference]));
+        assert_eq!(home.running("twin-3")["status"], status, "{command:?}");
+    }
+    for id in ["twin-1", "twin-2"] {
+        assert_eq!(home.record(id)["status"], "running");
+    }
+    assert_eq!(home.nodejobs(["wait", "single"]).code, 137);
+    assert_eq!(home.ok(["history", "single"]).lines().count(), 3);
+    home.ok(["rm", "single"]);
+    assert_eq!(home.nodejobs(["status", "twin-3"]).code, 3);
+}
+
+#[test]
+fn of_many_that_fit_the_newest_are_named_and_the_others_counted() {
+    let home = Home::new();
+    let submit = r#"i=0; while [ $i -lt 37 ]; do i=$((i + 1)); "$1" run --id j$i -- true; done"#;
+    home.ok(["run", "--wait", "--id", "submitter", "--", "sh", "-c", submit, "sh", crate::support::NODEJOBS]);
+    let said = home.nodejobs(["status", "j"]);
+    let lines: Vec<_> = said.stderr.lines().collect();
+    assert_eq!((said.code, lines.len(), lines[0].contains("'j' fits 37 jobs")), (4, 22, true), "{said:?}");
+    assert!(
+        lines[1].trim_start().starts_with("j37 ") && lines[20].trim_start().starts_with("j18 "),
+        "{said:?}"
+    );
+    assert_eq!(lines[21], "  and 17 more");
+}
+
 /// What a command prints on a terminal of so many columns.
 fn on_terminal(home: &Home, columns: u16, words: &[&str]) -> String {
     let terminal =
