@@ -16,3 +16,4 @@ mod real;
 mod stop;
 mod support;
 mod survival;
+mod tokens;
