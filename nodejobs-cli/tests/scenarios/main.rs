@@ -13,6 +13,7 @@ mod outcomes;
 mod packaging;
 mod races;
 mod real;
+mod schema;
 mod stop;
 mod support;
 mod survival;
