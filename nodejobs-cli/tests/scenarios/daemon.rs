@@ -49,6 +49,8 @@ fn a_daemon_that_cannot_serve_is_not_started_by_every_command() {
         assert_eq!(home.nodejobs(["daemon", "start"]).code, 5, "it always tries");
         assert_eq!(failed_starts(&home)["failures"], failures);
     }
+    // A daemon has said why it cannot serve before it has logged it.
+    eventually("the last of them has ended", || home.processes().is_empty().then_some(()));
     let log = log_length(&home, "");
     for (command, code) in [(&["ls"][..], 5), (&["run", "--", "true"], 5), (&["wait", "a"], 125)] {
         let refused = home.nodejobs(command);
