@@ -352,7 +352,10 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
             found.extend(by_prefix);
         }
         // What cannot be an id may still be a name; if it is not, the rule it breaks is the more helpful answer.
-        Err(error) if found.is_empty() => return Err(Error::new(ProblemKind::Usage, error.to_string())),
+        Err(error) if found.is_empty() => {
+            let message = format!("no job has the name '{reference}', and it is no id: {error}");
+            return Err(Error::new(ProblemKind::Usage, message));
+        }
         Err(_) => {}
     }
     found.sort_by_key(|job| Reverse(job.seq));

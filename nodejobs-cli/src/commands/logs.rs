@@ -20,8 +20,8 @@ pub(crate) struct Logs {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
-    /// Only the last N lines of each stream
-    #[arg(long, value_name = "N")]
+    /// Only the last N lines of each stream [default: all]
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<u64>)]
     tail: Option<u64>,
     /// Show more as it is written, and end with the job and its exit code
     #[arg(short, long)]
@@ -48,7 +48,7 @@ Examples:
   nodejobs logs --from TOKEN ID       what came after that token
 
 Without -f standard output is shown first, then standard error. With -f the exit status is the job's own: 128+N after \
-signal N, and 125 if it has none (it never started, or was lost) or something here went wrong.
+signal N, 124 if its time was up, and 125 if it has none (it never started, or was lost) or something here went wrong.
 
 With -o jsonl each line has a piece of output: `stream`, `offset` in its log file in bytes, `text` (or `base64` where it is \
 not UTF-8), and `token`. The last line has `ended` and the job's `record`. Who gives back a token with --from misses no \

@@ -31,10 +31,10 @@ pub(crate) struct Ls {
     #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
     labels: Vec<String>,
     /// Only jobs whose main process has, or had, this number
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<u32>)]
     pid: Option<u32>,
     /// Only jobs that ended with this exit code
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<i32>, allow_negative_numbers = true)]
     exit_code: Option<i32>,
     /// Only jobs that run in exactly this directory
     #[arg(long, value_name = "DIR")]
@@ -55,7 +55,7 @@ pub(crate) struct Ls {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
     /// Go on behind the job with this number, in the order of submission
-    #[arg(long, value_name = "SEQ", conflicts_with = "sort")]
+    #[arg(long, value_name = "SEQ", value_parser = super::whole_number::<u64>, conflicts_with = "sort")]
     after: Option<u64>,
     /// Sort by this, the smallest first, instead of by the order of submission
     #[arg(long, value_name = "KEY", value_enum, hide_possible_values = true)]
@@ -84,8 +84,8 @@ Examples:
 Keys of --filter:
   status                     queued, starting, running, paused, stopping,
                              failed_stop, restarting, finished, failed,
-                             failed_start, stopped, cancelled, lost; with a comma
-                             between several, any of them
+                             failed_start, stopped, cancelled, lost; any of
+                             several with commas between them
   self_id, name              exactly this
   id_prefix                  an id that begins so
   label                      a label, as --label takes it

@@ -69,8 +69,10 @@ ended.
 The job gets the current environment, directory, umask and soft limits, and no input, unless options say otherwise. It goes on when the shell, this \
 command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
 
-With --wait and --follow the exit status is the job's own: 128+N after signal N, and 125 if it has none (it never \
-started, or was lost) or something here went wrong.";
+A DURATION is numbers with units: 500ms, 5s, 10m, 1h30m, 7d. A SIGNAL is a name or a number: TERM, SIGINT, 9.
+
+With --wait and --follow the exit status is the job's own: 128+N after signal N, 124 if --timeout ended it, and 125 if it \
+has none (it never started, or was lost) or something here went wrong.";
 
 impl Run {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

@@ -9,6 +9,7 @@ mod library;
 mod library_calls;
 mod library_events;
 mod listing;
+mod mistakes;
 mod outcomes;
 mod packaging;
 mod races;

@@ -56,7 +56,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     /// Exit codes that mean success, with commas between them [default: 0]
-    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_code)]
     success_codes: Vec<i32>,
     /// Let processes that it leaves behind go on when it ends by itself
     #[arg(long)]
@@ -141,10 +141,16 @@ fn read_env_file(path: &Path) -> Result<Vec<(RawText, RawText)>, Failure> {
     env_file::parse(&bytes).map_err(|error| Failure::caused(USAGE, format!("--env-file '{shown}'"), &error))
 }
 
+fn exit_code(text: &str) -> Result<i32, String> {
+    text.parse::<u8>().map(i32::from).map_err(|_| "an exit code is a number from 0 to 255".to_owned())
+}
+
 fn read_input(path: &Path) -> Result<Stdin, Failure> {
     if path.as_os_str() != OsStr::new("-") {
         let file_type = std::fs::metadata(path)
-            .map_err(|error| Failure::caused(USAGE, format!("--stdin '{}'", path.display()), &error))?
+            .map_err(|error| {
+                Failure::caused(USAGE, format!("cannot read --stdin '{}'", path.display()), &error)
+            })?
             .file_type();
         if file_type.is_dir() || file_type.is_fifo() || file_type.is_socket() {
             let message = format!(
