@@ -97,8 +97,8 @@ impl From<Problem> for Failure {
         let mut message = problem.message.clone();
         let candidates = output::candidate_lines(&problem.candidates, output::now());
         candidates.iter().for_each(|line| message.push_str(&format!("\n  {line}")));
-        if problem.more_candidates > 0 {
-            message.push_str(&format!("\n  and {} more", problem.more_candidates));
+        if let Some(more) = problem.more() {
+            message.push_str(&format!("\n  {more}"));
         }
         Failure::new(problem_code(&problem), message)
     }

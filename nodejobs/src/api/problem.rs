@@ -77,6 +77,17 @@ impl Problem {
         }
     }
 
+    /// What is said of the candidates that are not named: `and 17 more`, if there are any.
+    pub fn more(&self) -> Option<String> {
+        match self.more_candidates {
+            0 => None,
+            more if self.candidates.len() + more >= Candidate::COUNTED => {
+                Some(format!("and at least {more} more"))
+            }
+            more => Some(format!("and {more} more")),
+        }
+    }
+
     /// A request that is wrong in itself.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(ProblemKind::Usage, message)
@@ -89,10 +100,7 @@ impl fmt::Display for Problem {
         for (index, candidate) in self.candidates.iter().enumerate() {
             write!(f, "{}{candidate}", if index == 0 { ": " } else { ", " })?;
         }
-        match self.more_candidates {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+        self.more().map_or(Ok(()), |more| write!(f, " {more}"))
     }
 }
 
@@ -146,6 +154,7 @@ mod tests {
         assert_eq!(ambiguous(2).to_string(), "'a' fits 2 jobs; give the id of one of them: a1, a2");
         assert!(ambiguous(22).to_string().ends_with(", a20 and 2 more"), "{}", ambiguous(22));
         assert!(ambiguous(1000).message.contains("at least 1000 jobs"), "{}", ambiguous(1000));
+        assert_eq!(ambiguous(1000).more().as_deref(), Some("and at least 980 more"));
         let ambiguous = ambiguous(22);
         let json = serde_json::to_string(&ambiguous).expect("JSON");
         assert_eq!(serde_json::from_str::<Problem>(&json).expect("the same"), ambiguous);
