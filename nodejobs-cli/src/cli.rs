@@ -50,8 +50,8 @@ Exit status:
   2  usage                 6  partly done
   3  no such job
 
-`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own exit code: 128+N after signal N, and 125 \
-if there is none (it never started, or was lost) or something here went wrong.";
+`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own exit code: 128+N after signal N, 124 if \
+its time was up, and 125 if there is none (it never started, or was lost) or something here went wrong.";
 
 /// Under which words every command lists what all of them understand.
 const GLOBAL: &str = "Global options";
@@ -62,11 +62,11 @@ pub(crate) struct Global {
     /// Where jobs are kept [default: $NODEJOBS_DIR, $XDG_STATE_HOME/nodejobs or ~/.local/state/nodejobs]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The store of a new data directory; one that exists must be of this kind
+    /// The store of a new data directory; one that exists must be of this kind [default: sqlite]
     #[arg(long, global = true, value_name = "STORE", help_heading = GLOBAL)]
     #[arg(value_parser = PossibleValuesParser::new(STORES))]
     pub(crate) store: Option<String>,
-    /// Print for people (table), one JSON document, or a JSON document a line
+    /// Print for people (table), one JSON document (json), or a JSON document a line (jsonl)
     #[arg(short, long, global = true, value_name = "FORMAT", help_heading = GLOBAL, value_enum, default_value_t)]
     pub(crate) output: Format,
 }

@@ -16,6 +16,10 @@ pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod wait;
 
+use std::num::{IntErrorKind, ParseIntError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
 use crate::cli::{Cli, Command};
 use crate::connect::Target;
 use crate::exit::{Failure, USAGE};
@@ -54,6 +58,21 @@ fn require_references(jobs: &[String]) -> Result<(), Failure> {
         return Err(Failure::new(USAGE, "the id of a job is empty; `nodejobs ls` lists them"));
     }
     Ok(())
+}
+
+/// A whole number of an option.
+fn whole_number<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "too large".to_owned(),
+        _ => "not a whole number".to_owned(),
+    })
+}
+
+/// A directory as jobs have it: absolute, and without what does not change where it is.
+fn absolute_directory(path: &Path, option: &str) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::caused(USAGE, format!("{option} '{}'", path.display()), &error))?;
+    Ok(absolute.components().collect())
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ const DAEMON_VARIABLES: [&str; 9] = [
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;
 
+/// The way out where a directory cannot be used.
+const OTHER_DIRECTORY: &str = "choose another directory with --data-dir or NODEJOBS_DIR";
+
 /// A data directory, and what has to be true of its owner.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -88,6 +91,13 @@ impl Target {
         match Client::connect(&self.data_dir) {
             Err(ClientError::Unreachable { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 Err(not_a_directory(&self.data_dir))
+            }
+            Err(ClientError::Unreachable { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                let message =
+                    format!("'{}' is not for this user to use; {OTHER_DIRECTORY}", self.data_dir.display());
+                Err(Failure::caused(UNAVAILABLE, message, &source))
             }
             Err(error) if !error.is_no_daemon() => Err(error.into()),
             reached => Ok(reached),
@@ -161,7 +171,8 @@ impl Target {
 
     fn lock_starts(&self) -> Result<File, Failure> {
         let cannot = |what: &str, path: &Path, error: &io::Error| {
-            Failure::caused(UNAVAILABLE, format!("cannot {what} '{}'", path.display()), error)
+            let message = format!("cannot {what} '{}'; {OTHER_DIRECTORY}", path.display());
+            Failure::caused(UNAVAILABLE, message, error)
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&self.data_dir).map_err(|error| match error
             .kind()

@@ -10,6 +10,8 @@ use nodejobs::client::ClientError;
 use nodejobs::record::JobRecord;
 use nodejobs::{Reason, Status};
 
+use crate::output;
+
 /// The operation failed.
 pub(crate) const FAILED: u8 = 1;
 /// The command line makes no sense.
@@ -71,8 +73,11 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        let error = match error {
+            ClientError::Problem(problem) => return problem.into(),
+            error => error,
+        };
         let code = match &error {
-            ClientError::Problem(problem) => problem_code(problem),
             ClientError::Unreachable { .. } | ClientError::Broken { .. } => UNAVAILABLE,
             _ => FAILED,
         };
@@ -89,7 +94,13 @@ impl From<ClientError> for Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Failure::new(problem_code(&problem), problem.to_string())
+        let mut message = problem.message.clone();
+        let candidates = output::candidate_lines(&problem.candidates, output::now());
+        candidates.iter().for_each(|line| message.push_str(&format!("\n  {line}")));
+        if let Some(more) = problem.more() {
+            message.push_str(&format!("\n  {more}"));
+        }
+        Failure::new(problem_code(&problem), message)
     }
 }
 

@@ -7,6 +7,7 @@ mod duration;
 mod exit;
 mod output;
 mod starts;
+mod times;
 mod watch;
 
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 mod block;
 mod table;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use nodejobs::{Reason, Status, Timestamp};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block};
-pub(crate) use table::JobTable;
+pub(crate) use table::{JobTable, candidate_lines};
 
 use crate::duration::show_ago;
 use crate::exit::{Failure, USAGE};
@@ -73,13 +74,13 @@ impl Screen {
     /// The real one.
     pub(crate) fn of_stdout() -> Self {
         let stdout = io::stdout();
-        if !stdout.is_terminal() {
-            return Self { width: None, colour: false };
+        let is_terminal = stdout.is_terminal();
+        let colour = wants_colour(is_terminal, |name| std::env::var_os(name));
+        if !is_terminal {
+            return Self { width: None, colour };
         }
         let width = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { width: Some(if width == 0 { 80 } else { width }), colour: !refused }
+        Self { width: Some(if width == 0 { 80 } else { width }), colour }
     }
 
     /// The text in the colour of the status, if colours are welcome.
@@ -93,6 +94,20 @@ impl Screen {
         };
         if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Whether colours are welcome, by the usual variables (no-color.org, bixense.com/clicolors).
+fn wants_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let value = |name| variable(name).filter(|value| !value.is_empty());
+    if value("NO_COLOR").is_some() {
+        return false;
+    }
+    if value("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        return true;
+    }
+    let refused = value("CLICOLOR").is_some_and(|value| value == "0")
+        || value("TERM").is_some_and(|value| value == "dumb");
+    is_terminal && !refused
 }
 
 /// Wall time.
@@ -146,7 +161,8 @@ pub(crate) fn outcome(record: &JobRecord) -> String {
     let ran = record.runtime_ms.filter(|_| record.started_at.is_some());
     if let Some(millis) = ran {
         let comma = if facts.is_empty() { "" } else { "," };
-        text.push_str(&format!("{comma} after {}", show_duration(millis)));
+        let how_long = if record.ended_at.is_some() { "after" } else { "for" };
+        text.push_str(&format!("{comma} {how_long} {}", show_duration(millis)));
     }
     match record.detail.as_deref().map(printable) {
         // SIGKILL says as much.
@@ -226,6 +242,29 @@ pub(crate) mod tests {
         (record.status, record.reason) = (Status::Lost, Some(Reason::Reboot));
         record.detail = None;
         assert_eq!(outcome(&record), "lost, reboot");
+    }
+
+    #[test]
+    fn what_has_not_ended_has_lasted_so_long() {
+        let mut record = record("a");
+        (record.status, record.exit_code, record.ended_at) = (Status::Paused, None, None);
+        assert_eq!(outcome(&record), "paused for 1.2s");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_unless_variables_say_otherwise() {
+        let wants = |is_terminal, set: &[(&str, &str)]| {
+            wants_colour(is_terminal, |name| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
+        };
+        assert!(wants(true, &[]) && wants(true, &[("NO_COLOR", ""), ("CLICOLOR", "1"), ("TERM", "xterm")]));
+        assert!(!wants(false, &[]) && !wants(false, &[("CLICOLOR", "1"), ("CLICOLOR_FORCE", "0")]));
+        for refusal in [("NO_COLOR", "1"), ("CLICOLOR", "0"), ("TERM", "dumb")] {
+            assert!(!wants(true, &[refusal]), "{refusal:?}");
+        }
+        assert!(wants(false, &[("CLICOLOR_FORCE", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")]));
+        assert!(!wants(true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
     }
 
     #[test]

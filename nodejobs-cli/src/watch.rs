@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nodejobs::api::{FollowEvent, FollowQuery, LogStream, WaitRequest};
+use nodejobs::api::{BindEvent, BindQuery, Bound, FollowEvent, FollowQuery, LogStream, WaitRequest};
 use nodejobs::client::ClientError;
 use nodejobs::record::JobRecord;
 
@@ -90,6 +90,42 @@ pub(crate) fn follow(
                         FollowEvent::Ended(record) => return Ok(*record),
                         // The iterator makes an error of it.
                         FollowEvent::Error(problem) => return Err(problem.into()),
+                    }
+                }
+                cut
+            }
+            Err(error) => Some(error),
+        };
+        match cut {
+            Some(error) => patience.reconnect(connection, error)?,
+            None => return Err(Failure::new(FAILED, "the stream ended without the end of the job")),
+        }
+    }
+}
+
+/// Calls `heard` with everything that happens to a job, each once, the last event included.
+pub(crate) fn bind(
+    connection: &mut Connection<'_>,
+    id: &str,
+    mut query: BindQuery,
+    mut heard: impl FnMut(&BindEvent) -> Result<(), Failure>,
+) -> Result<JobRecord, Failure> {
+    let mut patience = Patience::new();
+    loop {
+        let cut = match connection.client.bind(id, &query) {
+            Ok(events) => {
+                let mut cut = None;
+                for event in events {
+                    match event {
+                        Ok(event) => {
+                            heard(&event)?;
+                            // The token says which attempt, and where in it.
+                            (query.token, query.attempt, query.tail) = (Some(event.token), None, None);
+                            if let Bound::Ended(record) | Bound::Now(record) = event.what {
+                                return Ok(*record);
+                            }
+                        }
+                        Err(error) => cut = Some(error),
                     }
                 }
                 cut
@@ -225,6 +261,35 @@ mod tests {
                 "GET /v1/jobs/a/follow?attempt=1&tail=5 ",
                 "GET /v1/jobs/a/follow?attempt=1&tail=5&stdout_from=8 ",
                 "GET /v1/jobs/a/follow?attempt=1&tail=5&stdout_from=2&stderr_from=2 ",
+            ]
+        );
+    }
+
+    #[test]
+    fn whoever_is_bound_goes_on_behind_the_last_token() {
+        let token =
+            |data: String, token: &str| data.replace("data: {", &format!("data: {{\"token\":\"{token}\","));
+        let daemon = Daemon::start(vec![
+            token(output("stdout", 0, "one\n"), "1.1.4.0.3") + "event: output\nda",
+            token(ended("a"), "1.1.4.0.5"),
+        ]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let mut tokens = Vec::new();
+        let query = BindQuery { attempt: Some(1), tail: Some(5), ..BindQuery::default() };
+        let ended = bind(&mut connection, "a", query, |event| {
+            tokens.push(event.token.to_string());
+            Ok(())
+        });
+        assert_eq!(
+            (ended.expect("the end"), tokens),
+            (record("a"), vec!["1.1.4.0.3".to_owned(), "1.1.4.0.5".to_owned()])
+        );
+        assert_eq!(
+            daemon.thread.join().expect("the daemon"),
+            [
+                "GET /v1/jobs/a/bind?further_attempts=false&attempt=1&tail=5 ",
+                "GET /v1/jobs/a/bind?further_attempts=false&token=1.1.4.0.3 ",
             ]
         );
     }

@@ -114,6 +114,7 @@ impl JobFilter {
     ];
 
     /// Adds one condition. `status` and `label` may be given several times: any of the statuses, all of the labels.
+    /// Every other key may be given once.
     ///
     /// ```
     /// use nodejobs_core::filter::JobFilter;
@@ -150,33 +151,43 @@ impl JobFilter {
                 FilterError::BadValue { key: key.to_owned(), message: format!("'{value}' {what}") }
             })
         }
+        fn once<T>(key: &str, condition: &mut Option<T>, value: T) -> Result<(), FilterError> {
+            if condition.is_some() {
+                return Err(FilterError::BadValue {
+                    key: key.to_owned(),
+                    message: "is given twice".to_owned(),
+                });
+            }
+            *condition = Some(value);
+            Ok(())
+        }
         match key {
             "status" => {
                 let statuses = value.split(',').map(|name| parse::<Status>(key, name));
                 self.status.extend(statuses.collect::<Result<Vec<_>, _>>()?);
             }
-            "self_id" => self.self_id = Some(value.to_owned()),
-            "id_prefix" => self.id_prefix = Some(value.to_owned()),
-            "name" => self.name = Some(value.to_owned()),
-            "group" => self.group = Some(value.to_owned()),
+            "self_id" => once(key, &mut self.self_id, value.to_owned())?,
+            "id_prefix" => once(key, &mut self.id_prefix, value.to_owned())?,
+            "name" => once(key, &mut self.name, value.to_owned())?,
+            "group" => once(key, &mut self.group, value.to_owned())?,
             "label" => self.label.push(match value.split_once('=') {
                 Some((label, value)) => (label.to_owned(), Some(value.to_owned())),
                 None => (value.to_owned(), None),
             }),
-            "cwd" => self.cwd = Some(value.into()),
-            "dirname" => self.dirname = Some(value.into()),
-            "logdir" => self.logdir = Some(value.into()),
-            "logfile" => self.logfile = Some(value.into()),
-            "last_pid" => self.last_pid = Some(number(key, value)?),
-            "exit_code" => self.exit_code = Some(number(key, value)?),
-            "last_update_from" => self.last_update.from = Some(parse(key, value)?),
-            "last_update_until" => self.last_update.until = Some(parse(key, value)?),
-            "created_from" => self.created.from = Some(parse(key, value)?),
-            "created_until" => self.created.until = Some(parse(key, value)?),
-            "started_from" => self.started.from = Some(parse(key, value)?),
-            "started_until" => self.started.until = Some(parse(key, value)?),
-            "ended_from" => self.ended.from = Some(parse(key, value)?),
-            "ended_until" => self.ended.until = Some(parse(key, value)?),
+            "cwd" => once(key, &mut self.cwd, value.into())?,
+            "dirname" => once(key, &mut self.dirname, value.into())?,
+            "logdir" => once(key, &mut self.logdir, value.into())?,
+            "logfile" => once(key, &mut self.logfile, value.into())?,
+            "last_pid" => once(key, &mut self.last_pid, number(key, value)?)?,
+            "exit_code" => once(key, &mut self.exit_code, number(key, value)?)?,
+            "last_update_from" => once(key, &mut self.last_update.from, parse(key, value)?)?,
+            "last_update_until" => once(key, &mut self.last_update.until, parse(key, value)?)?,
+            "created_from" => once(key, &mut self.created.from, parse(key, value)?)?,
+            "created_until" => once(key, &mut self.created.until, parse(key, value)?)?,
+            "started_from" => once(key, &mut self.started.from, parse(key, value)?)?,
+            "started_until" => once(key, &mut self.started.until, parse(key, value)?)?,
+            "ended_from" => once(key, &mut self.ended.from, parse(key, value)?)?,
+            "ended_until" => once(key, &mut self.ended.until, parse(key, value)?)?,
             _ => return Err(FilterError::UnknownKey(key.to_owned())),
         }
         Ok(())
@@ -234,6 +245,28 @@ mod tests {
         }
         let error = JobFilter::default().set("state", "x").expect_err("no such key").to_string();
         assert!(JobFilter::KEYS.iter().all(|key| error.contains(key)), "{error}");
+    }
+
+    #[test]
+    fn what_can_hold_only_once_is_refused_a_second_time() {
+        for key in JobFilter::KEYS {
+            let value = match key {
+                "status" => "running",
+                "last_pid" | "exit_code" => "7",
+                _ if key.ends_with("_from") || key.ends_with("_until") => "2026-07-14T03:33:20Z",
+                _ => "x",
+            };
+            let mut filter = JobFilter::default();
+            filter.set(key, value).expect(key);
+            let before = filter.clone();
+            match filter.set(key, value) {
+                Ok(()) => assert!(["status", "label"].contains(&key), "{key}"),
+                Err(error) => {
+                    assert_eq!(error.to_string(), format!("filter {key}: is given twice"));
+                    assert_eq!(filter, before);
+                }
+            }
+        }
     }
 
     #[test]

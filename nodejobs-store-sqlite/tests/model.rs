@@ -410,7 +410,11 @@ fn every_filter_pages_through_exactly_the_jobs_that_match() {
         for (second_key, second) in &conditions[index..] {
             let mut filter = JobFilter::default();
             filter.set(key, value).expect("a filter");
-            filter.set(second_key, second).expect("a filter");
+            // One with itself is that one alone; another value for what can hold only once is no filter.
+            if (key, value) != (second_key, second) && filter.set(second_key, second).is_err() {
+                assert_eq!(key, second_key);
+                continue;
+            }
             for order in [Order::OldestFirst, Order::NewestFirst] {
                 let mut after = None;
                 loop {

@@ -17,7 +17,7 @@
 //! | `GET /v1/jobs/{ref}/attempts` | | 200 array of [`JobRecord`](crate::record::JobRecord), the first attempt first |
 //! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
-//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
+//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS&tail=LINES&only_now=BOOL` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
 //! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
 //! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
 //! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
@@ -36,7 +36,7 @@
 //!
 //! Events are server-sent events: an `event:` line with the name, one `data:` line with JSON, an empty line. Comments
 //! (lines that start with `:`) keep an idle connection visibly alive and mean nothing. A stream that ends without its
-//! last event (`ended`, `done`, `timeout` or `error`) was cut off, and a client may ask again. A daemon that was told to leave ends
+//! last event (`ended`, `now`, `done`, `timeout` or `error`) was cut off, and a client may ask again. A daemon that was told to leave ends
 //! its streams with an `error` of kind `unavailable`, so that nobody who waits starts it again at once.
 //!
 //! # Starting and leaving
@@ -45,6 +45,7 @@
 //! listening and holds it until its process ends, so nobody meets a directory that is still owned but not served.
 
 mod bind;
+mod candidate;
 mod event;
 mod message;
 mod problem;
@@ -53,6 +54,7 @@ mod query;
 mod status_event;
 
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
+pub use candidate::Candidate;
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,

@@ -3,6 +3,7 @@
 //! The output comes from a follower of the attempt ([`crate::follow`]), the statuses from the store
 //! ([`crate::events`]) and then from the hub as they come. Here they are put in order.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use tokio::time::Instant;
 use crate::api::{BindEvent, BindQuery, BindToken, Bound, FollowEvent, FollowQuery, LogStream, ProblemKind};
 use crate::error::Error;
 use crate::events::events_of_attempt;
-use crate::follow::follow;
+use crate::follow::{follow, outputs_now};
+use crate::log_files::LogFile;
 use crate::owner::{Owner, stopped};
-use crate::service::{attempt_of, resolve};
+use crate::service::{attempt_of, record, resolve};
 
 /// Begins to tell what happens to a job. The receiver hears last `Ended`, or an error.
 pub(crate) async fn bind(
@@ -30,12 +32,16 @@ pub(crate) async fn bind(
         let message = format!("heartbeat_ms {millis} is too short; give at least {least}");
         return Err(Error::new(ProblemKind::Usage, message));
     }
+    if query.token.is_some() && query.tail.is_some() {
+        let message = "a token says where to go on; give either the token or tail";
+        return Err(Error::new(ProblemKind::Usage, message));
+    }
     let (reference, asked) = (reference.to_owned(), query.clone());
-    let (id, token) = owner
+    let (id, token, only_now) = owner
         .blocking(move |store| {
             let newest = resolve(store, &reference)?;
             let begin = |attempt| BindToken { job: newest.seq, attempt, stdout: 0, stderr: 0, event: 0 };
-            let token = match asked.token {
+            let mut token = match asked.token {
                 Some(token) if token.job != newest.seq => {
                     return Err(Error::new(
                         ProblemKind::Usage,
@@ -51,8 +57,13 @@ pub(crate) async fn bind(
                 Some(token) => token,
                 None => begin(asked.attempt.unwrap_or(newest.state.attempt)),
             };
-            attempt_of(store, newest.id.as_str(), Some(token.attempt))?;
-            Ok((newest.id, token))
+            let job = attempt_of(store, newest.id.as_str(), Some(token.attempt))?;
+            if let Some(lines) = asked.tail {
+                let [stdout, stderr] = LogFile::both(store, &job)?;
+                (token.stdout, token.stderr) = (last_lines(stdout, lines)?, last_lines(stderr, lines)?);
+            }
+            // What has ended is told to its end anyway.
+            Ok((newest.id, token, asked.only_now && !job.state.status.is_terminal()))
         })
         .await?;
     let (events, receiver) = mpsc::channel(16);
@@ -61,6 +72,7 @@ pub(crate) async fn bind(
         id,
         token,
         further_attempts: query.further_attempts,
+        only_now,
         heartbeat: query.heartbeat_ms.map(Duration::from_millis),
         last_told: Instant::now(),
         events,
@@ -69,12 +81,22 @@ pub(crate) async fn bind(
     Ok(receiver)
 }
 
+/// Where the last so many lines of an output begin, 0 where there is none yet.
+fn last_lines(file: Option<LogFile>, lines: u64) -> Result<u64, Error> {
+    let Some(file) = file else { return Ok(0) };
+    match File::open(&file.path) {
+        Ok(mut opened) => file.tail(&mut opened, lines).map_err(|error| file.unreadable(error)),
+        Err(_) => Ok(0),
+    }
+}
+
 struct Binding {
     owner: Arc<Owner>,
     id: JobId,
     /// Everything up to here was told.
     token: BindToken,
     further_attempts: bool,
+    only_now: bool,
     heartbeat: Option<Duration>,
     last_told: Instant,
     events: mpsc::Sender<Result<BindEvent, Error>>,
@@ -130,8 +152,13 @@ impl Statuses {
 
 impl Binding {
     async fn run(mut self) {
-        let last = match self.tell().await {
-            Ok(record) => Ok(BindEvent { token: self.token, what: Bound::Ended(record) }),
+        let told = if self.only_now {
+            self.tell_now().await.map(Bound::Now)
+        } else {
+            self.tell().await.map(Bound::Ended)
+        };
+        let last = match told {
+            Ok(what) => Ok(BindEvent { token: self.token, what }),
             Err(Stop::Unheard) => return,
             Err(Stop::Failed(error)) => Err(error),
         };
@@ -147,6 +174,24 @@ impl Binding {
         }
     }
 
+    /// Tells what there is of an attempt that has not ended: the statuses, then the output as long as it is now.
+    async fn tell_now(&mut self) -> Result<Box<JobRecord>, Stop> {
+        let (id, token) = (self.id.clone(), self.token);
+        let look = move |store: &dyn nodejobs_core::store::JobStore| {
+            let job = attempt_of(store, id.as_str(), Some(token.attempt))?;
+            let outputs = outputs_now(store, &job, &query_from(token))?;
+            Ok((Box::new(record(&job)), outputs))
+        };
+        self.catch_up(&mut Statuses::default()).await?;
+        let (record, outputs) = self.owner.blocking(look).await?;
+        for mut output in outputs {
+            while let Some(event) = output.read()? {
+                self.say_output(event).await?;
+            }
+        }
+        Ok(record)
+    }
+
     async fn next_attempt(&self) -> Result<Option<u32>, Error> {
         let (id, this) = (self.id.clone(), self.token.attempt);
         let later = move |store: &dyn nodejobs_core::store::JobStore| {
@@ -160,12 +205,7 @@ impl Binding {
     async fn tell_attempt(&mut self) -> Result<Box<JobRecord>, Stop> {
         let mut statuses = Statuses::default();
         let mut live = self.catch_up(&mut statuses).await?;
-        let query = FollowQuery {
-            attempt: Some(self.token.attempt),
-            tail: None,
-            stdout_from: Some(self.token.stdout),
-            stderr_from: Some(self.token.stderr),
-        };
+        let query = query_from(self.token);
         let mut output = follow(&self.owner, self.id.as_str(), &query).await?;
         let mut ended = None;
         loop {
@@ -173,16 +213,9 @@ impl Binding {
             let beat = self.heartbeat.map(|after| self.last_told + after);
             tokio::select! {
                 told = output.recv(), if can_have_output => match told {
-                    Some(FollowEvent::Output(chunk)) => {
-                        *self.offset(chunk.stream) = chunk.end();
-                        self.say(Bound::Output(chunk)).await?;
-                    }
-                    Some(FollowEvent::Truncated { stream, offset }) => {
-                        *self.offset(stream) = offset;
-                        self.say(Bound::Truncated { stream, offset }).await?;
-                    }
                     Some(FollowEvent::Ended(record)) => ended = Some(record),
                     Some(FollowEvent::Error(problem)) => return Err(Stop::Failed(problem.into())),
+                    Some(event) => self.say_output(event).await?,
                     None => return Err(Stop::Failed(stopped())),
                 },
                 event = live.recv() => match event {
@@ -238,6 +271,20 @@ impl Binding {
         self.say(Bound::Status(event)).await
     }
 
+    async fn say_output(&mut self, event: FollowEvent) -> Result<(), Stop> {
+        match event {
+            FollowEvent::Output(chunk) => {
+                *self.offset(chunk.stream) = chunk.end();
+                self.say(Bound::Output(chunk)).await
+            }
+            FollowEvent::Truncated { stream, offset } => {
+                *self.offset(stream) = offset;
+                self.say(Bound::Truncated { stream, offset }).await
+            }
+            FollowEvent::Ended(_) | FollowEvent::Error(_) => Ok(()),
+        }
+    }
+
     async fn say(&mut self, what: Bound) -> Result<(), Stop> {
         let event = BindEvent { token: self.token, what };
         self.events.send(Ok(event)).await.map_err(|_| Stop::Unheard)?;
@@ -250,6 +297,16 @@ impl Binding {
             LogStream::Stdout => &mut self.token.stdout,
             LogStream::Stderr => &mut self.token.stderr,
         }
+    }
+}
+
+/// What a follower is to tell after this token.
+fn query_from(token: BindToken) -> FollowQuery {
+    FollowQuery {
+        attempt: Some(token.attempt),
+        tail: None,
+        stdout_from: Some(token.stdout),
+        stderr_from: Some(token.stderr),
     }
 }
 

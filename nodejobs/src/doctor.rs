@@ -138,6 +138,11 @@ fn bytes(count: u64) -> String {
     }
 }
 
+/// `1 job`, `2 jobs`.
+fn count_of_jobs(count: u64) -> String {
+    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use nodejobs_core::JobId;
 use nodejobs_core::store::StoreError;
 
-use crate::api::{Problem, ProblemKind};
+use crate::api::{Candidate, Problem, ProblemKind};
 
 /// Why something could not be done.
 ///
@@ -41,8 +40,8 @@ impl Error {
         self.problem.kind
     }
 
-    /// The jobs that an ambiguous reference fits.
-    pub fn candidates(&self) -> &[JobId] {
+    /// The jobs that an ambiguous reference fits, newest first, at most [`Candidate::NAMED`].
+    pub fn candidates(&self) -> &[Candidate] {
         &self.problem.candidates
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nodejobs_core::JobId;
+use nodejobs_core::job::Job;
 use nodejobs_core::record::JobRecord;
+use nodejobs_core::store::JobStore;
 use nodejobs_proc::logs::{new_write_watch, watch_next_write};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
@@ -49,7 +51,7 @@ struct Follower {
 
 /// One log file and how far it was read.
 #[derive(Clone, Debug)]
-struct Output {
+pub(crate) struct Output {
     stream: LogStream,
     file: LogFile,
     offset: u64,
@@ -74,7 +76,7 @@ impl Output {
     }
 
     /// The next piece, if there is one.
-    fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
+    pub(crate) fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
         let Some(mut file) = self.file.open()? else { return Ok(None) };
         let mut read = || {
             let length = file.metadata()?.len();
@@ -103,6 +105,28 @@ impl Output {
             .map(|metadata| metadata.len())
             .is_some_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
     }
+}
+
+/// The output of an attempt from where the query says, as long as it is now; none before the program was executed.
+pub(crate) fn outputs_now(
+    store: &dyn JobStore,
+    job: &Job,
+    query: &FollowQuery,
+) -> Result<Vec<Output>, Error> {
+    let mut outputs = outputs_of(store, job, query)?;
+    for output in &mut outputs {
+        let length = std::fs::metadata(&output.file.path).map_or(0, |metadata| metadata.len());
+        output.file.end = Some(output.file.end.map_or(length, |end| end.min(length)));
+    }
+    Ok(outputs)
+}
+
+fn outputs_of(store: &dyn JobStore, job: &Job, query: &FollowQuery) -> Result<Vec<Output>, Error> {
+    if job.state.started.is_none() && job.state.ended.is_none() {
+        return Ok(Vec::new());
+    }
+    let files = [LogStream::Stdout, LogStream::Stderr].into_iter().zip(LogFile::both(store, job)?);
+    files.filter_map(|(stream, file)| Some(Output::new(stream, file?, query))).collect()
 }
 
 impl Follower {
@@ -176,13 +200,7 @@ impl Follower {
             .blocking(move |store| {
                 let job = attempt_of(store, id.as_str(), query.attempt)?;
                 let ended = job.state.status.is_terminal().then(|| record(&job));
-                let mut outputs = Vec::new();
-                if is_new && (job.state.started.is_some() || job.state.ended.is_some()) {
-                    let files = LogFile::both(store, &job)?;
-                    for (stream, file) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(files) {
-                        outputs.extend(file.map(|file| Output::new(stream, file, &query)).transpose()?);
-                    }
-                }
+                let outputs = if is_new { outputs_of(store, &job, &query)? } else { Vec::new() };
                 Ok((outputs, ended))
             })
             .await?;

@@ -1,5 +1,6 @@
 //! What can be asked of an owner, by this process and through the socket alike.
 
+use std::cmp::Reverse;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,16 +17,13 @@ use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
 use crate::api::{
-    self, ActionAnswer, ActionResult, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream, Problem,
-    ProblemKind, StopAnswer, StopResult,
+    self, ActionAnswer, ActionResult, Candidate, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream,
+    Problem, ProblemKind, StopAnswer, StopResult,
 };
 use crate::error::Error;
 use crate::hub::LastChange;
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs, stopped};
-
-/// At most so many candidates are named when a reference is ambiguous.
-const CANDIDATES: usize = 20;
 
 impl Owner {
     /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.
@@ -360,7 +358,8 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
         return Ok(job);
     }
     let find = |filter: JobFilter| -> Result<Vec<Job>, Error> {
-        let request = PageRequest { filter, order: Order::NewestFirst, after: None, limit: CANDIDATES };
+        let request =
+            PageRequest { filter, order: Order::NewestFirst, after: None, limit: Candidate::COUNTED };
         Ok(store.jobs(&request)?.jobs)
     };
     let mut found = find(JobFilter { name: Some(reference.to_owned()), ..JobFilter::default() })?;
@@ -371,20 +370,22 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
             found.extend(by_prefix);
         }
         // What cannot be an id may still be a name; if it is not, the rule it breaks is the more helpful answer.
-        Err(error) if found.is_empty() => return Err(Error::new(ProblemKind::Usage, error.to_string())),
+        Err(error) if found.is_empty() => {
+            let message = format!("no job has the name '{reference}', and it is no id: {error}");
+            return Err(Error::new(ProblemKind::Usage, message));
+        }
         Err(_) => {}
     }
-    found.sort_by_key(|job| job.seq);
+    found.sort_by_key(|job| Reverse(job.seq));
     found.dedup_by_key(|job| job.seq);
+    found.truncate(Candidate::COUNTED);
     match found.len() {
         0 => Err(Error::not_found(reference)),
         1 => found.pop().ok_or_else(|| Error::not_found(reference)),
-        _ => Err(Problem {
-            kind: ProblemKind::Ambiguous,
-            message: format!("'{reference}' fits several jobs; give one of their ids"),
-            candidates: found.into_iter().map(|job| job.id).collect(),
+        _ => {
+            let fitting: Vec<_> = found.iter().map(Candidate::from).collect();
+            Err(Problem::ambiguous(reference, &fitting).into())
         }
-        .into()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::output;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
+    /// Your shell
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }

@@ -1,9 +1,12 @@
 //! `nodejobs logs`: shows what jobs wrote.
 
+mod lines;
+
 use std::io::{self, Read, Write};
 
 use clap::Args;
-use nodejobs::api::{FollowEvent, FollowQuery, LogQuery, LogStream};
+use nodejobs::api::{BindQuery, BindToken, FollowEvent, FollowQuery, LogQuery, LogStream, OutputChunk};
+use nodejobs::record::JobRecord;
 
 use crate::connect::{Connection, Target};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, job_code, mirrored, overall, say};
@@ -17,8 +20,8 @@ pub(crate) struct Logs {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
-    /// Only the last N lines of each stream
-    #[arg(long, value_name = "N")]
+    /// Only the last N lines of each stream [default: all]
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<u64>)]
     tail: Option<u64>,
     /// Show more as it is written, and end with the job and its exit code
     #[arg(short, long)]
@@ -29,6 +32,9 @@ pub(crate) struct Logs {
     /// Output of an earlier attempt, counted from 1 [default: the newest]
     #[arg(long, value_name = "N", value_parser = attempt)]
     attempt: Option<u32>,
+    /// Go on behind the line of `logs -o jsonl` that had this token, in the attempt that it is about
+    #[arg(long, value_name = "TOKEN", value_parser = lines::token, conflicts_with_all = ["tail", "attempt"])]
+    from: Option<BindToken>,
 }
 
 const EXAMPLES: &str = "\
@@ -38,13 +44,31 @@ Examples:
   nodejobs logs ID 2> errors.txt      the streams stay apart
   nodejobs logs --stderr ID | less    only standard error, to a pipe
   nodejobs logs --attempt 1 ID        of the first run of several
+  nodejobs logs -o jsonl ID           as JSON lines, each with a token
+  nodejobs logs --from TOKEN ID       what came after that token
 
 Without -f standard output is shown first, then standard error. With -f the exit status is the job's own: 128+N after \
-signal N, and 125 if it has none (it never started, or was lost) or something here went wrong.";
+signal N, 124 if its time was up, and 125 if it has none (it never started, or was lost) or something here went wrong.
+
+With -o jsonl each line has a piece of output: `stream`, `offset` in its log file in bytes, `text` (or `base64` where it is \
+not UTF-8), and `token`. The last line has `ended` and the job's `record`. Who gives back a token with --from misses no \
+byte and gets none twice, whatever was killed in between; a token stays good as long as the job is there. See \
+docs/json.md in the source.";
 
 impl Logs {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
-        format.require_table("logs")?;
+        if format == Format::Json {
+            let message = "`logs` has no single JSON document; -o jsonl prints one a line";
+            return Err(Failure::new(USAGE, message));
+        }
+        if format == Format::Jsonl || self.from.is_some() {
+            let [job] = self.jobs.as_slice() else {
+                let what = if self.from.is_some() { "--from" } else { "-o jsonl" };
+                return Err(Failure::new(USAGE, format!("{what} takes one job")));
+            };
+            let shown = self.show_with_tokens(target, job, format);
+            return if self.follow { mirrored(shown) } else { shown };
+        }
         if let (true, [job]) = (self.follow, self.jobs.as_slice()) {
             return mirrored(self.follow_one(target, job));
         }
@@ -70,6 +94,31 @@ impl Logs {
         Ok(overall(shown, &failures))
     }
 
+    fn show_with_tokens(&self, target: &Target, job: &str, format: Format) -> Result<u8, Failure> {
+        super::require_references(&self.jobs)?;
+        let mut connection = target.connect()?;
+        let id = connection.ask(|client| client.job(job))?.self_id;
+        let query = BindQuery {
+            token: self.from,
+            attempt: self.attempt,
+            tail: self.tail,
+            only_now: !self.follow,
+            ..BindQuery::default()
+        };
+        let printer = Printer { only_stderr: self.stderr };
+        let record = watch::bind(&mut connection, id.as_str(), query, |event| match format {
+            Format::Table => lines::print_bytes(event, printer),
+            Format::Json | Format::Jsonl => lines::print_json(event, printer),
+        })?;
+        if !self.follow {
+            return Ok(0);
+        }
+        if format == Format::Table {
+            say_failure(&record);
+        }
+        Ok(job_code(&record))
+    }
+
     fn follow_one(&self, target: &Target, job: &str) -> Result<u8, Failure> {
         super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
@@ -83,9 +132,7 @@ impl Logs {
         let printer = Printer { only_stderr: self.stderr };
         let ended =
             watch::follow(&mut connection, record.self_id.as_str(), query, |event| printer.print(event))?;
-        if job_code(&ended) != 0 {
-            say(&format_args!("{}: {}", ended.self_id, outcome(&ended)));
-        }
+        say_failure(&ended);
         Ok(job_code(&ended))
     }
 
@@ -97,6 +144,12 @@ impl Logs {
         }
         let log = connection.ask(|client| client.log(job, LogStream::Stderr, &query))?;
         if self.stderr { copy(log, &mut io::stdout().lock()) } else { copy(log, &mut io::stderr().lock()) }
+    }
+}
+
+fn say_failure(ended: &JobRecord) {
+    if job_code(ended) != 0 {
+        say(&format_args!("{}: {}", ended.self_id, outcome(ended)));
     }
 }
 
@@ -118,22 +171,33 @@ pub(crate) struct Printer {
 impl Printer {
     pub(crate) fn print(self, event: &FollowEvent) -> Result<(), Failure> {
         match event {
-            FollowEvent::Output(chunk) => match (chunk.stream, self.only_stderr) {
-                (LogStream::Stdout, true) => Ok(()),
-                (LogStream::Stdout, false) | (LogStream::Stderr, true) => {
-                    write(&mut io::stdout().lock(), &chunk.bytes)
-                }
-                (LogStream::Stderr, false) => write(&mut io::stderr().lock(), &chunk.bytes),
-            },
-            FollowEvent::Truncated { stream: LogStream::Stdout, .. } if self.only_stderr => Ok(()),
-            FollowEvent::Truncated { stream, .. } => {
-                say(&format_args!(
-                    "note: the job truncated its {stream}; what it wrote before may be incomplete"
-                ));
-                Ok(())
-            }
+            FollowEvent::Output(chunk) => self.output(chunk),
+            FollowEvent::Truncated { stream, .. } => self.truncated(*stream),
             FollowEvent::Ended(_) | FollowEvent::Error(_) => Ok(()),
         }
+    }
+
+    fn shows(self, stream: LogStream) -> bool {
+        stream == LogStream::Stderr || !self.only_stderr
+    }
+
+    fn output(self, chunk: &OutputChunk) -> Result<(), Failure> {
+        match (chunk.stream, self.only_stderr) {
+            (LogStream::Stdout, true) => Ok(()),
+            (LogStream::Stdout, false) | (LogStream::Stderr, true) => {
+                write(&mut io::stdout().lock(), &chunk.bytes)
+            }
+            (LogStream::Stderr, false) => write(&mut io::stderr().lock(), &chunk.bytes),
+        }
+    }
+
+    fn truncated(self, stream: LogStream) -> Result<(), Failure> {
+        if self.shows(stream) {
+            say(&format_args!(
+                "note: the job truncated its {stream}; what it wrote before may be incomplete"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -1,12 +1,18 @@
 //! `nodejobs ls`: lists jobs.
 
-use clap::Args;
-use nodejobs::Status;
-use nodejobs::api::{ListQuery, Order};
+mod sort;
 
-use crate::connect::Target;
+use std::path::PathBuf;
+
+use clap::Args;
+use nodejobs::api::{ListQuery, Order};
+use nodejobs::{Status, Timestamp};
+
+use crate::connect::{Connection, Target};
 use crate::exit::{Failure, USAGE, say};
 use crate::output::{self, Format, JobTable, Screen};
+use crate::times;
+use sort::{SortKey, Top};
 
 /// List jobs, newest first
 #[derive(Args, Debug)]
@@ -21,6 +27,24 @@ pub(crate) struct Ls {
     /// Only jobs whose id begins so
     #[arg(long, value_name = "PREFIX")]
     id_prefix: Option<String>,
+    /// Only jobs with this label, whatever its value or with this one; may be repeated, all have to be there
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = label)]
+    labels: Vec<String>,
+    /// Only jobs whose main process has, or had, this number
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<u32>)]
+    pid: Option<u32>,
+    /// Only jobs that ended with this exit code
+    #[arg(long, value_name = "N", value_parser = super::whole_number::<i32>, allow_negative_numbers = true)]
+    exit_code: Option<i32>,
+    /// Only jobs that run in exactly this directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Only jobs submitted since then: how long ago, such as 1h30m or 7d, or a time
+    #[arg(long, value_name = "TIME", value_parser = times::passed)]
+    since: Option<Timestamp>,
+    /// Only jobs submitted until then, written in the same way
+    #[arg(long, value_name = "TIME", value_parser = times::passed)]
+    until: Option<Timestamp>,
     /// Only jobs that meet this condition; may be repeated, all have to hold
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = condition)]
     filters: Vec<(String, String)>,
@@ -30,18 +54,41 @@ pub(crate) struct Ls {
     /// Show all of them
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// List the first submitted first
+    /// Go on behind the job with this number, in the order of submission
+    #[arg(long, value_name = "SEQ", value_parser = super::whole_number::<u64>, conflicts_with = "sort")]
+    after: Option<u64>,
+    /// Sort by this, the smallest first, instead of by the order of submission
+    #[arg(long, value_name = "KEY", value_enum, hide_possible_values = true)]
+    sort: Option<SortKey>,
+    /// Sort the other way round: the largest first, without --sort the first submitted first
     #[arg(long)]
+    reverse: bool,
+    /// List the first submitted first
+    #[arg(long, conflicts_with_all = ["sort", "reverse"])]
     oldest_first: bool,
+    /// Print only ids, one a line
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 const AFTER_HELP: &str = "\
+Examples:
+  nodejobs ls --status running,stopping
+  nodejobs ls --label team=web --since 1h
+  nodejobs ls --since 2026-07-14 --until \"2026-07-14 18:00\"
+  nodejobs ls --sort runtime --reverse --limit 5     those that ran longest
+  nodejobs ls --filter exit_code=1 --filter dirname=src
+  nodejobs ls -q --all --status failed | xargs -r nodejobs rm
+  nodejobs ls --all -o json | jq -r '.[].self_id'
+
 Keys of --filter:
-  status                     queued, starting, running, stopping, failed_stop,
-                             finished, failed, failed_start, stopped, cancelled,
-                             lost; with a comma between several, any of them
+  status                     queued, starting, running, paused, stopping,
+                             failed_stop, restarting, finished, failed,
+                             failed_start, stopped, cancelled, lost; any of
+                             several with commas between them
   self_id, name              exactly this
   id_prefix                  an id that begins so
+  label                      a label, as --label takes it
   cwd, dirname               its working directory; the last part of that
   logdir, logfile            where its output goes
   exit_code, last_pid        whole numbers
@@ -49,68 +96,137 @@ Keys of --filter:
   ended_from, ended_until, last_update_from, last_update_until
                              times, such as 2026-07-14T03:33:20Z
 
-Examples:
-  nodejobs ls --status running,stopping
-  nodejobs ls --filter exit_code=1 --filter dirname=src
-  nodejobs ls --all --filter created_from=2026-07-14T00:00:00Z
-  nodejobs ls --all -o json | jq -r '.[].self_id'";
+Keys of --sort: id, name, status (living ones first), created, started, ended, last-update, runtime, exit-code, cpu-time, \
+peak-memory, log-size. Jobs that have none of it come last, and equal ones newest first.
+
+--since and --until are about the newest attempt of a job. Times without a date are the last such time, those without a \
+zone are of the local clock; both ends count.
+
+If there are more jobs than --limit shows, standard error says with which --after the next part begins. It is the `seq` \
+of the last job shown, so with -o json it is in the last record. With -o json the listing is one array, with -o jsonl a \
+record a line; docs/json.md in the source describes every field.";
 
 impl Ls {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
-        let mut query = self.query()?;
-        let mut left = if self.all { usize::MAX } else { self.limit };
+        if self.quiet && format != Format::Table {
+            return Err(Failure::new(USAGE, "--quiet prints ids, which are not JSON; leave out -o"));
+        }
+        let query = self.query()?;
+        let left = if self.all { usize::MAX } else { self.limit };
         let mut connection = target.connect()?;
-        let mut printer = Printer::new(format);
-        loop {
-            query.limit = left.min(ListQuery::MAX_LIMIT);
-            let mut page = connection.ask(|client| client.list(&query))?;
-            page.jobs.truncate(left);
-            left -= page.jobs.len();
-            printer.page(&page.jobs)?;
-            match page.next {
-                Some(next) if left > 0 => query.after = Some(next),
-                next => {
-                    printer.end()?;
-                    if next.is_some() {
-                        say(&format_args!("note: there are more jobs; --limit N or --all shows them"));
-                    }
-                    return Ok(0);
-                }
+        let mut printer = Printer::new(format, self.quiet);
+        match self.sort {
+            None => in_order_of_submission(&mut connection, query, left, &mut printer)?,
+            Some(key) => {
+                let top = Top::new(key, self.reverse, left);
+                sorted(&mut connection, query, top, &mut printer)?;
             }
         }
+        Ok(0)
     }
 
     fn query(&self) -> Result<ListQuery, Failure> {
         let mut query = ListQuery::default();
-        if self.oldest_first {
+        query.after = self.after;
+        if self.oldest_first || (self.reverse && self.sort.is_none()) {
             query.order = Order::OldestFirst;
         }
-        let statuses = self.status.iter().map(|status| ("status", status.as_str()));
-        let name = self.name.iter().map(|name| ("name", name.as_str()));
-        let prefix = self.id_prefix.iter().map(|prefix| ("id_prefix", prefix.as_str()));
-        let filters = self.filters.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        for (key, value) in statuses.chain(name).chain(prefix).chain(filters) {
-            query.require(key, value).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+        let mut conditions: Vec<(&str, String)> = Vec::new();
+        conditions.extend(self.status.iter().map(|status| ("status", status.to_string())));
+        conditions.extend(self.name.iter().map(|name| ("name", name.clone())));
+        conditions.extend(self.id_prefix.iter().map(|prefix| ("id_prefix", prefix.clone())));
+        conditions.extend(self.labels.iter().map(|label| ("label", label.clone())));
+        conditions.extend(self.pid.iter().map(|pid| ("last_pid", pid.to_string())));
+        conditions.extend(self.exit_code.iter().map(|code| ("exit_code", code.to_string())));
+        if let Some(cwd) = &self.cwd {
+            let absolute = super::absolute_directory(cwd, "--cwd")?;
+            let text = absolute.to_str().ok_or_else(|| {
+                let message = format!("--cwd '{}' is not UTF-8, which no filter can be", absolute.display());
+                Failure::new(USAGE, message)
+            })?;
+            conditions.push(("cwd", text.to_owned()));
+        }
+        conditions.extend(self.since.iter().map(|time| ("created_from", time.to_string())));
+        conditions.extend(self.until.iter().map(|time| ("created_until", time.to_string())));
+        conditions.extend(self.filters.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        for (key, value) in conditions {
+            query.require(key, &value).map_err(|error| Failure::new(USAGE, error.to_string()))?;
         }
         Ok(query)
     }
 }
 
+/// Prints each part as it comes.
+fn in_order_of_submission(
+    connection: &mut Connection<'_>,
+    mut query: ListQuery,
+    mut left: usize,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    loop {
+        query.limit = left.min(ListQuery::MAX_LIMIT);
+        let mut page = connection.ask(|client| client.list(&query))?;
+        page.jobs.truncate(left);
+        left -= page.jobs.len();
+        printer.page(&page.jobs)?;
+        query.after = page.next;
+        if query.after.is_none() || left == 0 {
+            break;
+        }
+    }
+    printer.end()?;
+    if let Some(next) = query.after {
+        say(&format_args!(
+            "note: there are more jobs; --limit N or --all shows them, --after {next} the next part"
+        ));
+    }
+    Ok(())
+}
+
+/// Prints once all parts were seen, of which only those are kept that are to be printed.
+fn sorted(
+    connection: &mut Connection<'_>,
+    mut query: ListQuery,
+    mut top: Top,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    query.limit = ListQuery::MAX_LIMIT;
+    loop {
+        let page = connection.ask(|client| client.list(&query))?;
+        page.jobs.into_iter().for_each(|job| top.push(job));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let left_some_out = top.left_some_out();
+    printer.page(&top.into_sorted())?;
+    printer.end()?;
+    if left_some_out {
+        say(&"note: there are more jobs; --limit N or --all shows them");
+    }
+    Ok(())
+}
+
 /// Prints pages as they come, so that a long listing needs no memory.
 struct Printer {
     format: Format,
+    quiet: bool,
     table: JobTable,
     empty: bool,
 }
 
 impl Printer {
-    fn new(format: Format) -> Self {
-        Self { format, table: JobTable::new(Screen::of_stdout(), output::now()), empty: true }
+    fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet, table: JobTable::new(Screen::of_stdout(), output::now()), empty: true }
     }
 
     fn page(&mut self, jobs: &[nodejobs::record::JobRecord]) -> Result<(), Failure> {
         let mut text = String::new();
         match self.format {
+            Format::Table if self.quiet => {
+                jobs.iter().for_each(|job| text.extend([job.self_id.as_str(), "\n"]));
+            }
             Format::Table => text = self.table.render(jobs),
             Format::Json => {
                 for (index, job) in jobs.iter().enumerate() {
@@ -133,7 +249,7 @@ impl Printer {
         match (self.format, self.empty) {
             (Format::Json, true) => output::print("[]\n"),
             (Format::Json, false) => output::print("]\n"),
-            (Format::Table, true) => {
+            (Format::Table, true) if !self.quiet => {
                 say(&"no jobs");
                 Ok(())
             }
@@ -149,6 +265,13 @@ fn condition(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn label(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('=') {
+        return Err("a label has a key; write KEY or KEY=VALUE".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn limit(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("give at least 1".to_owned()),
@@ -161,7 +284,9 @@ fn limit(text: &str) -> Result<usize, String> {
 mod tests {
     use clap::Parser as _;
 
-    use super::AFTER_HELP;
+    use clap::ValueEnum as _;
+
+    use super::{AFTER_HELP, SortKey};
     use crate::cli::{Cli, Command};
 
     fn query(arguments: &[&str]) -> Result<Vec<(String, String)>, clap::Error> {
@@ -173,23 +298,56 @@ mod tests {
 
     #[test]
     fn options_become_conditions() {
-        let pairs =
-            query(&["--status", "running,paused", "--name", "x", "--filter", "label=a=b", "--oldest-first"]);
-        let pairs: Vec<_> =
-            pairs.expect("a query").into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let written = |arguments: &[&str]| -> Vec<String> {
+            let pairs = query(arguments).expect("a query");
+            pairs.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+        };
+        let arguments =
+            ["--status", "running,paused", "--name", "x", "--filter", "label=a=b", "--oldest-first"];
         let expected =
             ["status=running", "status=paused", "name=x", "label=a=b", "order=oldest_first", "limit=100"];
-        assert_eq!(pairs, expected);
+        assert_eq!(written(&arguments), expected);
+        let arguments = [
+            "--label=k",
+            "--label=a=b=c",
+            "--pid=7",
+            "--exit-code=-1",
+            "--cwd=/a/./b/",
+            "--after=5",
+            "--since=2026-07-14T03:33:20+02:00",
+            "--until=2026-07-14T03:33:20Z",
+            "--reverse",
+        ];
+        let expected = [
+            "label=k",
+            "label=a=b=c",
+            "last_pid=7",
+            "exit_code=-1",
+            "cwd=/a/b",
+            "created_from=2026-07-14T01:33:20.000Z",
+            "created_until=2026-07-14T03:33:20.000Z",
+            "order=oldest_first",
+            "after=5",
+            "limit=100",
+        ];
+        assert_eq!(written(&arguments), expected);
+        let here = std::env::current_dir().expect("a directory");
+        assert_eq!(written(&["--cwd", "."])[0], format!("cwd={}", here.display()));
+        assert!(written(&["--sort", "runtime", "--reverse"]).contains(&"order=newest_first".to_owned()));
     }
 
     #[test]
-    fn the_help_has_every_filter_and_status() {
-        // Nothing here groups, labels, pauses or restarts a job yet.
-        let unset = ["group", "label", "paused", "restarting"];
+    fn the_help_has_every_filter_status_and_sort_key() {
+        // Nothing here groups jobs yet.
+        let unset = ["group"];
         let statuses = nodejobs::Status::ALL.map(nodejobs::Status::as_str);
+        let is_told = |word: &str| AFTER_HELP.split([' ', ',', ';', '.', '\n']).any(|told| told == word);
         for word in nodejobs::filter::JobFilter::KEYS.into_iter().chain(statuses) {
-            let told = AFTER_HELP.split([' ', ',', ';', '\n']).any(|told| told == word);
-            assert_eq!(told, !unset.contains(&word), "{word}");
+            assert_eq!(is_told(word), !unset.contains(&word), "{word}");
+        }
+        for key in SortKey::value_variants() {
+            let name = key.to_possible_value().expect("not hidden").get_name().to_owned();
+            assert!(is_told(&name), "{name}");
         }
     }
 
@@ -202,6 +360,14 @@ mod tests {
             &["--filter", "last_pid=x"],
             &["--limit", "0"],
             &["--limit", "5", "--all"],
+            &["--label", ""],
+            &["--label", "=x"],
+            &["--pid", "-1"],
+            &["--exit-code", "x"],
+            &["--since", "yesterday"],
+            &["--sort", "colour"],
+            &["--sort", "id", "--after", "3"],
+            &["--sort", "id", "--oldest-first"],
             &["a"],
         ] {
             assert_eq!(query(arguments).expect_err("refused").exit_code(), 2, "{arguments:?}");

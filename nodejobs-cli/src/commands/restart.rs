@@ -22,10 +22,10 @@ pub(crate) struct Restart {
     /// Kill a running one at once, without asking
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     force: bool,
-    /// The signal that asks a running one to end, by name or number [default: its own]
+    /// The signal that asks a running one to end, by name or number [default: its own, see `run`]
     #[arg(long, value_name = "SIGNAL")]
     signal: Option<Signal>,
-    /// How long a running one has to obey before it is killed, such as 500ms or 1m [default: its own]
+    /// How long a running one has to obey before it is killed, such as 500ms or 1m [default: its own, see `run`]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
 }

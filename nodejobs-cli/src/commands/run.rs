@@ -1,6 +1,5 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
-mod at;
 mod options;
 
 use std::ffi::{OsStr, OsString};
@@ -71,8 +70,10 @@ ended.
 The job gets the current environment, directory, umask and soft limits, and no input, unless options say otherwise. It goes on when the shell, this \
 command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
 
-With --wait and --follow the exit status is the job's own: 128+N after signal N, and 125 if it has none (it never \
-started, or was lost) or something here went wrong.";
+A DURATION is numbers with units: 500ms, 5s, 10m, 1h30m, 7d. A SIGNAL is a name or a number: TERM, SIGINT, 9.
+
+With --wait and --follow the exit status is the job's own: 128+N after signal N, 124 if --timeout ended it, and 125 if it \
+has none (it never started, or was lost) or something here went wrong.";
 
 impl Run {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
@@ -101,8 +102,7 @@ impl Run {
         let escaped = follows_escape(std::env::args_os(), self.words.len());
         let command = meaning(self.words, escaped, self.shell)?;
         let cwd = match self.cwd {
-            Some(cwd) => std::path::absolute(&cwd)
-                .map_err(|error| Failure::caused(USAGE, format!("--cwd '{}'", cwd.display()), &error))?,
+            Some(cwd) => super::absolute_directory(&cwd, "--cwd")?,
             None => std::env::current_dir().map_err(cannot("find the current directory; give --cwd"))?,
         };
         let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());

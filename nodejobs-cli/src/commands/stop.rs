@@ -25,10 +25,10 @@ pub(crate) struct Stop {
     /// Kill at once, without asking
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     force: bool,
-    /// The signal that asks, by name or number [default: TERM]
+    /// The signal that asks, by name or number [default: its own, see `run`]
     #[arg(long, value_name = "SIGNAL")]
     signal: Option<Signal>,
-    /// How long they have to obey before they are killed, such as 500ms or 1m [default: 5s]
+    /// How long they have to obey before they are killed, such as 500ms or 1m [default: its own, see `run`]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
 }

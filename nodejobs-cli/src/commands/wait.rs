@@ -21,7 +21,7 @@ pub(crate) struct Wait {
     /// The first one that ends is enough
     #[arg(long)]
     any: bool,
-    /// Wait at most so long, such as 500ms or 10m, and end with 124 if that was not enough
+    /// Wait at most so long, such as 500ms or 10m, and end with 124 if that was not enough [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
 }
@@ -34,9 +34,9 @@ Examples:
   nodejobs wait --timeout 10m ID || echo not done, or failed
   nodejobs wait ID -o json | jq .status
 
-The exit status is the job's own: its exit code, 128+N after signal N, and 125 if it has none (it never started, or was \
-lost) or something here went wrong, and 124 if the time was up, the job's own or that of --timeout. For several jobs it is the first one that is not 0, in the order in which they are \
-given.
+The exit status is the job's own: its exit code, 128+N after signal N, 124 if the time was up, the job's or that of \
+--timeout, and 125 if there is none (it never started, or was lost) or something here went wrong. For several jobs it is \
+the first one that is not 0, in the order in which they are given.
 
 How each job ended is said on standard error; with -o json their records go to standard output.";
 

@@ -30,7 +30,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.styled("status", &screen.paint(record.status, &status));
     block.maybe("detail", record.detail.as_deref());
     block.maybe("waiting on", record.waiting_on.as_deref());
-    block.line("command", &record.command.to_string());
+    block.lines("command", &record.command.to_string());
     block.line("cwd", &record.cwd.to_lossy());
     block.line("attempt", &attempt);
     block.maybe("pid", record.last_pid.map(|pid| pid.to_string()).as_deref());
@@ -47,7 +47,18 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("group", record.group.as_deref());
     block.maybe("labels", (!labels.is_empty()).then(|| labels.join(" ")).as_deref());
     block.line("log", &record.logfile.to_lossy());
+    block.maybe("log size", record.log_bytes.map(size).as_deref());
     block.text
+}
+
+/// Bytes for people, in powers of 1024.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None if bytes == 1 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 /// A daemon as a block.
@@ -90,6 +101,17 @@ impl Block {
         self.styled(key, &printable(value));
     }
 
+    /// A value of several lines, such as a script, each under the one before.
+    fn lines(&mut self, key: &str, value: &str) {
+        let mut key = format!("{key}:");
+        for line in value.trim_end_matches('\n').split('\n') {
+            let shown = printable(&line.replace('\t', "    "));
+            self.text.push_str(format!("{key:<13}{shown}").trim_end());
+            self.text.push('\n');
+            key.clear();
+        }
+    }
+
     fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.line(key, value);
@@ -110,6 +132,24 @@ mod tests {
     use crate::output::tests::{noon, record};
 
     const PLAIN: Screen = Screen { width: Some(80), colour: false };
+
+    #[test]
+    fn a_script_keeps_its_lines() {
+        let mut job = record("a");
+        job.command = nodejobs::spec::Command::shell("for x in 1 2; do\n\techo $x\x1b[2J\n\ndone\n");
+        let block = record_block(&job, PLAIN, noon());
+        let expected = "\ncommand:     for x in 1 2; do\n                 echo $x\u{FFFD}[2J\n\n             done\ncwd: ";
+        assert!(block.contains(expected), "{block}");
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_keeps_them_short() {
+        for (bytes, shown) in
+            [(0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB")]
+        {
+            assert_eq!(size(bytes), shown);
+        }
+    }
 
     #[test]
     fn a_finished_job_is_a_block() {

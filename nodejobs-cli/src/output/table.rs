@@ -1,6 +1,7 @@
 //! Jobs as a table, a line each, cut to the width of the terminal.
 
 use nodejobs::Timestamp;
+use nodejobs::api::Candidate;
 use nodejobs::record::JobRecord;
 use nodejobs::units::show_duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -112,6 +113,26 @@ fn push_line(
     text.push('\n');
 }
 
+/// Jobs among which somebody has to choose, a line each: id, name, status, age.
+pub(crate) fn candidate_lines(candidates: &[Candidate], now: Timestamp) -> Vec<String> {
+    let cells = |job: &Candidate| {
+        let name = job.name.as_deref().map_or_else(|| "-".to_owned(), printable);
+        [job.id.to_string(), fit(&name, Some(NAME_WIDTH)), job.status.to_string()]
+    };
+    let rows: Vec<_> = candidates.iter().map(cells).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let line = |(row, job): (&[String; 3], &Candidate)| {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            text.push_str(cell);
+            text.push_str(&" ".repeat(width - cell.width() + 2));
+        }
+        text + &ago(now, job.created_at)
+    };
+    rows.iter().zip(candidates).map(line).collect()
+}
+
 /// The text, or as much of it as fits and an ellipsis.
 fn fit(text: &str, width: Option<usize>) -> String {
     let Some(width) = width.filter(|width| text.width() > *width) else {
@@ -212,6 +233,23 @@ b           -        queued   -        -        -        make all
             .iter()
             .fold(coloured, |text, sequence| text.replace(sequence, ""));
         assert_eq!(plain, render(Some(100), false));
+    }
+
+    #[test]
+    fn candidates_are_told_apart_by_name_status_and_age() {
+        let candidates = jobs().into_iter().map(|job| Candidate {
+            id: job.self_id,
+            name: job.name,
+            status: job.status,
+            created_at: job.created_at,
+        });
+        let lines = candidate_lines(&candidates.collect::<Vec<_>>(), noon());
+        let expected = [
+            "0e3k9t2v01  nightly                   running  3m ago",
+            "0e3k9t2v02  ein ziemlich langer Nam…  failed   3m ago",
+            "b           -                         queued   3m ago",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -76,8 +76,8 @@ fn a_daemon_and_its_keeper_are_told_by_their_processes() {
     let (pid, (guard, worker)) = (home.daemon_pid(), home.keeper());
     let said = doctor(&home);
     assert_eq!((said.code, &said.json()["level"] == "problem"), (0, false), "{said:?}");
-    found(&said, "daemon", "ok", &format!("pid {pid}, for "));
-    found(&said, "keeper", "ok", &format!("guard {guard}, worker {worker}, 1 jobs"));
+    found(&said, "daemon", "ok", &format!("pid {pid}, has served for "));
+    found(&said, "keeper", "ok", &format!("guard {guard}, worker {worker}, 1 job,"));
     found(&said, "store", "ok", "sqlite, format 2, ");
     found(&said, "directory", "ok", "mode 700");
     // Looked at from outside; whoever asks like this drives nobody away.
@@ -146,7 +146,7 @@ fn a_broken_store_is_found_without_a_daemon_and_left_as_it_is() {
     let before = holdings(home.data_dir());
     let said = doctor(&home);
     assert_eq!(said.code, 0, "{said:?}");
-    found(&said, "store", "ok", "1 jobs, read through");
+    found(&said, "store", "ok", "1 job, read through");
     assert_eq!(holdings(home.data_dir()), before, "no daemon was started, and no file was made");
 }
 

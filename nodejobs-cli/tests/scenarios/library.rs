@@ -137,7 +137,7 @@ async fn each_error_has_its_kind(home: &Home, jobs: &Jobs) {
     assert!(taken.to_string().contains("'one'"), "{taken}");
     let ambiguous = jobs.get_status("twin").await.expect_err("two of them");
     assert_eq!(ambiguous.kind(), ProblemKind::Ambiguous);
-    assert_eq!(ambiguous.candidates().iter().map(JobId::as_str).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(ambiguous.candidates().iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["two", "one"]);
 
     let count = jobs.list_status(&ListQuery::default()).await.expect("a page").jobs.len();
     let bad = [

@@ -129,7 +129,7 @@ fn story(events: &[BindEvent]) -> Story {
                 text.push_str(std::str::from_utf8(&chunk.bytes).expect("UTF-8"));
             }
             Bound::Ended(record) => story.ended.push((record.attempt, record.status, record.exit_code)),
-            Bound::Truncated { .. } | Bound::Heartbeat => panic!("{what:?}"),
+            Bound::Truncated { .. } | Bound::Heartbeat | Bound::Now(_) => panic!("{what:?}"),
         }
     }
     story

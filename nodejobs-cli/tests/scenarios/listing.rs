@@ -78,6 +78,64 @@ fn every_filter_finds_what_it_says() {
     assert_eq!(listed(&home, &["--status", "failed,running"]), ["gamma", "beta"]);
     assert_eq!(listed(&home, &["--name", "build", "--status", "failed"]), ["beta"]);
     assert_eq!(listed(&home, &["--id-prefix", "g"]), ["gamma"]);
+
+    let pid = gamma["last_pid"].to_string();
+    assert_eq!(listed(&home, &["--pid", &pid]), ["gamma"]);
+    assert_eq!(listed(&home, &["--exit-code", "3"]), ["beta"]);
+    for directory in ["x", "./x/", alpha["cwd"].as_str().expect("a path")] {
+        assert_eq!(listed(&home, &["--cwd", directory]), ["alpha"], "{directory}");
+    }
+    assert_eq!(listed(&home, &["--since", "1h"]).len(), 4);
+    assert_eq!(listed(&home, &["--until", "1h"]), [""; 0]);
+    assert_eq!(listed(&home, &["--until", &text(&alpha, "created_at")]), ["alpha"]);
+    assert_eq!(listed(&home, &["--since", &text(&gamma, "created_at")]), ["delta", "gamma"]);
+}
+
+#[test]
+fn labels_find_jobs_by_key_and_by_value() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--label", "team=web", "--label", "urgent=yes", "--", "true"]);
+    home.ok(["run", "--id", "b", "--label", "team=db", "--", "true"]);
+    home.ok(["run", "--id", "c", "--", "true"]);
+    assert_eq!(listed(&home, &["--label", "team"]), ["b", "a"]);
+    assert_eq!(listed(&home, &["--label", "team=web"]), ["a"]);
+    assert_eq!(listed(&home, &["--label", "team", "--label", "urgent=yes"]), ["a"]);
+    assert_eq!(listed(&home, &["--filter", "label=team=db"]), ["b"]);
+    assert_eq!(listed(&home, &["--label", "team=we"]), [""; 0]);
+}
+
+#[test]
+fn a_sorted_listing_has_the_first_of_all_and_a_quiet_one_only_ids() {
+    let home = with_jobs();
+    assert_eq!(listed(&home, &["--sort", "id"]), ["alpha", "beta", "delta", "gamma"]);
+    assert_eq!(listed(&home, &["--sort", "id", "--reverse", "--limit", "2"]), ["gamma", "delta"]);
+    // Who has no exit code comes last, newest first.
+    assert_eq!(listed(&home, &["--sort", "exit-code"]), ["alpha", "beta", "delta", "gamma"]);
+    assert_eq!(listed(&home, &["--sort", "exit-code", "--reverse"]), ["beta", "alpha", "delta", "gamma"]);
+    assert_eq!(
+        listed(&home, &["--sort", "runtime", "--reverse", "--limit", "1"]),
+        ["gamma"],
+        "it still runs"
+    );
+    assert_eq!(listed(&home, &["--sort", "status"])[0], "gamma");
+    let quiet = home.nodejobs(["ls", "-q", "--sort", "created", "--limit", "3"]);
+    assert_eq!((quiet.text().as_str(), quiet.code), ("alpha\nbeta\ngamma", 0));
+    assert!(quiet.stderr.contains("more jobs") && !quiet.stderr.contains("--after"), "{quiet:?}");
+    let nothing = home.nodejobs(["ls", "-q", "--status", "queued"]);
+    assert_eq!((nothing.text().as_str(), nothing.stderr.as_str(), nothing.code), ("", "", 0));
+    assert_eq!(home.nodejobs(["ls", "-q", "-o", "json"]).code, 2);
+}
+
+#[test]
+fn a_cursor_goes_on_where_a_part_ended() {
+    let home = with_jobs();
+    let part = home.nodejobs(["ls", "-q", "--limit", "2"]);
+    assert_eq!(part.text(), "delta\ngamma");
+    let next = part.stderr.split_once("--after ").expect("a cursor").1.split(' ').next().expect("a number");
+    assert_eq!(next, home.record("gamma")["seq"].to_string(), "the seq of the last one shown");
+    home.ok(["run", "--id", "epsilon", "--wait", "--", "true"]);
+    assert_eq!(listed(&home, &["--limit", "2", "--after", next]), ["beta", "alpha"]);
+    assert_eq!(listed(&home, &["--reverse", "--after", next]), ["delta", "epsilon"]);
 }
 
 #[test]
@@ -92,6 +150,8 @@ fn a_filter_that_means_nothing_is_a_usage_error_with_those_that_do() {
         let said = home.nodejobs(["ls", "--filter", bad]);
         assert_eq!((said.code, said.stdout.len()), (2, 0), "{bad} {said:?}");
     }
+    let twice = home.nodejobs(["ls", "--name", "build", "--filter", "name=x"]);
+    assert!(twice.code == 2 && twice.stderr.contains("name: is given twice"), "{twice:?}");
 }
 
 #[test]
@@ -141,6 +201,76 @@ fn a_job_is_found_by_its_name_and_by_the_beginning_of_its_id() {
     // An id goes before a name.
     home.ok(["run", "--id", "sigma", "--name", "alpha", "--wait", "--", "true"]);
     assert_eq!(home.record("alpha")["self_id"], "alpha");
+}
+
+#[test]
+fn every_command_takes_a_name_or_a_beginning_and_tells_of_those_that_fit_when_there_are_several() {
+    let home = Home::new();
+    for (id, name) in [("twin-1", "pair"), ("twin-2", "pair"), ("twin-3", "single")] {
+        home.ok(["run", "--id", id, "--name", name, "--", "sleep", "1000"]);
+        home.running(id);
+    }
+    let commands: [&[&str]; 11] = [
+        &["status"],
+        &["logs"],
+        &["logs", "-f"],
+        &["logs", "-f", "-o", "jsonl"],
+        &["wait"],
+        &["history"],
+        &["pause"],
+        &["resume"],
+        &["restart"],
+        &["rm"],
+        &["stop"],
+    ];
+    for command in commands {
+        let is_mirrored = command.contains(&"-f") || command.contains(&"wait");
+        for (reference, count, last) in [("twin", "3", "twin-1"), ("pair", "2", "twin-1")] {
+            let said = home.nodejobs(command.iter().copied().chain([reference]));
+            assert_eq!(said.code, if is_mirrored { 125 } else { 4 }, "{command:?} {said:?}");
+            let lines: Vec<_> = said.stderr.lines().collect();
+            let first = format!("error: '{reference}' fits {count} jobs; give the id of one of them");
+            assert_eq!(lines[0], first, "{command:?} {said:?}");
+            assert_eq!(lines.len().to_string(), (count.parse::<usize>().expect("a number") + 1).to_string());
+            let words: Vec<_> = lines[lines.len() - 1].split_whitespace().collect();
+            assert_eq!(words[..3], [last, "pair", "running"], "{command:?} {said:?}");
+        }
+        let unknown = home.nodejobs(command.iter().copied().chain(["nobody"]));
+        assert_eq!(unknown.code, if is_mirrored { 125 } else { 3 }, "{command:?} {unknown:?}");
+        assert!(unknown.stderr.contains("'nobody'"), "{command:?} {unknown:?}");
+    }
+    // Nothing was done to any of them, and each can be named in every way.
+    for (command, reference, status) in [
+        (&["pause"][..], "single", "paused"),
+        (&["resume"], "twin-3", "running"),
+        (&["restart", "--force"], "single", "running"),
+        (&["stop", "--force"], "single", "stopped"),
+    ] {
+        home.ok(command.iter().copied().chain([reference]));
+        assert_eq!(home.running("twin-3")["status"], status, "{command:?}");
+    }
+    for id in ["twin-1", "twin-2"] {
+        assert_eq!(home.record(id)["status"], "running");
+    }
+    assert_eq!(home.nodejobs(["wait", "single"]).code, 137);
+    assert_eq!(home.ok(["history", "single"]).lines().count(), 3);
+    home.ok(["rm", "single"]);
+    assert_eq!(home.nodejobs(["status", "twin-3"]).code, 3);
+}
+
+#[test]
+fn of_many_that_fit_the_newest_are_named_and_the_others_counted() {
+    let home = Home::new();
+    let submit = r#"i=0; while [ $i -lt 37 ]; do i=$((i + 1)); "$1" run --id j$i -- true; done"#;
+    home.ok(["run", "--wait", "--id", "submitter", "--", "sh", "-c", submit, "sh", crate::support::NODEJOBS]);
+    let said = home.nodejobs(["status", "j"]);
+    let lines: Vec<_> = said.stderr.lines().collect();
+    assert_eq!((said.code, lines.len(), lines[0].contains("'j' fits 37 jobs")), (4, 22, true), "{said:?}");
+    assert!(
+        lines[1].trim_start().starts_with("j37 ") && lines[20].trim_start().starts_with("j18 "),
+        "{said:?}"
+    );
+    assert_eq!(lines[21], "  and 17 more");
 }
 
 /// What a command prints on a terminal of so many columns.

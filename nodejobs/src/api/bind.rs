@@ -102,6 +102,11 @@ pub struct BindQuery {
     /// Tell a [`Bound::Heartbeat`] whenever there was nothing to tell for so long, in milliseconds, at least
     /// [`MIN_HEARTBEAT_MS`](Self::MIN_HEARTBEAT_MS); never if absent.
     pub heartbeat_ms: Option<u64>,
+    /// Begin with so many last lines of each stream; with all of them if absent. Not together with a token.
+    pub tail: Option<u64>,
+    /// Tell only what is there now, and end with [`Bound::Now`] if the attempt has not ended.
+    #[serde(default)]
+    pub only_now: bool,
 }
 
 impl BindQuery {
@@ -110,11 +115,13 @@ impl BindQuery {
 
     /// The query as keys and values.
     pub fn to_pairs(&self) -> Vec<(String, String)> {
-        let Self { token, attempt, further_attempts, heartbeat_ms } = self;
+        let Self { token, attempt, further_attempts, heartbeat_ms, tail, only_now } = self;
         let mut pairs = vec![("further_attempts".to_owned(), further_attempts.to_string())];
         pairs.extend(token.map(|token| ("token".to_owned(), token.to_string())));
         pairs.extend(attempt.map(|attempt| ("attempt".to_owned(), attempt.to_string())));
         pairs.extend(heartbeat_ms.map(|millis| ("heartbeat_ms".to_owned(), millis.to_string())));
+        pairs.extend(tail.map(|lines| ("tail".to_owned(), lines.to_string())));
+        pairs.extend(only_now.then(|| ("only_now".to_owned(), "true".to_owned())));
         pairs
     }
 }
@@ -128,7 +135,7 @@ pub struct BindEvent {
     pub what: Bound,
 }
 
-/// What happens to a job. `Ended` is last.
+/// What happens to a job. `Ended` or `Now` is last.
 ///
 /// The attempt that it is about is [`BindToken::attempt`].
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +156,9 @@ pub enum Bound {
     Heartbeat,
     /// `ended`: the attempt has ended and everything about it was told. With the record as it is then.
     Ended(Box<JobRecord>),
+    /// `now`: everything up to now was told, and the attempt goes on. Only if the query wants
+    /// [`only_now`](BindQuery::only_now).
+    Now(Box<JobRecord>),
 }
 
 /// The data of an event: the token and what else the event has, side by side.
@@ -180,6 +190,7 @@ impl BindEvent {
             }
             Bound::Heartbeat => ("heartbeat", data(token, Nothing {})?),
             Bound::Ended(record) => ("ended", data(token, record)?),
+            Bound::Now(record) => ("now", data(token, record)?),
         })
     }
 
@@ -204,13 +215,14 @@ impl BindEvent {
             }
             "heartbeat" => data(name, text, |Nothing {}| Bound::Heartbeat),
             "ended" => data(name, text, Bound::Ended),
+            "now" => data(name, text, Bound::Now),
             _ => Err(EventError::UnknownName(name.to_owned())),
         }
     }
 
     /// Whether nothing comes after it.
     pub fn is_last(&self) -> bool {
-        matches!(self.what, Bound::Ended(_))
+        matches!(self.what, Bound::Ended(_) | Bound::Now(_))
     }
 }
 
@@ -275,6 +287,9 @@ mod tests {
             assert_eq!(BindEvent::from_sse(name, &data).expect("the same"), event);
             assert!(!event.is_last());
         }
+        let query = BindQuery { tail: Some(2), only_now: true, ..BindQuery::default() };
+        let pairs = query.to_pairs().into_iter().map(|(key, value)| format!("{key}={value}"));
+        assert_eq!(pairs.collect::<Vec<_>>(), ["further_attempts=false", "tail=2", "only_now=true"]);
         let error = BindEvent::from_sse("output", r#"{"token":"1.2"}"#).expect_err("no token");
         assert!(matches!(error, EventError::BadData { .. }), "{error}");
     }

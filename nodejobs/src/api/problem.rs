@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use nodejobs_core::JobId;
 use serde::{Deserialize, Serialize};
 
+use super::Candidate;
 use super::event::EventError;
 
 /// What the caller can do about a problem.
@@ -45,15 +45,47 @@ pub struct Problem {
     pub kind: ProblemKind,
     /// A lower-case sentence that names the thing, the cause and the way out.
     pub message: String,
-    /// The jobs that an ambiguous reference fits.
+    /// The jobs that an ambiguous reference fits, newest first, at most [`Candidate::NAMED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<JobId>,
+    pub candidates: Vec<Candidate>,
+    /// How many more it fits, of the first [`Candidate::COUNTED`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_candidates: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Problem {
     /// A problem without candidates.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), candidates: Vec::new() }
+        Self { kind, message: message.into(), candidates: Vec::new(), more_candidates: 0 }
+    }
+
+    /// A reference that fits all of these jobs; the newest come first.
+    pub fn ambiguous(reference: &str, fitting: &[Candidate]) -> Self {
+        let at_least = if fitting.len() >= Candidate::COUNTED { "at least " } else { "" };
+        let message =
+            format!("'{reference}' fits {at_least}{} jobs; give the id of one of them", fitting.len());
+        Self {
+            kind: ProblemKind::Ambiguous,
+            message,
+            candidates: fitting.iter().take(Candidate::NAMED).cloned().collect(),
+            more_candidates: fitting.len().saturating_sub(Candidate::NAMED),
+        }
+    }
+
+    /// What is said of the candidates that are not named: `and 17 more`, if there are any.
+    pub fn more(&self) -> Option<String> {
+        match self.more_candidates {
+            0 => None,
+            more if self.candidates.len() + more >= Candidate::COUNTED => {
+                Some(format!("and at least {more} more"))
+            }
+            more => Some(format!("and {more} more")),
+        }
     }
 
     /// A request that is wrong in itself.
@@ -68,7 +100,7 @@ impl fmt::Display for Problem {
         for (index, candidate) in self.candidates.iter().enumerate() {
             write!(f, "{}{candidate}", if index == 0 { ": " } else { ", " })?;
         }
-        Ok(())
+        self.more().map_or(Ok(()), |more| write!(f, " {more}"))
     }
 }
 
@@ -101,6 +133,8 @@ impl ErrorBody {
 
 #[cfg(test)]
 mod tests {
+    use nodejobs_core::{JobId, Status, Timestamp};
+
     use super::*;
 
     #[test]
@@ -110,10 +144,18 @@ mod tests {
         assert_eq!(json, r#"{"error":{"kind":"not_found","message":"no job 'x'"}}"#);
         assert_eq!(problem.to_string(), "no job 'x'");
 
-        let candidates = ["a1", "a2"].map(|id| JobId::new(id).expect("valid")).to_vec();
-        let ambiguous =
-            Problem { kind: ProblemKind::Ambiguous, message: "'a' fits several jobs".into(), candidates };
-        assert_eq!(ambiguous.to_string(), "'a' fits several jobs: a1, a2");
+        let candidate = |number: usize| Candidate {
+            id: JobId::new(&format!("a{number}")).expect("valid"),
+            name: None,
+            status: Status::Running,
+            created_at: Timestamp::from_millis(0),
+        };
+        let ambiguous = |count| Problem::ambiguous("a", &(1..=count).map(candidate).collect::<Vec<_>>());
+        assert_eq!(ambiguous(2).to_string(), "'a' fits 2 jobs; give the id of one of them: a1, a2");
+        assert!(ambiguous(22).to_string().ends_with(", a20 and 2 more"), "{}", ambiguous(22));
+        assert!(ambiguous(1000).message.contains("at least 1000 jobs"), "{}", ambiguous(1000));
+        assert_eq!(ambiguous(1000).more().as_deref(), Some("and at least 980 more"));
+        let ambiguous = ambiguous(22);
         let json = serde_json::to_string(&ambiguous).expect("JSON");
         assert_eq!(serde_json::from_str::<Problem>(&json).expect("the same"), ambiguous);
     }

@@ -47,8 +47,8 @@ impl Iterator for StatusEvents {
     }
 }
 
-/// What happens to a job. Ends after [`Bound::Ended`](crate::api::Bound::Ended); everything that cuts it short is an
-/// error, after which the token of the last event goes on.
+/// What happens to a job. Ends after [`Bound::Ended`](crate::api::Bound::Ended) or
+/// [`Bound::Now`](crate::api::Bound::Now); everything that cuts it short is an error, after which the token of the last event goes on.
 #[derive(Debug)]
 pub struct BindEvents {
     events: Events,

@@ -138,7 +138,7 @@ fn requests_share_one_connection() {
 
 #[test]
 fn a_problem_arrives_typed_and_a_riddle_is_shown() {
-    let body = r#"{"error":{"kind":"ambiguous","message":"'a' fits several","candidates":["a1","a2"]}}"#;
+    let body = r#"{"error":{"kind":"ambiguous","message":"'a' fits several","candidates":[{"id":"a1","name":null,"status":"running","created_at":"2026-07-14T03:33:20Z"}]}}"#;
     let server = Server::start(vec![vec![
         answer("409 Conflict", body),
         answer("404 Not Found", "no such page"),
@@ -148,7 +148,8 @@ fn a_problem_arrives_typed_and_a_riddle_is_shown() {
     match client.job("a") {
         Err(ClientError::Problem(problem)) => {
             assert_eq!(problem.kind, ProblemKind::Ambiguous);
-            assert_eq!(problem.candidates, ["a1", "a2"].map(|id| JobId::new(id).expect("valid")));
+            assert_eq!(problem.candidates.len(), 1);
+            assert_eq!(problem.candidates[0].id, JobId::new("a1").expect("valid"));
         }
         other => panic!("{other:?}"),
     }

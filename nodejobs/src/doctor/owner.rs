@@ -4,12 +4,13 @@ use std::fs::File;
 use std::path::Path;
 
 use nodejobs_core::backend::KeeperStatus;
+use nodejobs_core::units::show_duration;
 use nodejobs_proc::look::{FoundKeeper, KEEPER_PROTOCOL, KeeperState};
 use nodejobs_proc::machine::now;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::Finding;
+use super::{Finding, count_of_jobs};
 use crate::api::DaemonStatus;
 use crate::client::{Client, ClientError};
 use crate::directory::{Holder, OWNER_LOCK};
@@ -100,14 +101,9 @@ pub(super) fn daemon(data_dir: &Path) -> (Finding, Running) {
     const CHECK: &str = "daemon";
     match Client::connect(data_dir).and_then(|client| client.daemon_status()) {
         Ok(status) => {
-            let seconds = (now().wall.as_millis() - status.started_at.as_millis()).max(0) / 1000;
-            let text = format!(
-                "pid {}, for {}h{:02}m{:02}s",
-                status.pid,
-                seconds / 3600,
-                seconds / 60 % 60,
-                seconds % 60
-            );
+            let millis = now().wall.as_millis().saturating_sub(status.started_at.as_millis());
+            let served = show_duration(millis.max(0).unsigned_abs());
+            let text = format!("pid {}, has served for {served}", status.pid);
             (Finding::ok(CHECK, text), Running::Daemon(Box::new(status)))
         }
         Err(error) => nobody_answers(data_dir, &error),
@@ -181,7 +177,8 @@ pub(super) fn keeper_findings(data_dir: &Path, running: &Running) -> Vec<Finding
 fn known_keeper(keeper: &KeeperStatus) -> Finding {
     let pid = |pid: Option<u32>| pid.map_or_else(|| "dead".to_owned(), |pid| pid.to_string());
     let KeeperStatus { pid: guard, worker_pid, version, jobs, draining } = keeper;
-    let text = format!("guard {}, worker {}, {jobs} jobs, version {version}", pid(*guard), pid(*worker_pid));
+    let jobs = count_of_jobs(*jobs as u64);
+    let text = format!("guard {}, worker {}, {jobs}, version {version}", pid(*guard), pid(*worker_pid));
     if *draining && (guard.is_none() || worker_pid.is_none()) {
         let way_out = "nothing: its jobs are safe, and new ones go to a new keeper";
         return Finding::weaker(

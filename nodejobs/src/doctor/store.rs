@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::owner::Running;
-use super::{Finding, bytes};
+use super::{Finding, bytes, count_of_jobs};
 use crate::directory::{META, OWNER_LOCK, parse};
 use crate::stores::StoreKind;
 
@@ -15,9 +15,9 @@ const CHECK: &str = "store";
 pub(super) fn look(data_dir: &Path, running: &Running) -> Vec<Finding> {
     if let Running::Daemon(status) = running {
         let format = status.store_format.map_or_else(String::new, |format| format!(" format {format},"));
-        let jobs: u64 = status.jobs.values().sum();
+        let jobs = count_of_jobs(status.jobs.values().sum());
         let size = bytes(size_on_disk(&data_dir.join(format!("jobs.{}", status.store))));
-        let text = format!("{},{format} {size}, {jobs} jobs, in use by the daemon", status.store);
+        let text = format!("{},{format} {size}, {jobs}, in use by the daemon", status.store);
         return promises(Finding::ok(CHECK, text), &status.store_weaker);
     }
     // What is wrong with this file is said elsewhere.
@@ -63,7 +63,7 @@ fn unowned(kind: StoreKind, path: &Path, size: &str) -> Finding {
     let deadline = Instant::now() + READING;
     match nodejobs_store_sqlite::SqliteStore::look(path, move || Instant::now() < deadline) {
         Ok(look) => {
-            let jobs = look.jobs.map_or_else(String::new, |jobs| format!(", {jobs} jobs"));
+            let jobs = look.jobs.map_or_else(String::new, |jobs| format!(", {}", count_of_jobs(jobs)));
             let read = if look.complete { "read through" } else { "too large to be read through in 2 s" };
             Finding::ok(CHECK, format!("{kind}, format {}, {size}{jobs}, {read}", look.format))
         }

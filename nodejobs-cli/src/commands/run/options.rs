@@ -13,8 +13,8 @@ use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::parse_duration;
 use nodejobs::{RawText, Timestamp, env_file};
 
-use super::at;
 use crate::exit::{FAILED, Failure, USAGE};
+use crate::times;
 
 #[derive(Args, Debug)]
 pub(crate) struct JobOptions {
@@ -43,7 +43,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at")]
     delay: Option<Duration>,
     /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = at::parse)]
+    #[arg(long, value_name = "TIME", value_parser = times::to_come)]
     at: Option<Timestamp>,
     /// End it if it runs longer; it has then failed with reason `timeout`
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -55,7 +55,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
     /// Exit codes that mean success, with commas between them [default: 0]
-    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_code)]
     success_codes: Vec<i32>,
     /// Let processes that it leaves behind go on when it ends by itself
     #[arg(long)]
@@ -157,10 +157,16 @@ fn read_env_file(path: &Path) -> Result<Vec<(RawText, RawText)>, Failure> {
     env_file::parse(&bytes).map_err(|error| Failure::caused(USAGE, format!("--env-file '{shown}'"), &error))
 }
 
+fn exit_code(text: &str) -> Result<i32, String> {
+    text.parse::<u8>().map(i32::from).map_err(|_| "an exit code is a number from 0 to 255".to_owned())
+}
+
 fn read_input(path: &Path) -> Result<Stdin, Failure> {
     if path.as_os_str() != OsStr::new("-") {
         let file_type = std::fs::metadata(path)
-            .map_err(|error| Failure::caused(USAGE, format!("--stdin '{}'", path.display()), &error))?
+            .map_err(|error| {
+                Failure::caused(USAGE, format!("cannot read --stdin '{}'", path.display()), &error)
+            })?
             .file_type();
         if file_type.is_dir() || file_type.is_fifo() || file_type.is_socket() {
             let message = format!(

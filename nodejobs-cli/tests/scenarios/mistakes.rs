@@ -1,0 +1,57 @@
+//! Wrong command lines: each is refused before anything is done, and says what is wrong and how it is written.
+
+use crate::support::Home;
+
+#[test]
+fn a_mistake_is_named_with_the_way_out() {
+    let home = Home::new();
+    let file = home.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let (file, below) = (file.display().to_string(), format!("{}/x", file.display()));
+    let mistakes: [(&[&str], i32, &str); 20] = [
+        (&["run", "--id", "a b", "--", "true"], 2, "allowed are A-Z a-z 0-9 . _ -"),
+        (&["run", "--timeout", "5", "--", "true"], 2, "'5' lacks a unit; write durations like 500ms, 5s"),
+        (&["run", "--label", "k", "--", "true"], 2, "write KEY=VALUE"),
+        (&["run", "--stdin", "/nope", "--", "true"], 2, "cannot read --stdin '/nope'"),
+        (&["run", "--success-codes", "0,x", "--", "true"], 2, "an exit code is a number from 0 to 255"),
+        (&["run", "--success-codes", "256", "--", "true"], 2, "an exit code is a number from 0 to 255"),
+        (&["run", "--shell", "a", "b"], 2, "--shell takes one script, not 2 arguments; put it in quotes"),
+        (&["run", "--follow", "-o", "json", "--", "true"], 2, "leave out -o"),
+        (&["run", ""], 2, "the command is empty; say what to run"),
+        (&["ls", "--pid", "x"], 2, "not a whole number"),
+        (&["ls", "--after", "99999999999999999999"], 2, "too large"),
+        (&["ls", "--since", "tomorrow"], 2, "write how long ago it was, such as 90s"),
+        (&["ls", "--sort", "size"], 2, "log-size"),
+        (&["ls", "--status", "done"], 2, "finished"),
+        (&["logs", "--tail", "x", "a"], 2, "not a whole number"),
+        (&["stop", "--signal", "99", "a"], 2, "a name such as TERM or a number from 1 to 31"),
+        (&["--data-dir", &file, "ls"], 5, "is a file, not a directory; choose another with --data-dir"),
+        (&["--data-dir", &below, "ls"], 5, "is a file; choose another with --data-dir"),
+        (
+            &["--data-dir", "/proc/nodejobs", "ls"],
+            5,
+            "choose another directory with --data-dir or NODEJOBS_DIR",
+        ),
+        (&["daemon", "status"], 5, "`nodejobs daemon start` starts one"),
+    ];
+    for (words, code, way_out) in mistakes {
+        let said = home.nodejobs(words);
+        assert_eq!((said.code, said.stdout.len()), (code, 0), "{words:?} {said:?}");
+        assert!(said.stderr.contains(way_out), "{words:?} {said:?}");
+        // What a library says of a number it cannot read helps nobody.
+        assert!(!said.stderr.contains("invalid digit"), "{words:?} {said:?}");
+    }
+    assert!(!home.data_dir().exists(), "nothing was begun for any of them");
+    let odd = home.nodejobs(["status", "my job"]);
+    assert!(odd.code == 2 && odd.stderr.contains("no job has the name 'my job', and it is no id"), "{odd:?}");
+}
+
+#[test]
+fn json_was_asked_for_and_errors_are_still_words_on_standard_error() {
+    let home = Home::new();
+    for words in [&["status", "nobody"][..], &["history", "nobody"], &["wait", "nobody"], &["logs", "nobody"]]
+    {
+        let said = home.nodejobs(["-o", "jsonl"].iter().chain(words));
+        assert!(said.stdout.is_empty() && said.stderr.starts_with("error: no job has"), "{words:?} {said:?}");
+    }
+}
