@@ -209,7 +209,7 @@ async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
         assert!(matches!(events.recv().await, Some(FollowEvent::Output(_))), "it ignores the signal by now");
     }
     let obedient = jobs.stop("obedient").await.expect("stopped");
-    assert_eq!((obedient.status, obedient.signal), (Status::Stopped, Some(15)));
+    assert_eq!((obedient.status, obedient.signal), (Status::Stopped, Some(15)), "{obedient:?}");
     let names = ["a", "nobody", "over", "b", "c"];
     let request = StopRequest {
         jobs: names.map(str::to_owned).to_vec(),
