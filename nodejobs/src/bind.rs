@@ -37,7 +37,7 @@ pub(crate) async fn bind(
         return Err(Error::new(ProblemKind::Usage, message));
     }
     let (reference, asked) = (reference.to_owned(), query.clone());
-    let (id, token, only_now) = owner
+    let (id, token) = owner
         .blocking(move |store| {
             let newest = resolve(store, &reference)?;
             let begin = |attempt| BindToken { job: newest.seq, attempt, stdout: 0, stderr: 0, event: 0 };
@@ -62,8 +62,7 @@ pub(crate) async fn bind(
                 let [stdout, stderr] = LogFile::both(store, &job)?;
                 (token.stdout, token.stderr) = (last_lines(stdout, lines)?, last_lines(stderr, lines)?);
             }
-            // What has ended is told to its end anyway.
-            Ok((newest.id, token, asked.only_now && !job.state.status.is_terminal()))
+            Ok((newest.id, token))
         })
         .await?;
     let (events, receiver) = mpsc::channel(16);
@@ -72,7 +71,7 @@ pub(crate) async fn bind(
         id,
         token,
         further_attempts: query.further_attempts,
-        only_now,
+        only_now: query.only_now,
         heartbeat: query.heartbeat_ms.map(Duration::from_millis),
         last_told: Instant::now(),
         events,
@@ -152,12 +151,7 @@ impl Statuses {
 
 impl Binding {
     async fn run(mut self) {
-        let told = if self.only_now {
-            self.tell_now().await.map(Bound::Now)
-        } else {
-            self.tell().await.map(Bound::Ended)
-        };
-        let last = match told {
+        let last = match self.tell().await {
             Ok(what) => Ok(BindEvent { token: self.token, what }),
             Err(Stop::Unheard) => return,
             Err(Stop::Failed(error)) => Err(error),
@@ -165,11 +159,15 @@ impl Binding {
         let _ = self.events.send(last).await;
     }
 
-    async fn tell(&mut self) -> Result<Box<JobRecord>, Stop> {
+    async fn tell(&mut self) -> Result<Bound, Stop> {
         loop {
+            // What has ended is told to its end anyway.
+            if self.only_now && !self.has_ended().await? {
+                return self.tell_now().await.map(Bound::Now);
+            }
             let record = self.tell_attempt().await?;
             let next = if self.further_attempts { self.next_attempt().await? } else { None };
-            let Some(attempt) = next else { return Ok(record) };
+            let Some(attempt) = next else { return Ok(Bound::Ended(record)) };
             self.token = BindToken { attempt, stdout: 0, stderr: 0, ..self.token };
         }
     }
@@ -190,6 +188,13 @@ impl Binding {
             }
         }
         Ok(record)
+    }
+
+    async fn has_ended(&self) -> Result<bool, Error> {
+        let (id, attempt) = (self.id.clone(), self.token.attempt);
+        let look =
+            move |store: &dyn nodejobs_core::store::JobStore| attempt_of(store, id.as_str(), Some(attempt));
+        Ok(self.owner.blocking(look).await?.state.status.is_terminal())
     }
 
     async fn next_attempt(&self) -> Result<Option<u32>, Error> {

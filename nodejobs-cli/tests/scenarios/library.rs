@@ -201,7 +201,7 @@ async fn jobs_are_stopped_within_one_grace(home: &Home, jobs: &Jobs) {
             .await
             .expect("run");
     }
-    jobs.run(with_id("obedient", script(home, "sleep 1000"))).await.expect("run");
+    jobs.run(with_id("obedient", script(home, "exec sleep 1000"))).await.expect("run");
     jobs.run(with_id("over", script(home, "true"))).await.expect("run");
     jobs.wait("over").await.expect("ended");
     for id in ["a", "b", "c"] {

@@ -18,6 +18,7 @@ in_both_modes![
     a_binding_is_taken_up_while_the_job_runs,
     further_attempts_are_told_if_asked_for,
     heartbeats_come_while_nothing_happens,
+    what_is_there_now_is_told_without_waiting,
     what_cannot_be_bound_to_is_said,
     a_job_that_never_started_is_told_too,
     a_status_is_told_once_though_the_record_changes_more_often,
@@ -292,6 +293,38 @@ async fn heartbeats_come_while_nothing_happens(home: &Home, jobs: &Jobs) {
     assert_eq!(story(&bound(jobs, "a", &from(beats[0])).await).stdout, "down\n");
 }
 
+async fn what_is_there_now_is_told_without_waiting(home: &Home, jobs: &Jobs) {
+    jobs.run(with_id("a", script(home, "echo first; echo last"))).await.expect("run");
+    jobs.wait("a").await.expect("ended");
+    let cue = Cue::new(home, "cue");
+    let text = format!("echo up; echo here; read _ <'{}'; echo down", cue.path());
+    jobs.run(with_id("a", script(home, &text))).await.expect("run");
+    let mut follower = jobs.bind("a", &BindQuery::default()).await.expect("bound");
+    loop {
+        if let BindEvent { token, what: Bound::Output(_) } = next(&mut follower).await
+            && token.stdout == 8
+        {
+            break;
+        }
+    }
+    let now = BindQuery { only_now: true, ..BindQuery::default() };
+    let query = BindQuery { attempt: Some(1), further_attempts: true, tail: Some(1), ..now.clone() };
+    let mut heard = bound(jobs, "a", &query).await;
+    let BindEvent { token, what: Bound::Now(record) } = heard.pop().expect("an end") else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((token.attempt, record.attempt, record.status), (2, 2, Status::Running));
+    assert_eq!(story(&heard).stdout, "last\nup\nhere\n");
+    // The token is good for more, now and until the end.
+    let later = BindQuery { token: Some(token), ..now };
+    assert!(matches!(&bound(jobs, "a", &later).await[..], [BindEvent { what: Bound::Now(_), .. }]));
+    cue.say("go on");
+    let rest = story(&rest(&mut follower).await);
+    assert_eq!(rest.stdout, "down\n");
+    let later = story(&bound(jobs, "a", &later).await);
+    assert_eq!((later.stdout.as_str(), later.ended), ("down\n", vec![(2, Status::Finished, Some(0))]));
+}
+
 async fn what_cannot_be_bound_to_is_said(home: &Home, jobs: &Jobs) {
     let default = BindQuery::default();
     assert_eq!(kind(jobs.bind("nobody", &default).await), ProblemKind::NotFound);
@@ -308,6 +341,7 @@ async fn what_cannot_be_bound_to_is_said(home: &Home, jobs: &Jobs) {
         (BindQuery { attempt: Some(9), ..BindQuery::default() }, ProblemKind::NotFound),
         (from(BindToken { attempt: 9, ..token }), ProblemKind::NotFound),
         (BindQuery { attempt: Some(2), ..from(token) }, ProblemKind::Usage),
+        (BindQuery { tail: Some(2), ..from(token) }, ProblemKind::Usage),
         (BindQuery { heartbeat_ms: Some(0), ..BindQuery::default() }, ProblemKind::Usage),
     ] {
         assert_eq!(kind(jobs.bind("a", &query).await), expected, "{query:?}");
