@@ -119,6 +119,7 @@ impl Jobs {
     ///         Bound::Truncated { stream, .. } => println!("{stream} begins anew"),
     ///         Bound::Heartbeat => println!("nothing new"),
     ///         Bound::Ended(record) => println!("exit code {:?}", record.exit_code),
+    ///         Bound::Now(_) => {} // only with `only_now`
     ///     }
     /// }
     /// assert_eq!(written, b"one\ntwo\n");
