@@ -20,6 +20,8 @@ use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::CommandFactory as _;
+
 use crate::cli::{Cli, Command};
 use crate::connect::Target;
 use crate::exit::{Failure, USAGE};
@@ -29,8 +31,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let format = cli.global.output;
     let command = match cli.command {
         // What packagers run, where there is no home and no data directory.
-        Command::Completions(completions) => return completions.execute(),
-        Command::Man(man) => return man.execute(),
+        Command::Completions(completions) => return completions.execute(&Cli::command()),
+        Command::Man(man) => return man.execute(Cli::command()),
         command => command,
     };
     let target = Target::new(cli.global.data_dir, cli.global.store)?;

@@ -10,7 +10,7 @@ use nodejobs::client::ClientError;
 use nodejobs::record::JobRecord;
 use nodejobs::{Reason, Status};
 
-use crate::output;
+use crate::readable::{candidate_lines, now};
 
 /// The operation failed.
 pub(crate) const FAILED: u8 = 1;
@@ -95,7 +95,7 @@ impl From<ClientError> for Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let mut message = problem.message.clone();
-        let candidates = output::candidate_lines(&problem.candidates, output::now());
+        let candidates = candidate_lines(&problem.candidates, now());
         candidates.iter().for_each(|line| message.push_str(&format!("\n  {line}")));
         if let Some(more) = problem.more() {
             message.push_str(&format!("\n  {more}"));

@@ -3,9 +3,9 @@
 mod cli;
 mod commands;
 mod connect;
-mod duration;
 mod exit;
 mod output;
+mod readable;
 mod starts;
 mod times;
 mod watch;

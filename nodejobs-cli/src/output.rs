@@ -5,20 +5,19 @@ mod table;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use nodejobs::record::JobRecord;
 use nodejobs::signal::Signal;
 use nodejobs::units::show_duration;
-use nodejobs::{Reason, Status, Timestamp};
+use nodejobs::{Reason, Status};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block};
-pub(crate) use table::{JobTable, candidate_lines};
+pub(crate) use table::JobTable;
 
-use crate::duration::show_ago;
 use crate::exit::{Failure, USAGE};
+use crate::readable::printable;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -110,31 +109,6 @@ fn wants_colour(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) 
     is_terminal && !refused
 }
 
-/// Wall time.
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// How long ago that was, as people say it.
-fn ago(now: Timestamp, then: Timestamp) -> String {
-    show_ago(now.as_millis().saturating_sub(then.as_millis()).max(0).unsigned_abs())
-}
-
-/// Text of a job's choosing, safe on a terminal: no line breaks, no control sequences.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => ' ',
-            // Controls move the cursor and colour the screen; the others turn the direction of what follows.
-            c if c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}') => {
-                '\u{FFFD}'
-            }
-            c => c,
-        })
-        .collect()
-}
-
 /// How it ended, in one line: `failed, exit code 3, after 1.2s`, `stopped by SIGTERM after 1.2s (also ended: 7 (sleep))`.
 pub(crate) fn outcome(record: &JobRecord) -> String {
     let mut text = record.status.to_string();
@@ -183,6 +157,8 @@ fn signal_name(number: i32) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;
+
+    use nodejobs::Timestamp;
 
     use super::*;
 
@@ -265,10 +241,5 @@ pub(crate) mod tests {
         }
         assert!(wants(false, &[("CLICOLOR_FORCE", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")]));
         assert!(!wants(true, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
-    }
-
-    #[test]
-    fn what_a_job_chose_cannot_move_the_cursor() {
-        assert_eq!(printable("a\x1b[2J\nb\u{202E}c\u{9b}"), "a\u{FFFD}[2J b\u{FFFD}c\u{FFFD}");
     }
 }

@@ -24,7 +24,7 @@ use nodejobs::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, UNAVAILABLE};
-use crate::output::now;
+use crate::readable::now;
 use nodejobs::units::show_duration;
 
 /// Its name in the data directory.

@@ -1,9 +1,8 @@
 //! `nodejobs completions`: what a shell needs to complete our command lines.
 
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::exit::Failure;
 use crate::output;
 
@@ -24,15 +23,16 @@ Examples:
   nodejobs completions fish > ~/.config/fish/completions/nodejobs.fish";
 
 impl Completions {
-    pub(crate) fn execute(self) -> Result<u8, Failure> {
-        output::print(&script(self.shell))?;
+    /// For this command line.
+    pub(crate) fn execute(self, command: &Command) -> Result<u8, Failure> {
+        output::print(&script(self.shell, command))?;
         Ok(0)
     }
 }
 
-fn script(shell: Shell) -> String {
+fn script(shell: Shell, command: &Command) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut visible(&Cli::command()), "nodejobs", &mut script);
+    clap_complete::generate(shell, &mut visible(command), "nodejobs", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -53,15 +53,16 @@ fn visible(command: &Command) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum as _;
+    use clap::{CommandFactory as _, ValueEnum as _};
 
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_shell_learns_every_command_and_option() {
         let command = Cli::command();
         for shell in Shell::value_variants() {
-            let script = script(*shell);
+            let script = script(*shell, &command);
             for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
                 assert!(script.contains(below.get_name()), "{shell}: {}", below.get_name());
                 for option in below.get_opts().filter_map(|option| option.get_long()) {

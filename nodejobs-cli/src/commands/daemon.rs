@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::connect::{Lifetime, Target};
 use crate::exit::{FAILED, Failure, UNAVAILABLE, say};
 use crate::output::{self, Format, daemon_block};
+use crate::readable::now;
 
 /// Start, stop or look at the daemon
 #[derive(Args, Debug)]
@@ -146,7 +147,7 @@ fn status(target: &Target, format: Format) -> Result<u8, Failure> {
     };
     let status = client.daemon_status()?;
     match format {
-        Format::Table => output::print(&daemon_block(&status, output::now()))?,
+        Format::Table => output::print(&daemon_block(&status, now()))?,
         Format::Json | Format::Jsonl => output::print_json(&status)?,
     }
     Ok(0)

@@ -7,9 +7,9 @@ use nodejobs::units::show_duration;
 use serde_json::json;
 
 use crate::connect::Target;
-use crate::duration;
 use crate::exit::{FAILED, Failure, say};
-use crate::output::{self, Format, printable};
+use crate::output::{self, Format};
+use crate::readable::{ago, now, printable};
 use crate::starts::FailedStarts;
 
 /// Check what works here, what is weaker, and what is broken
@@ -94,11 +94,11 @@ const STALE_MS: u64 = 3_600_000;
 fn failed_starts(target: &Target) -> Option<Finding> {
     const CHECK: &str = "failed starts";
     let series = FailedStarts::read(&target.data_dir)?;
-    let age = output::now().as_millis().saturating_sub(series.last_at.as_millis()).max(0).unsigned_abs();
+    let age = now().as_millis().saturating_sub(series.last_at.as_millis()).max(0).unsigned_abs();
     if age > STALE_MS {
         return None;
     }
-    let ago = duration::show_ago(age);
+    let ago = ago(now(), series.last_at);
     let text = format!("{} in a row, the last one {ago}: {}", series.failures, series.why);
     let way_out = match series.wait_ms(&target.data_dir) {
         Some(wait) => {

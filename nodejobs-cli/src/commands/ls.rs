@@ -11,6 +11,7 @@ use nodejobs::{Status, Timestamp};
 use crate::connect::{Connection, Target};
 use crate::exit::{Failure, USAGE, say};
 use crate::output::{self, Format, JobTable, Screen};
+use crate::readable::now;
 use crate::times;
 use sort::{SortKey, Top};
 
@@ -218,7 +219,7 @@ struct Printer {
 
 impl Printer {
     fn new(format: Format, quiet: bool) -> Self {
-        Self { format, quiet, table: JobTable::new(Screen::of_stdout(), output::now()), empty: true }
+        Self { format, quiet, table: JobTable::new(Screen::of_stdout(), now()), empty: true }
     }
 
     fn page(&mut self, jobs: &[nodejobs::record::JobRecord]) -> Result<(), Failure> {

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 
-use crate::cli::Cli;
 use crate::exit::{FAILED, Failure};
 use crate::output;
 
@@ -25,15 +24,17 @@ Examples:
   nodejobs man --dir \"$DESTDIR/usr/share/man/man1\"";
 
 impl Man {
-    pub(crate) fn execute(self) -> Result<u8, Failure> {
+    /// For this command line.
+    pub(crate) fn execute(self, command: Command) -> Result<u8, Failure> {
+        let command = without_help(command);
         match self.dir {
             None => {
                 let mut page = Vec::new();
                 // Memory takes all there is to write.
-                let _ = Page::new(command()).render(&mut page);
+                let _ = Page::new(command).render(&mut page);
                 output::print(&String::from_utf8_lossy(&page))?;
             }
-            Some(directory) => write_all(&directory).map_err(|error| {
+            Some(directory) => write_all(command, &directory).map_err(|error| {
                 Failure::caused(
                     FAILED,
                     format!("cannot write the pages to '{}'", directory.display()),
@@ -45,25 +46,28 @@ impl Man {
     }
 }
 
-fn write_all(directory: &Path) -> std::io::Result<()> {
+fn write_all(command: Command, directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(command(), directory)
+    clap_mangen::generate_to(command, directory)
 }
 
-/// Without `help`, whose page would say what the others say.
-fn command() -> clap::Command {
-    Cli::command().disable_help_subcommand(true).mut_subcommands(|below| below.disable_help_subcommand(true))
+/// The page of `help` would say what the others say.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(|below| below.disable_help_subcommand(true))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_command_has_a_page_that_says_what_its_help_says() {
         let directory = tempfile::tempdir().expect("a directory");
         let place = directory.path().join("share/man1");
-        write_all(&place).expect("written");
+        write_all(without_help(Cli::command()), &place).expect("written");
         let page = |name: &str| std::fs::read_to_string(place.join(name)).expect(name);
         let all = page("nodejobs.1");
         assert!(all.starts_with(".ie") && all.contains(".TH nodejobs 1"), "{all}");

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::connect::Target;
 use crate::exit::{Failure, overall, say};
 use crate::output::{self, Format, Screen, record_block};
+use crate::readable::now;
 
 /// Show everything about jobs
 #[derive(Args, Debug)]
@@ -42,7 +43,7 @@ impl Status {
             (Format::Json, records) => output::print_json(&records)?,
             (Format::Jsonl, records) => records.iter().try_for_each(output::print_json)?,
             (Format::Table, records) => {
-                let (screen, now) = (Screen::of_stdout(), output::now());
+                let (screen, now) = (Screen::of_stdout(), now());
                 let blocks: Vec<_> = records.iter().map(|record| record_block(record, screen, now)).collect();
                 output::print(&blocks.join("\n"))?;
             }

@@ -5,7 +5,8 @@ use nodejobs::api::DaemonStatus;
 use nodejobs::record::JobRecord;
 use nodejobs::units::show_duration;
 
-use super::{Screen, ago, printable, signal_name};
+use super::{Screen, signal_name};
+use crate::readable::{ago, printable};
 
 /// A job as a block. What is absent has no line.
 pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -> String {

@@ -1,19 +1,17 @@
 //! Jobs as a table, a line each, cut to the width of the terminal.
 
 use nodejobs::Timestamp;
-use nodejobs::api::Candidate;
 use nodejobs::record::JobRecord;
 use nodejobs::units::show_duration;
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
-use super::{Screen, ago, printable, signal_name};
+use super::{Screen, signal_name};
+use crate::readable::{NAME_WIDTH, ago, fit, printable};
 
 const COLUMNS: [&str; 7] = ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "COMMAND"];
 const NAME: usize = 1;
 const STATUS: usize = 2;
 const COMMAND: usize = COLUMNS.len() - 1;
-/// A name beyond this is cut, so that there is room for the rest.
-const NAME_WIDTH: usize = 24;
 /// Of a name at least this is shown, even if lines then break.
 const MIN_NAME_WIDTH: usize = 8;
 /// The command has at least this, even if names are cut for it and lines break.
@@ -113,52 +111,17 @@ fn push_line(
     text.push('\n');
 }
 
-/// Jobs among which somebody has to choose, a line each: id, name, status, age.
-pub(crate) fn candidate_lines(candidates: &[Candidate], now: Timestamp) -> Vec<String> {
-    let cells = |job: &Candidate| {
-        let name = job.name.as_deref().map_or_else(|| "-".to_owned(), printable);
-        [job.id.to_string(), fit(&name, Some(NAME_WIDTH)), job.status.to_string()]
-    };
-    let rows: Vec<_> = candidates.iter().map(cells).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    let line = |(row, job): (&[String; 3], &Candidate)| {
-        let mut text = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            text.push_str(cell);
-            text.push_str(&" ".repeat(width - cell.width() + 2));
-        }
-        text + &ago(now, job.created_at)
-    };
-    rows.iter().zip(candidates).map(line).collect()
-}
-
-/// The text, or as much of it as fits and an ellipsis.
-fn fit(text: &str, width: Option<usize>) -> String {
-    let Some(width) = width.filter(|width| text.width() > *width) else {
-        return text.to_owned();
-    };
-    let (mut cut, mut used) = (String::new(), 1);
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used > width {
-            break;
-        }
-        cut.push(c);
-    }
-    cut.push('…');
-    cut
-}
-
 const _: () = assert!(NAME < STATUS && STATUS < COMMAND);
 
 #[cfg(test)]
 mod tests {
     use nodejobs::Status;
+    use nodejobs::api::Candidate;
     use nodejobs::spec::Command;
 
     use super::*;
     use crate::output::tests::{noon, record};
+    use crate::readable::candidate_lines;
 
     fn jobs() -> Vec<JobRecord> {
         let mut running = record("0e3k9t2v01");
