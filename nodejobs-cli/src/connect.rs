@@ -7,12 +7,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::daemon::LOG_NAME;
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
-use nodejobs::{OWN_VARIABLES, Timestamp};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,18 @@ use crate::starts::FailedStarts;
 /// How often one command starts a daemon that is killed each time. Of those that are killed before they can be reached
 /// only `daemon start` starts so many.
 const START_ATTEMPTS: u32 = 5;
+/// What a daemon gets of our environment. The jobs' own comes with each of them.
+const DAEMON_VARIABLES: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "NODEJOBS_DISABLE",
+    "NODEJOBS_FAILPOINT",
+];
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;
 
@@ -202,9 +214,12 @@ impl Target {
         if lifetime == Lifetime::WhileNeeded {
             command.arg("--auto");
         }
-        for name in OWN_VARIABLES {
-            command.env_remove(name);
-        }
+        // It outlives us and serves others, so it has no use for our variables, and our secrets no place in it.
+        command.env_clear();
+        let kept = std::env::vars_os().filter(|(name, _)| DAEMON_VARIABLES.iter().any(|kept| name == kept));
+        command.envs(kept);
+        // A job may be the first to need a daemon, which shall not end with it.
+        command.env("NODEJOBS_MARK", nodejobs::DAEMON_MARK);
         // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
         command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
         // What our caller left open shall not live on in the daemon.

@@ -111,8 +111,9 @@ pub enum BackendEvent {
         usage: Option<ResourceUsage>,
         /// When.
         at: Moment,
-        /// The processes of the job that are left.
-        leftovers: Vec<TreeMember>,
+        /// The processes of the job that are left; `None` if it could not be found out, so that the tree has to be ended
+        /// to be sure.
+        leftovers: Option<Vec<TreeMember>>,
     },
     /// A tree that was to be ended is gone, or not.
     TreeEnded {

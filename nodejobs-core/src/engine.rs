@@ -131,8 +131,8 @@ pub enum Input {
 pub enum Answer {
     /// The attempt is on disk.
     Accepted(AttemptId),
-    /// The job is being ended.
-    Stopping,
+    /// This attempt is being ended.
+    Stopping(AttemptId),
     /// The job is halted, or goes on.
     Done,
     /// The job is forgotten.
@@ -262,7 +262,7 @@ impl Engine {
     pub fn restore(&mut self, jobs: Vec<Job>, now: Moment) -> Vec<KnownAttempt> {
         let mut known = Vec::new();
         for job in jobs {
-            if job.state.status != Status::Queued {
+            if !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
                     attempt: job.attempt_id(),
                     status: job.state.status,
@@ -289,6 +289,10 @@ impl Engine {
             };
             if interrupted && live.tree == Tree::Whole {
                 turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+            } else if let (Status::Paused, Some(process)) = (live.state.status, live.state.process.clone()) {
+                // Whoever has written it down may not have come to halting it.
+                let (attempt, signal) = (live.attempt_id(id), Signal::STOP);
+                turn.effects.push(Effect::Signal { attempt, process, signal });
             }
         }
     }
@@ -426,7 +430,8 @@ impl Refused {
                 self.removals.insert(change.id().clone());
                 true
             }
-            Some(attempt) if change.begins_attempt() => {
+            // What a policy begins was not asked for: it has happened, like the end that it follows.
+            Some(attempt) if change.begins_attempt() && !change.is_restart() => {
                 self.attempts.insert(attempt);
                 true
             }

@@ -241,6 +241,20 @@ impl JobState {
         }
     }
 
+    /// How it ended, in a few words: `failed, exit code 3`.
+    pub fn outcome(&self) -> String {
+        let how = match self.exit {
+            Some(ExitStatus::Code(code)) => format!(", exit code {code}"),
+            Some(ExitStatus::Signal { number, .. }) => format!(", signal {number}"),
+            None => String::new(),
+        };
+        let why = match self.reason {
+            Some(reason @ (Reason::Timeout | Reason::Memory | Reason::Reboot)) => format!(", {reason}"),
+            _ => String::new(),
+        };
+        format!("{}{how}{why}", self.status)
+    }
+
     /// Milliseconds between start and end on the boot clock, once both are known.
     pub fn runtime_ms(&self) -> Option<u64> {
         Some(self.ended?.boot.millis_since(self.started?.boot))

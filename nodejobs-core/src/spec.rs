@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
-pub use policy::{Policy, Start};
+pub use policy::{Policy, Restart, Start, UnknownRestart};
 pub use streams::{Output, Stdin};
 
 /// The program to run.

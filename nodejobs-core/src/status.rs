@@ -21,7 +21,7 @@ pub enum Status {
     Stopping,
     /// Survivors could not be killed; they are still watched.
     FailedStop,
-    /// Between two attempts.
+    /// Between two attempts: the last one has ended, and this one waits until it is due.
     Restarting,
     /// Ended with an exit code of the success set. Final.
     Finished,
@@ -98,7 +98,10 @@ impl Status {
         }
     }
 
-    /// Whether an attempt may go from this status to that one. Staying where it is is no move.
+    /// Whether a job may go from this status to that one. Staying where it is is no move.
+    ///
+    /// Most moves are of one attempt. To `restarting` it comes with the next: one commit gives an attempt its last status
+    /// and begins that which its policy has follow, and which waits as `restarting` until it is due.
     pub const fn may_become(self, next: Status) -> bool {
         use Status::*;
         match self {

@@ -86,6 +86,11 @@ impl JobChange {
         matches!(self, JobChange::Insert { .. } | JobChange::NewAttempt { .. })
     }
 
+    /// Whether this is the attempt that the job's policy has follow one that ended.
+    pub fn is_restart(&self) -> bool {
+        matches!(self, JobChange::NewAttempt { state, .. } if state.status == Status::Restarting)
+    }
+
     /// The revision the job has once this is applied; `None` if it is gone then.
     pub fn revision_after(&self) -> Option<u64> {
         match self {

@@ -1,7 +1,7 @@
 //! [`LocalBackend`]: jobs as processes of this machine, kept by keepers.
 //!
-//! One thread holds the connections to the keepers and every descriptor that is watched, and sleeps until one of
-//! them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
+//! One thread holds the connections to the keepers and descriptors of processes that are being ended, and sleeps until
+//! one of them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
 //! what it does is beside it: [`recovery`] takes over from earlier owners and from keepers that died, [`launching`] hands
 //! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
 //! speaks with one keeper.
@@ -31,7 +31,7 @@ use nodejobs_core::signal::Signal;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::identity::{LocalProcess, ProcStat, open_pidfd, send_signal};
+use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
 use crate::launch;
@@ -39,7 +39,7 @@ use crate::machine::{Machine, now};
 use crate::tree::{self, View};
 use ending::{Ending, Progress};
 use link::{Buried, Link};
-use watching::Watched;
+use watching::{Ended, Watcher};
 
 /// Which program keeps the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +93,20 @@ pub struct Config {
 
 enum Command {
     Launch(AttemptId),
-    EndTree { attempt: AttemptId, process: Option<Process>, plan: EndPlan },
-    Signal { attempt: AttemptId, process: Process, signal: Signal },
+    EndTree {
+        attempt: AttemptId,
+        process: Option<Process>,
+        plan: EndPlan,
+    },
+    Signal {
+        attempt: AttemptId,
+        process: Process,
+        signal: Signal,
+    },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
+    /// A main process without a keeper has ended.
+    Ended(Ended),
     Quit,
 }
 
@@ -131,6 +141,7 @@ impl LocalBackend {
             config,
             host,
             commands: receiver,
+            own_commands: commands.clone(),
             wake: Arc::clone(&wake),
             links: BTreeMap::new(),
             buried: Vec::new(),
@@ -139,7 +150,8 @@ impl LocalBackend {
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
             running: HashMap::new(),
-            watched: HashMap::new(),
+            unwatched: Vec::new(),
+            watchers: Vec::new(),
             endings: HashMap::new(),
             log_directories: HashSet::new(),
             orphans_anywhere: false,
@@ -214,6 +226,8 @@ struct Loop {
     config: Config,
     host: Arc<dyn BackendHost>,
     commands: Receiver<Command>,
+    /// For the watchers.
+    own_commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     /// Living keepers by name.
     links: BTreeMap<String, Link>,
@@ -227,8 +241,9 @@ struct Loop {
     /// Launches that a keeper has been told of and has not answered.
     in_flight: HashMap<AttemptId, String>,
     running: HashMap<AttemptId, Running>,
-    /// Main processes without a keeper, watched by descriptor.
-    watched: HashMap<AttemptId, Watched>,
+    /// Main processes without a keeper that are still to be watched.
+    unwatched: Vec<(AttemptId, LocalProcess)>,
+    watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
     log_directories: HashSet<PathBuf>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
@@ -249,18 +264,14 @@ impl Loop {
             }
             self.advance_endings();
             self.send_launches();
-            let Ready { links, watched, endings } = self.wait();
+            self.start_watchers();
+            let Ready { links, endings } = self.wait();
             let mut reports = Vec::new();
             for name in links {
                 self.hear(&name, &mut reports);
             }
-            for attempt in watched {
-                self.watched_ended(&attempt, &mut reports);
-            }
             for (attempt, pid) in endings {
-                if let Some(ending) = self.endings.get_mut(&attempt) {
-                    ending.gone(pid);
-                }
+                self.is_gone(&attempt, pid);
             }
             for report in reports {
                 self.host.report(report);
@@ -283,17 +294,25 @@ impl Loop {
     }
 
     fn carry_out(&mut self, commands: Vec<Command>) {
+        // Taken by the first who wants it, after everything that the commands tell of has happened; serves all of them.
+        let mut view = None;
         for command in commands {
             match command {
                 Command::Launch(attempt) => self.waiting.push_back(attempt),
                 Command::EndTree { attempt, process, plan } => {
                     self.begin_ending(attempt, process.as_ref(), plan);
                 }
-                Command::Signal { attempt, process, signal } => self.signal_tree(&attempt, &process, signal),
+                Command::Signal { attempt, process, signal } => {
+                    if let Err(error) = self.signal_tree(&attempt, &process, signal) {
+                        self.host
+                            .warn(format!("{attempt}: {signal} did not reach all of its processes: {error}"));
+                    }
+                }
                 Command::Acknowledge(receipts) => self.acknowledge(&receipts),
                 Command::Keepers(answer) => {
                     let _ = answer.send(self.keeper_statuses());
                 }
+                Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}
             }
         }
@@ -303,21 +322,16 @@ impl Loop {
         let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         let links: Vec<&String> = self.links.keys().collect();
         fds.extend(self.links.values().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
-        let watched: Vec<&AttemptId> = self.watched.keys().collect();
-        // Ended but not yet collected shows as IN for ever; that it is collected shows as HUP.
-        fds.extend(self.watched.values().map(|watched| {
-            let flags = if watched.ended.is_some() { PollFlags::empty() } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(watched.pidfd.as_fd(), flags)
-        }));
         let mut members = Vec::new();
         for (attempt, ending) in &self.endings {
-            for (pid, pidfd) in ending.living() {
+            for (pid, pidfd) in ending.held() {
                 members.push((attempt, pid));
                 fds.push(PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
             }
         }
-        let deadline =
-            self.endings.values().map(Ending::deadline).filter(|at| *at != BootTime(u64::MAX)).min();
+        let retry = (!self.unwatched.is_empty()).then(|| now().boot.plus_millis(watching::RETRY_MS));
+        let deadlines = self.endings.values().map(Ending::deadline).chain(retry);
+        let deadline = deadlines.filter(|at| *at != BootTime(u64::MAX)).min();
         let timeout = deadline.map(|deadline| {
             // One more, so that the deadline has passed when this returns.
             let millis = deadline.millis_since(now().boot) + 1;
@@ -330,7 +344,6 @@ impl Loop {
         let mut results = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
         let mut ready = Ready::default();
         ready.links.extend(links.into_iter().filter(|_| results.next() == Some(true)).cloned());
-        ready.watched.extend(watched.into_iter().filter(|_| results.next() == Some(true)).cloned());
         let ended = members.into_iter().filter(|_| results.next() == Some(true));
         ready.endings.extend(ended.map(|(attempt, pid)| (attempt.clone(), pid)));
         ready
@@ -355,7 +368,7 @@ impl Loop {
         reports: &mut Vec<BackendReport>,
     ) {
         // Taken when the first exit wants it, after everything in `entries` has happened; serves all of them.
-        let mut view: Option<View> = None;
+        let mut view: Option<io::Result<View>> = None;
         let mut main_processes: HashSet<u32> = self.main_processes();
         main_processes.extend(entries.iter().filter_map(|(_, entry)| match entry {
             Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
@@ -392,7 +405,9 @@ impl Loop {
                 }
                 Event::Exited { exit, usage, .. } => {
                     let running = self.running.remove(&attempt);
-                    let leftovers = running.map_or_else(Vec::new, |running| {
+                    let leftovers = running.map_or(Some(Vec::new()), |running| {
+                        // Not everybody who is being ended is held, see `ending`.
+                        self.is_gone(&attempt, running.process.pid);
                         let view = view.get_or_insert_with(|| self.view(&main_processes));
                         self.leftovers(view, &attempt, &running.process)
                     });
@@ -408,7 +423,14 @@ impl Loop {
         self.running.values().map(|running| running.process.pid).collect()
     }
 
-    fn view(&self, main_processes: &HashSet<u32>) -> View {
+    /// A process of a tree that is being ended, if it is, has ended.
+    fn is_gone(&mut self, attempt: &AttemptId, pid: u32) {
+        if let Some(ending) = self.endings.get_mut(attempt) {
+            ending.gone(pid);
+        }
+    }
+
+    fn view(&self, main_processes: &HashSet<u32>) -> io::Result<View> {
         if self.orphans_anywhere {
             return View::everywhere();
         }
@@ -416,38 +438,44 @@ impl Loop {
         View::of_keepers(&collectors, main_processes)
     }
 
-    /// Whom an ended main process has left behind.
-    fn leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> Vec<TreeMember> {
+    /// Whom an ended main process has left behind; `None` if there is no room to look, so that the ending looks again.
+    fn leftovers(
+        &self,
+        view: &io::Result<View>,
+        attempt: &AttemptId,
+        main: &LocalProcess,
+    ) -> Option<Vec<TreeMember>> {
+        let view = view.as_ref().ok()?;
         let named = |stat: ProcStat| TreeMember { pid: stat.pid, name: stat.name };
-        self.members(view, attempt, main).into_iter().map(named).collect()
+        Some(self.members(view, attempt, main).ok()?.into_iter().map(named).collect())
     }
 
-    fn members(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> Vec<ProcStat> {
+    fn members(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> io::Result<Vec<ProcStat>> {
         if main.boot_id != self.config.machine.boot_id {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mark = launch::mark(&self.config.directory_id, attempt);
         view.members(&tree::Root { main, mark: &mark })
     }
 
     /// Signals the processes of a job. Whoever is made meanwhile is looked for once more: a halted tree makes no more.
-    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) {
-        let Some(main) = LocalProcess::from_process(process) else { return };
+    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) -> io::Result<()> {
+        let Some(main) = LocalProcess::from_process(process) else { return Ok(()) };
         let mut signalled = HashSet::new();
         loop {
-            let view = self.view(&self.main_processes());
-            let members = self.members(&view, attempt, &main);
+            let view = self.view(&self.main_processes())?;
+            let members = self.members(&view, attempt, &main)?;
             let new: Vec<_> =
                 members.iter().filter(|stat| signalled.insert((stat.pid, stat.start_ticks))).collect();
             for stat in &new {
-                let Ok(pidfd) = open_pidfd(stat.pid) else { continue };
-                if ProcStat::read(stat.pid).is_some_and(|now| now.start_ticks == stat.start_ticks) {
+                let Some(pidfd) = if_there(open_pidfd(stat.pid))? else { continue };
+                if ProcStat::read(stat.pid)?.is_some_and(|now| now.start_ticks == stat.start_ticks) {
                     // One of another user cannot be signalled, and stays as it is.
                     let _ = send_signal(&pidfd, signal);
                 }
             }
             if new.is_empty() || signal != Signal::STOP {
-                return;
+                return Ok(());
             }
         }
     }
@@ -503,9 +531,14 @@ impl Loop {
         let at = now();
         let mut endings = std::mem::take(&mut self.endings);
         let mut shared: Option<Rc<View>> = None;
-        let mut view = || Rc::clone(shared.get_or_insert_with(|| Rc::new(self.view(&self.main_processes()))));
+        let mut view = || match &shared {
+            Some(view) => Ok(Rc::clone(view)),
+            None => Ok(Rc::clone(shared.insert(Rc::new(self.view(&self.main_processes())?)))),
+        };
+        let held: usize = endings.values().map(|ending| ending.held().count()).sum();
+        let mut room = ending::max_held().saturating_sub(held);
         endings.retain(|attempt, ending| {
-            let (event, is_over) = match ending.advance(&mut view, &self.config.machine, at) {
+            let (event, is_over) = match ending.advance(&mut view, &mut room, &self.config.machine, at) {
                 Progress::Waiting => return true,
                 Progress::Ended(event) => (event, true),
                 Progress::Survived(event) => (event, false),
@@ -520,6 +553,5 @@ impl Loop {
 #[derive(Default)]
 struct Ready {
     links: Vec<String>,
-    watched: Vec<AttemptId>,
     endings: Vec<(AttemptId, u32)>,
 }

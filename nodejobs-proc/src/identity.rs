@@ -58,31 +58,51 @@ impl LocalProcess {
     }
 
     /// Looks for this very process.
-    pub(crate) fn find(&self, machine: &Machine) -> Found {
+    ///
+    /// # Errors
+    /// When there is no room to look, which says nothing about the process.
+    pub(crate) fn find(&self, machine: &Machine) -> io::Result<Found> {
         if self.boot_id != machine.boot_id || self.pid_namespace != machine.pid_namespace {
-            return if self.boot_id == machine.boot_id { Found::OutOfReach } else { Found::Gone };
+            return Ok(if self.boot_id == machine.boot_id { Found::OutOfReach } else { Found::Gone });
         }
         // Opened first and checked afterwards: from here on the descriptor cannot change its meaning.
-        let Ok(pidfd) = open_pidfd(self.pid) else { return Found::Gone };
+        let Some(pidfd) = if_there(open_pidfd(self.pid))? else { return Ok(Found::Gone) };
         if let (Some(expected), true) = (self.pidfs, machine.use_pidfs)
             && sys::pidfs_number(pidfd.as_fd()).is_ok_and(|number| number != expected)
         {
-            return Found::Gone;
+            return Ok(Found::Gone);
         }
-        match ProcStat::read(self.pid) {
+        Ok(match ProcStat::read(self.pid)? {
             Some(stat) if stat.start_ticks != self.start_ticks => Found::Gone,
             Some(stat) if stat.is_dead() => Found::Zombie(pidfd),
             Some(_) => Found::Alive(pidfd),
             None => Found::Gone,
-        }
+        })
+    }
+}
+
+/// Tells "there is none, or none that we may look at", which is `None`, from "there is no room to look": out of
+/// descriptors or memory, a process that is there must not be taken for one that is gone.
+pub(crate) fn if_there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
+            _ => Ok(None),
+        },
     }
 }
 
 /// Whether this very process is there and has not ended. One that only has its number is not it; of one that is out of
 /// reach, in another pid namespace, it cannot be said.
-pub fn is_alive(process: &Process, machine: &Machine) -> bool {
-    let known = LocalProcess::from_process(process);
-    known.is_some_and(|known| matches!(known.find(machine), Found::Alive(_)))
+///
+/// # Errors
+/// When there is no room to look.
+pub fn is_alive(process: &Process, machine: &Machine) -> io::Result<bool> {
+    match LocalProcess::from_process(process) {
+        Some(known) => Ok(matches!(known.find(machine)?, Found::Alive(_))),
+        None => Ok(false),
+    }
 }
 
 /// A descriptor for whichever process has this number now.
@@ -118,8 +138,12 @@ pub(crate) struct ProcStat {
 
 impl ProcStat {
     /// `None` if there is no such process, or none we may look at.
-    pub(crate) fn read(pid: u32) -> Option<Self> {
-        Self::parse(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn read(pid: u32) -> io::Result<Option<Self>> {
+        let bytes = if_there(std::fs::read(format!("/proc/{pid}/stat")))?;
+        Ok(bytes.and_then(|bytes| Self::parse(pid, &bytes)))
     }
 
     /// Whether it has ended, collected or not. The state is the first thread's, which may end before others.
@@ -188,7 +212,7 @@ mod tests {
     #[test]
     fn this_process_is_found_and_one_that_only_shares_its_number_is_not() {
         let machine = Machine::read().expect("this machine");
-        let stat = ProcStat::read(std::process::id()).expect("this process");
+        let stat = ProcStat::read(std::process::id()).expect("room").expect("this process");
         let this = LocalProcess {
             boot_id: machine.boot_id.clone(),
             pid_namespace: machine.pid_namespace,
@@ -197,11 +221,12 @@ mod tests {
             pidfs: None,
         };
         assert_eq!(LocalProcess::from_process(&this.to_process()), Some(this.clone()));
-        assert!(matches!(this.find(&machine), Found::Alive(_)));
+        assert!(matches!(this.find(&machine), Ok(Found::Alive(_))));
         let impostor = LocalProcess { start_ticks: stat.start_ticks + 1, ..this.clone() };
-        assert!(matches!(impostor.find(&machine), Found::Gone));
+        assert!(matches!(impostor.find(&machine), Ok(Found::Gone)));
         let before_reboot = LocalProcess { boot_id: "another".to_owned(), ..this.clone() };
-        assert!(matches!(before_reboot.find(&machine), Found::Gone));
-        assert!(is_alive(&this.to_process(), &machine) && !is_alive(&impostor.to_process(), &machine));
+        assert!(matches!(before_reboot.find(&machine), Ok(Found::Gone)));
+        let is_alive = |process: &LocalProcess| is_alive(&process.to_process(), &machine).expect("room");
+        assert!(is_alive(&this) && !is_alive(&impostor));
     }
 }

@@ -23,6 +23,7 @@ mod tree;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
 pub use identity::is_alive;
+pub use tree::DAEMON_MARK;
 
 /// Has every descriptor above standard error closed in programs that this process starts from now on.
 ///

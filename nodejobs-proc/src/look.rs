@@ -129,7 +129,7 @@ fn is_keeper(pid: u32, files: &KeeperFiles) -> bool {
 
 fn processes() -> Vec<ProcStat> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| ProcStat::read(entry.file_name().to_str()?.parse().ok()?)).collect()
+    entries.filter_map(|entry| ProcStat::read(entry.file_name().to_str()?.parse().ok()?).ok()?).collect()
 }
 
 /// What this kernel offers to tell processes apart and to learn how they ended.

@@ -19,10 +19,12 @@ pub struct Machine {
     pub(crate) use_pidfs: bool,
     /// Whether exit statuses may be asked of the kernel.
     pub(crate) use_pidfd_info: bool,
+    /// Whether threads may have descriptor tables of their own.
+    pub(crate) use_own_tables: bool,
 }
 
-/// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, separated by commas. For tests, and for
-/// whoever has to find out whether one of them is at fault.
+/// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, `own-tables`, separated by commas. For
+/// tests, and for whoever has to find out whether one of them is at fault.
 pub const DISABLE_VARIABLE: &str = "NODEJOBS_DISABLE";
 
 impl Machine {
@@ -44,6 +46,7 @@ impl Machine {
             pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
             use_pidfs: !disabled("pidfs"),
             use_pidfd_info: kernel_is_at_least(6, 15) && !disabled("pidfd-info"),
+            use_own_tables: !disabled("own-tables"),
         })
     }
 }

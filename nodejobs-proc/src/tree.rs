@@ -1,9 +1,13 @@
 //! Which processes belong to a job: its descendants, its session, and those that carry its mark.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 
-use crate::identity::{LocalProcess, ProcStat};
+use crate::identity::{LocalProcess, ProcStat, if_there};
 use crate::launch::MARK_VARIABLE;
+
+/// The mark of a daemon that a job happened to start: neither it nor what it starts is the job's.
+pub const DAEMON_MARK: &str = "daemon";
 
 /// What is needed to tell a job's processes from others.
 pub(crate) struct Root<'a> {
@@ -17,106 +21,151 @@ pub(crate) struct Root<'a> {
 pub(crate) enum View {
     /// Every keeper is alive, so whoever has lost its parent is a child of one of them: these are the children that
     /// are not themselves main processes. A job's processes are found from its main process and from here down.
-    Adopted(Vec<ProcStat>),
-    /// Somebody who adopted orphans is gone, so they may be anywhere: these are all processes.
-    Everywhere(HashMap<u32, ProcStat>),
+    Adopted(Candidates),
+    /// Somebody who adopted orphans is gone, so they may be anywhere: these are all processes, and the children of
+    /// each. Many jobs are looked for in one view, so none of them may have to go through all of it.
+    Everywhere(Candidates, HashMap<u32, Vec<u32>>),
 }
 
 impl View {
     /// Looks at the children of the keepers; at everything where the kernel does not list children.
-    pub(crate) fn of_keepers(collectors: &[u32], main_processes: &HashSet<u32>) -> Self {
-        let mut adopted = Vec::new();
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn of_keepers(collectors: &[u32], main_processes: &HashSet<u32>) -> io::Result<Self> {
+        let mut adopted = Candidates::default();
         for collector in collectors {
-            let Some(children) = children_of(*collector) else { return Self::everywhere() };
-            let orphans = children.into_iter().filter(|pid| !main_processes.contains(pid));
-            adopted.extend(orphans.filter_map(ProcStat::read));
+            let Some(children) = children_of(*collector)? else { return Self::everywhere() };
+            for orphan in children.into_iter().filter(|pid| !main_processes.contains(pid)) {
+                adopted.take_in(orphan)?;
+            }
         }
-        View::Adopted(adopted)
+        Ok(View::Adopted(adopted))
     }
 
     /// Looks at every process.
-    pub(crate) fn everywhere() -> Self {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        View::Everywhere(pids.filter_map(ProcStat::read).map(|stat| (stat.pid, stat)).collect())
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn everywhere() -> io::Result<Self> {
+        let mut all = Candidates::default();
+        for entry in std::fs::read_dir("/proc")? {
+            if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                all.take_in(pid)?;
+            }
+        }
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for stat in all.processes.values() {
+            children.entry(stat.parent).or_default().push(stat.pid);
+        }
+        Ok(View::Everywhere(all, children))
     }
 
     /// The living processes of a job, its main process included.
-    pub(crate) fn members(&self, root: &Root<'_>) -> Vec<ProcStat> {
-        let main = ProcStat::read(root.main.pid);
-        let main = main.as_ref();
-        let mut found = HashMap::new();
-        match self {
-            View::Adopted(orphans) => {
-                let roots = roots(root, main, orphans.iter(), carries_mark);
-                descend(roots, children_of_any_thread, &mut found);
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn members(&self, root: &Root<'_>) -> io::Result<Vec<ProcStat>> {
+        let main = ProcStat::read(root.main.pid)?;
+        let found = match self {
+            View::Adopted(orphans) => descend(orphans.roots(root, main.as_ref()), children_of_any_thread)?,
+            View::Everywhere(all, children) => {
+                let daemons = all.marks.get(DAEMON_MARK.as_bytes()).map(Vec::as_slice).unwrap_or_default();
+                let children = |pid| {
+                    let children = children.get(&pid).into_iter().flatten();
+                    let children = children.filter(|pid| !daemons.contains(pid));
+                    Ok(children.filter_map(|pid| all.processes.get(pid).cloned()).collect())
+                };
+                descend(all.roots(root, main.as_ref()), children)?
             }
-            View::Everywhere(processes) => {
-                let roots = roots(root, main, processes.values(), carries_mark);
-                let mut children: HashMap<u32, Vec<ProcStat>> = HashMap::new();
-                for stat in processes.values() {
-                    children.entry(stat.parent).or_default().push(stat.clone());
-                }
-                descend(roots, |pid| children.get(&pid).cloned().unwrap_or_default(), &mut found);
-            }
-        }
-        found.into_values().filter(|stat| !stat.is_dead()).collect()
+        };
+        Ok(found.into_values().filter(|stat| !stat.is_dead()).collect())
     }
 }
 
-/// The processes from which all of a job can be reached: the main one, and of the candidates those that are in its
-/// session or carry its mark.
-fn roots<'a>(
-    root: &Root<'_>,
-    main: Option<&'a ProcStat>,
-    candidates: impl Iterator<Item = &'a ProcStat>,
-    carries_mark: impl Fn(u32, &str) -> bool,
-) -> Vec<ProcStat> {
-    let main = main.filter(|stat| stat.pid == root.main.pid);
-    let main_is_there = main.is_some_and(|stat| stat.start_ticks == root.main.start_ticks);
-    // A number that is in use by a stranger says nothing about whoever is in a session of that number.
-    let number_is_ours = main_is_there || main.is_none();
-    let belongs = |stat: &&ProcStat| {
-        stat.start_ticks >= root.main.start_ticks
-            && ((stat.session == root.main.pid && number_is_ours) || carries_mark(stat.pid, root.mark))
-    };
-    main.filter(|_| main_is_there).into_iter().chain(candidates.filter(belongs)).cloned().collect()
+/// Processes among which those of a job can be found without looking at all of them.
+#[derive(Default)]
+pub(crate) struct Candidates {
+    processes: HashMap<u32, ProcStat>,
+    sessions: HashMap<u32, Vec<u32>>,
+    /// By the marks in the environments that they were executed with.
+    marks: HashMap<Vec<u8>, Vec<u32>>,
+}
+
+impl Candidates {
+    fn take_in(&mut self, pid: u32) -> io::Result<()> {
+        if let Some(stat) = ProcStat::read(pid)? {
+            self.insert(stat, marks_of(pid)?);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, stat: ProcStat, marks: Vec<Vec<u8>>) {
+        self.sessions.entry(stat.session).or_default().push(stat.pid);
+        for mark in marks {
+            self.marks.entry(mark).or_default().push(stat.pid);
+        }
+        self.processes.insert(stat.pid, stat);
+    }
+
+    /// The processes from which all of a job can be reached: the main one, and those that are in its session or carry
+    /// its mark.
+    fn roots(&self, root: &Root<'_>, main: Option<&ProcStat>) -> Vec<ProcStat> {
+        let main_is_there = main.is_some_and(|stat| stat.start_ticks == root.main.start_ticks);
+        // A number that is in use by a stranger says nothing about whoever is in a session of that number.
+        let number_is_ours = main_is_there || main.is_none();
+        let session = self.sessions.get(&root.main.pid).filter(|_| number_is_ours);
+        let marked = self.marks.get(root.mark.as_bytes());
+        let candidates = session.into_iter().chain(marked).flatten();
+        let candidates = candidates.filter_map(|pid| self.processes.get(pid));
+        let candidates = candidates.filter(|stat| stat.start_ticks >= root.main.start_ticks);
+        main.filter(|_| main_is_there).into_iter().chain(candidates).cloned().collect()
+    }
 }
 
 fn descend(
     roots: Vec<ProcStat>,
-    children: impl Fn(u32) -> Vec<ProcStat>,
-    found: &mut HashMap<u32, ProcStat>,
-) {
+    children: impl Fn(u32) -> io::Result<Vec<ProcStat>>,
+) -> io::Result<HashMap<u32, ProcStat>> {
+    let mut found = HashMap::new();
     let mut waiting = roots;
     while let Some(stat) = waiting.pop() {
         let pid = stat.pid;
         if found.insert(pid, stat).is_none() {
-            waiting.extend(children(pid));
+            waiting.extend(children(pid)?);
         }
     }
+    Ok(found)
 }
 
-fn children_of_any_thread(pid: u32) -> Vec<ProcStat> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    let pids: Vec<u32> = lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    pids.into_iter().filter_map(ProcStat::read).collect()
+/// All but daemons.
+fn children_of_any_thread(pid: u32) -> io::Result<Vec<ProcStat>> {
+    let mut children = Vec::new();
+    for thread in if_there(std::fs::read_dir(format!("/proc/{pid}/task")))?.into_iter().flatten().flatten() {
+        let list = if_there(std::fs::read_to_string(thread.path().join("children")))?.unwrap_or_default();
+        for pid in list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+            if !marks_of(pid)?.iter().any(|mark| mark == DAEMON_MARK.as_bytes()) {
+                children.extend(ProcStat::read(pid)?);
+            }
+        }
+    }
+    Ok(children)
 }
 
-/// Whether a process has the mark in the environment it was executed with.
-pub(crate) fn carries_mark(pid: u32, mark: &str) -> bool {
-    let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
-    let wanted = format!("{MARK_VARIABLE}={mark}");
-    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+/// The marks in the environment that a process was executed with.
+fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
+    let environment = if_there(std::fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
+    let variables = environment.split(|byte| *byte == 0);
+    let values = variables.filter_map(|variable| {
+        variable.strip_prefix(MARK_VARIABLE.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
+    });
+    Ok(values.collect())
 }
 
 /// The living children of a single-threaded process; `None` where the kernel does not list them.
-pub(crate) fn children_of(pid: u32) -> Option<Vec<u32>> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    Some(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+pub(crate) fn children_of(pid: u32) -> io::Result<Option<Vec<u32>>> {
+    let list = if_there(std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")))?;
+    Ok(list.map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()))
 }
 
 #[cfg(test)]
@@ -136,7 +185,7 @@ mod tests {
         }
     }
 
-    fn root_pids(main: Option<&ProcStat>, candidates: &[ProcStat], marked: &[u32]) -> Vec<u32> {
+    fn root_pids(main: Option<&ProcStat>, processes: &[ProcStat], marked: &[u32]) -> Vec<u32> {
         let known = LocalProcess {
             boot_id: "b".to_owned(),
             pid_namespace: 1,
@@ -145,8 +194,12 @@ mod tests {
             pidfs: None,
         };
         let root = Root { main: &known, mark: "m" };
-        let found = roots(&root, main, candidates.iter(), |pid, _| marked.contains(&pid));
-        found.iter().map(|stat| stat.pid).collect()
+        let mut candidates = Candidates::default();
+        for stat in processes {
+            let mark = if marked.contains(&stat.pid) { "m" } else { "other" };
+            candidates.insert(stat.clone(), vec![mark.into()]);
+        }
+        candidates.roots(&root, main).iter().map(|stat| stat.pid).collect()
     }
 
     #[test]
@@ -175,35 +228,49 @@ mod tests {
 
     #[test]
     fn descendants_are_found_once_each() {
-        let mut found = HashMap::new();
         let child = |pid| process(pid, pid - 1, 100, 60);
-        descend(
-            vec![child(1), child(2)],
-            |pid| if pid < 5 { vec![child(pid + 1)] } else { vec![] },
-            &mut found,
-        );
+        let children = |pid| Ok(if pid < 5 { vec![child(pid + 1)] } else { vec![] });
+        let found = descend(vec![child(1), child(2)], children).expect("nothing fails");
         let mut pids: Vec<u32> = found.into_keys().collect();
         pids.sort_unstable();
         assert_eq!(pids, [1, 2, 3, 4, 5]);
     }
 
+    /// A shell with two children: an ordinary one, and one that is marked as a daemon.
     #[test]
-    fn both_views_see_a_child_of_this_process() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep starts");
-        let stat = ProcStat::read(child.id()).expect("it is there");
+    fn both_views_see_a_child_of_this_process_and_not_the_daemon_that_it_started() {
+        let script = format!(
+            "sleep 100 & a=$!; {MARK_VARIABLE}={DAEMON_MARK} sleep 100 & echo $!; read line; kill $a $!"
+        );
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut line = String::new();
+        let mut said = io::BufReader::new(shell.stdout.take().expect("piped"));
+        io::BufRead::read_line(&mut said, &mut line).expect("a line");
+        let daemon: u32 = line.trim().parse().expect("a process id");
+        while !marks_of(daemon).expect("room").iter().any(|mark| mark == DAEMON_MARK.as_bytes()) {
+            std::thread::yield_now();
+        }
+        let stat = ProcStat::read(shell.id()).expect("room").expect("it is there");
         let main = LocalProcess {
             boot_id: String::new(),
             pid_namespace: 0,
-            pid: child.id(),
+            pid: shell.id(),
             start_ticks: stat.start_ticks,
             pidfs: None,
         };
         let root = Root { main: &main, mark: "nobody" };
-        for view in [View::Adopted(Vec::new()), View::everywhere()] {
-            let pids: Vec<u32> = view.members(&root).iter().map(|stat| stat.pid).collect();
-            assert_eq!(pids, [child.id()]);
+        let views = [View::Adopted(Candidates::default()), View::everywhere().expect("room")];
+        for view in views {
+            let pids: Vec<u32> = view.members(&root).expect("room").iter().map(|stat| stat.pid).collect();
+            assert_eq!(pids.len(), 2, "{pids:?}");
+            assert!(pids.contains(&shell.id()) && !pids.contains(&daemon), "{pids:?}");
         }
-        child.kill().expect("killed");
-        child.wait().expect("collected");
+        drop(shell.stdin.take());
+        shell.wait().expect("collected");
     }
 }

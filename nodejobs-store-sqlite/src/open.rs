@@ -62,7 +62,20 @@ pub(crate) fn refuse_unknown(path: &Path) -> Result<(), StoreError> {
         let connection = Connection::open_with_flags(immutable_uri(path)?, flags)?;
         check_format(&connection, path)
     };
-    look().map_err(|fault: Fault| fault.into_store_error("open", path))
+    match look() {
+        // Whoever was killed while the log was folded in has left a file that is whole only together with its log. It
+        // is ours, or nobody's: the writer looks again, and sees both.
+        Err(Fault::Engine(error)) if is_corrupt(&error) && has_log(path) => Ok(()),
+        looked => looked.map_err(|fault: Fault| fault.into_store_error("open", path)),
+    }
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+}
+
+fn has_log(path: &Path) -> bool {
+    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 fn check_format(connection: &Connection, path: &Path) -> Result<(), Fault> {

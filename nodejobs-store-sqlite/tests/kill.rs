@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use common::{all_jobs, id, insert, remove, update};
 use nodejobs_core::Status;
-use nodejobs_core::store::JobStore;
+use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore};
 use nodejobs_store_sqlite::SqliteStore;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -115,4 +115,34 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
 
 fn names(number: u64) -> [String; 3] {
     ["left", "right", "gone"].map(|name| format!("{name}-{number}"))
+}
+
+/// The log is folded in page by page, and the first page says how many there are.
+#[test]
+fn a_process_that_is_killed_while_it_folds_the_log_in_leaves_a_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [path, other] = ["a.sqlite", "b.sqlite"].map(|name| directory.path().join(name));
+    let log_of = |path: &Path| directory.path().join(format!("{}-wal", path.display()));
+    let store = SqliteStore::open(&path).expect("open");
+    let body = vec![7; 1 << 20];
+    let put = DocumentChange::Put { kind: DocumentKind::Input, key: "k".to_owned(), body: body.clone() };
+    let mut unit = insert("a", Status::Finished);
+    unit.documents.push(put);
+    store.commit(&[unit]).expect("commit");
+    let (mut file, log) = (std::fs::read(&path).expect("read"), std::fs::read(log_of(&path)).expect("read"));
+    assert!(file.len() < body.len() && log.len() > body.len(), "nothing is folded in yet");
+    drop(store);
+    let whole = std::fs::read(&path).expect("read");
+    assert!(whole.len() > body.len() && !log_of(&path).exists(), "all of it is folded in");
+    file[..4096].copy_from_slice(&whole[..4096]);
+    std::fs::write(&other, file).expect("written");
+    std::fs::write(log_of(&other), log).expect("written");
+
+    let store = SqliteStore::open(&other).expect("open");
+    assert!(store.document(DocumentKind::Input, "k").expect("read") == Some(body));
+    assert!(store.job(&id("a")).expect("read").is_some());
+    drop(store);
+    let raw = Connection::open(&other).expect("raw");
+    let verdict: String = raw.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("check");
+    assert_eq!(verdict, "ok");
 }

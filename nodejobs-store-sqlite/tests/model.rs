@@ -7,7 +7,7 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use nodejobs_core::logs::{LogLayout, LogStart, Logs};
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::{Command, JobSpec, Output, Policy, Start};
+use nodejobs_core::spec::{Command, JobSpec, Output, Policy, Restart, Start};
 use nodejobs_core::store::memory::MemoryStore;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobChange, JobStore, Order, PageRequest, Unit};
 use nodejobs_core::time::{BootTime, Moment};
@@ -64,9 +64,13 @@ prop_compose! {
     fn policies()(
         (stop_signal, grace_ms, timeout_ms) in (1..=31, numbers(), option::of(numbers())),
         (success_codes, keep_children) in (vec(any::<i32>(), 0..3), any::<bool>()),
+        (restart, max_restarts, restart_delay_ms) in
+            (select(Restart::ALL.as_slice()), option::of(any::<u32>()), numbers()),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
-        Policy { stop_signal, grace_ms, timeout_ms, success_codes, keep_children }
+        Policy {
+            stop_signal, grace_ms, timeout_ms, success_codes, keep_children, restart, max_restarts, restart_delay_ms,
+        }
     }
 }
 
@@ -406,7 +410,11 @@ fn every_filter_pages_through_exactly_the_jobs_that_match() {
         for (second_key, second) in &conditions[index..] {
             let mut filter = JobFilter::default();
             filter.set(key, value).expect("a filter");
-            filter.set(second_key, second).expect("a filter");
+            // One with itself is that one alone; another value for what can hold only once is no filter.
+            if (key, value) != (second_key, second) && filter.set(second_key, second).is_err() {
+                assert_eq!(key, second_key);
+                continue;
+            }
             for order in [Order::OldestFirst, Order::NewestFirst] {
                 let mut after = None;
                 loop {

@@ -119,6 +119,8 @@ impl From<Error> for Stop {
 struct Statuses {
     /// The newest one that is known, told or not.
     known: Option<Status>,
+    /// Its event's number.
+    seq: u64,
     /// The last one of the attempt, which is told after its output.
     end: Option<JobEvent>,
 }
@@ -126,6 +128,11 @@ struct Statuses {
 impl Statuses {
     /// The event, if it is to be told now.
     fn hear(&mut self, event: JobEvent) -> Option<JobEvent> {
+        // What was found in the store may come once more from the hub.
+        if event.seq <= self.seq {
+            return None;
+        }
+        self.seq = event.seq;
         // An event may also say that something other than the status has changed.
         let is_change = self.known.replace(event.status) != Some(event.status);
         if event.status.is_terminal() {
@@ -319,7 +326,14 @@ mod tests {
     fn changes_are_told_as_they_come_except_the_last_and_output_waits_for_the_start() {
         let mut statuses = Statuses::default();
         assert!(statuses.is_before_output());
-        for (status, is_told, is_before_output) in [
+        let event = |seq, status| JobEvent {
+            seq,
+            attempt: AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 },
+            status,
+            reason: None,
+            at: Timestamp::default(),
+        };
+        for (seq, (status, is_told, is_before_output)) in (5..).zip([
             (Status::Queued, true, true),
             (Status::Starting, true, true),
             (Status::Queued, true, true),
@@ -328,13 +342,15 @@ mod tests {
             (Status::Running, false, false),
             (Status::Stopping, true, false),
             (Status::Stopped, false, false),
-        ] {
+        ]) {
             assert!(statuses.end.is_none());
-            let id = JobId::new("a").expect("valid");
-            let attempt = AttemptId { id, attempt: 1 };
-            let event = JobEvent { seq: 1, attempt, status, reason: None, at: Timestamp::default() };
-            assert_eq!(statuses.hear(event).is_some(), is_told, "{status}");
+            assert_eq!(statuses.hear(event(seq, status)).is_some(), is_told, "{status}");
             assert_eq!(statuses.is_before_output(), is_before_output, "{status}");
+        }
+        // What comes once more changes nothing.
+        for (seq, status) in [(5, Status::Queued), (10, Status::Running), (12, Status::Stopped)] {
+            assert_eq!(statuses.hear(event(seq, status)), None);
+            assert_eq!(statuses.known, Some(Status::Stopped));
         }
         assert_eq!(statuses.end.map(|event| event.status), Some(Status::Stopped));
     }

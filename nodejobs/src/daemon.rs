@@ -158,3 +158,37 @@ impl Idle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_owner_is_needed_as_long_as_there_is_a_job_or_a_client_or_somebody_said_so() {
+        let (live_jobs, connections, stay) =
+            (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(false));
+        let mut idle = Idle {
+            live_jobs: live_jobs.subscribe(),
+            connections: connections.subscribe(),
+            stay: stay.subscribe(),
+            after: Some(Duration::from_millis(20)),
+        };
+        let long = Duration::from_millis(60);
+        // A job counts before it runs as well: whoever waits for its time is live.
+        let needs: [&dyn Fn(bool); 3] = [
+            &|needed| _ = live_jobs.send_replace(usize::from(needed)),
+            &|needed| _ = connections.send_replace(usize::from(needed)),
+            &|needed| _ = stay.send_replace(needed),
+        ];
+        for set in needs {
+            set(true);
+            assert!(timeout(long, idle.long_enough()).await.is_err() && !idle.is_idle());
+            set(false);
+            assert!(timeout(long * 100, idle.long_enough()).await.is_ok() && idle.is_idle());
+        }
+        idle.after = None;
+        assert!(timeout(long, idle.long_enough()).await.is_err(), "one that stays never leaves");
+    }
+}

@@ -1,7 +1,6 @@
 //! Following a job's output while it is written, to its end.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,10 +66,10 @@ impl Output {
         let offset = match (from, query.tail) {
             (Some(from), _) => from.max(file.start),
             (None, None) => file.start,
-            (None, Some(lines)) => match File::open(&file.path) {
-                Ok(mut opened) => file.tail(&mut opened, lines).map_err(|error| file.unreadable(error))?,
+            (None, Some(lines)) => match file.open()? {
+                Some(mut opened) => file.tail(&mut opened, lines).map_err(|error| file.unreadable(error))?,
                 // Nothing is written yet, so everything will be new.
-                Err(_) => file.start,
+                None => file.start,
             },
         };
         Ok(Self { stream, file, offset })
@@ -78,11 +77,7 @@ impl Output {
 
     /// The next piece, if there is one.
     pub(crate) fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
-        let mut file = match File::open(&self.file.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.file.unreadable(error)),
-        };
+        let Some(mut file) = self.file.open()? else { return Ok(None) };
         let mut read = || {
             let length = file.metadata()?.len();
             if length < self.offset {
@@ -105,8 +100,10 @@ impl Output {
 
     /// Whether the file is longer or shorter than what was read of it.
     fn has_changed(&self) -> bool {
-        let length = std::fs::metadata(&self.file.path).map(|metadata| metadata.len());
-        length.is_ok_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
+        let length = std::fs::metadata(&self.file.path).ok().filter(std::fs::Metadata::is_file);
+        length
+            .map(|metadata| metadata.len())
+            .is_some_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
     }
 }
 

@@ -112,6 +112,6 @@ pub use nodejobs_core::{
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};
 #[cfg(feature = "local")]
-pub use nodejobs_proc::{close_descriptors_on_exec, end_by_signal};
+pub use nodejobs_proc::{DAEMON_MARK, close_descriptors_on_exec, end_by_signal};
 #[cfg(feature = "local")]
 pub use stores::StoreKind;

@@ -24,9 +24,9 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    /// The file of an output, with the attempt after this one if there is one; `None` if the output has no file of its
-    /// own, because it goes into the other's.
-    pub(crate) fn of(job: &Job, next: Option<&Job>, stream: LogStream) -> Option<Self> {
+    /// The file of an output, with the attempts after this one, the next one first; `None` if the output has no file of
+    /// its own, because it goes into the other's, or no part of its own in one that is shared.
+    pub(crate) fn of(job: &Job, later: &[Job], stream: LogStream) -> Option<Self> {
         let part = |job: &Job| {
             let (paths, start) = (job.log_paths(), job.state.log_start);
             match stream {
@@ -35,18 +35,38 @@ impl LogFile {
                 LogStream::Stderr => Some((paths.stderr, start.stderr)),
             }
         };
+        let shared = job.definition.logs.layout == LogLayout::File;
+        if shared && job.state.started.is_none() {
+            // Never executed, or not known to be: whatever is in the file is not its own.
+            return None;
+        }
         let (path, start) = part(job)?;
-        let next = next.filter(|next| next.state.started.is_some()).and_then(part);
-        let end = next.filter(|(next_path, _)| *next_path == path).map(|(_, start)| start);
+        // Not always the very next one: that may have failed to start, or written elsewhere.
+        let mut later = later.iter().filter(|later| shared && later.state.started.is_some()).filter_map(part);
+        let end = later.find(|(later_path, _)| *later_path == path).map(|(_, start)| start);
         Some(Self { path: text_path(&path), start, end })
     }
 
-    /// Both, with the attempt after this one looked up where it matters.
+    /// Both, with the attempts after this one looked up where it matters.
     pub(crate) fn both(store: &dyn JobStore, job: &Job) -> Result<[Option<Self>; 2], StoreError> {
         let shared = job.definition.logs.layout == LogLayout::File;
         let attempts = if shared { store.attempts(&job.id)? } else { Vec::new() };
-        let next = attempts.iter().find(|other| other.state.attempt == job.state.attempt + 1);
-        Ok([LogStream::Stdout, LogStream::Stderr].map(|stream| Self::of(job, next, stream)))
+        let later = attempts.iter().position(|other| other.state.attempt > job.state.attempt);
+        let later = later.map_or(&[][..], |first| &attempts[first..]);
+        Ok([LogStream::Stdout, LogStream::Stderr].map(|stream| Self::of(job, later, stream)))
+    }
+
+    /// Opens it for reading; `None` if there is nothing to read. That is so before the attempt was executed, and where the
+    /// user named what keeps nothing: to open a named pipe would be to wait for somebody who writes to it.
+    pub(crate) fn open(&self) -> Result<Option<File>, Error> {
+        let open = || {
+            let keeps = std::fs::metadata(&self.path)?.is_file();
+            keeps.then(|| File::open(&self.path)).transpose()
+        };
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map_err(|error| self.unreadable(error)),
+        }
     }
 
     /// How many bytes of output there are now.
@@ -62,12 +82,7 @@ impl LogFile {
 
     /// The part that a query wants, as long as the file is now.
     pub(crate) fn part(&self, query: &LogQuery) -> Result<LogPart, Error> {
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            // Not executed yet, or never: there is no output.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogPart::default()),
-            Err(error) => return Err(self.unreadable(error)),
-        };
+        let Some(mut file) = self.open()? else { return Ok(LogPart::default()) };
         let mut find = || {
             let tail = query.tail.map_or(Ok(self.start), |lines| self.tail(&mut file, lines))?;
             let length = file.metadata()?.len();

@@ -13,14 +13,14 @@ impl Owner {
     /// The living main process of a job, if it has one.
     pub(crate) async fn find(&self, reference: &str) -> Result<Option<JobProcess>, Error> {
         let reference = reference.to_owned();
-        self.blocking(move |store| Ok(living(&resolve(store, &reference)?, &this_machine()?))).await
+        self.blocking(move |store| living(&resolve(store, &reference)?, &this_machine()?)).await
     }
 
     /// The living main processes of all jobs, in the order of submission.
     pub(crate) async fn processes(&self) -> Result<Vec<JobProcess>, Error> {
         self.blocking(|store| {
             let machine = this_machine()?;
-            Ok(live_jobs(store)?.iter().filter_map(|job| living(job, &machine)).collect())
+            live_jobs(store)?.iter().filter_map(|job| living(job, &machine).transpose()).collect()
         })
         .await
     }
@@ -32,16 +32,20 @@ fn this_machine() -> Result<Machine, Error> {
     })
 }
 
-fn living(job: &Job, machine: &Machine) -> Option<JobProcess> {
-    let process = job.state.process.as_ref()?;
+fn living(job: &Job, machine: &Machine) -> Result<Option<JobProcess>, Error> {
     // Once the end is known there is nothing to look for, whoever has the number now.
-    if job.state.ended.is_some() || !is_alive(process, machine) {
-        return None;
-    }
-    Some(JobProcess {
+    let Some(process) = job.state.process.as_ref().filter(|_| job.state.ended.is_none()) else {
+        return Ok(None);
+    };
+    let is_alive = is_alive(process, machine).map_err(|error| {
+        Error::new(ProblemKind::Unavailable, format!("the process of job '{}' cannot be looked at", job.id))
+            .with_source(error)
+    })?;
+    let found = process.pid.zip(job.state.started).filter(|_| is_alive);
+    Ok(found.map(|(pid, started)| JobProcess {
         id: job.id.clone(),
         attempt: job.state.attempt,
-        pid: process.pid?,
-        started_at: job.state.started?.wall,
-    })
+        pid,
+        started_at: started.wall,
+    }))
 }

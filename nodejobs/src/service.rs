@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
+use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::{JobSpec, Stdin};
@@ -125,18 +126,19 @@ impl Owner {
         })
     }
 
-    /// Returns the job once `enough` is satisfied with its status.
-    pub(crate) async fn until(&self, id: &JobId, enough: fn(Status) -> bool) -> Result<Job, Error> {
+    /// Returns the job once `enough` is satisfied with its newest attempt and status.
+    async fn until(&self, id: &JobId, enough: impl Fn(u32, Status) -> bool) -> Result<Job, Error> {
         loop {
             // Anew each time: what was heard of an ended attempt says nothing about the next one.
             let mut changes = self.hub.watch(id);
             let wanted = id.clone();
             let job = self.blocking(move |store| Ok(store.job(&wanted)?)).await?;
             let job = job.ok_or_else(|| Error::not_found(id.as_str()))?;
-            if enough(job.state.status) {
+            if enough(job.state.attempt, job.state.status) {
                 return Ok(job);
             }
-            let is_enough = |change: &LastChange| change.is_some_and(|(_, status)| enough(status));
+            let is_enough =
+                |change: &LastChange| change.is_some_and(|(number, status)| enough(number, status));
             tokio::select! {
                 changed = changes.wait_for(is_enough) => drop(changed.map_err(|_| stopped())?),
                 () = self.hub.left() => return Err(stopped()),
@@ -146,7 +148,7 @@ impl Owner {
 
     /// Returns the record of the job once it has ended.
     pub(crate) async fn wait(&self, id: &JobId) -> Result<JobRecord, Error> {
-        Ok(record(&self.until(id, Status::is_terminal).await?))
+        Ok(record(&self.until(id, |_, status| status.is_terminal()).await?))
     }
 
     /// Ends jobs, all within one grace, and returns when they have ended or could not be.
@@ -220,11 +222,14 @@ impl Owner {
         job: Job,
         Answered { answer, job: begun }: Answered,
     ) -> Result<JobRecord, Error> {
-        let way_out = match request {
-            Request::Pause | Request::Resume => {
+        let way_out = |status| match (request, status) {
+            (Request::Pause | Request::Resume, _) => {
                 "only a running job can be paused, and only a paused one resumed"
             }
-            Request::Stop(_) | Request::Restart { .. } | Request::Remove => "stop it first",
+            (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
+                "somebody wants it stopped; restart it again once it is"
+            }
+            (Request::Stop(_) | Request::Restart { .. } | Request::Remove, _) => "stop it first",
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),
@@ -232,19 +237,21 @@ impl Owner {
             // Done, or begun before by an earlier sending of the same request.
             (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
             (Answer::Conflict { status }, _) => {
+                let way_out = way_out(status);
                 let status = status.map_or("changing", Status::as_str);
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
             // Ended, or removed, since it was looked up.
             (Answer::NotLive, _) => {
                 let status = self.job(job.id.as_str()).await?.state.status;
+                let way_out = way_out(Some(status));
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
             (Answer::NotStored, _) => {
                 let message = format!("the store cannot be used, so nothing was done to job '{}'", job.id);
                 Err(Error::new(ProblemKind::Unavailable, message))
             }
-            (Answer::Stopping, _) => Err(stopped()),
+            (Answer::Stopping(_), _) => Err(stopped()),
         }
     }
 
@@ -253,8 +260,8 @@ impl Owner {
         let reference = reference.to_owned();
         self.blocking(move |store| {
             let attempts = store.attempts(&resolve(store, &reference)?.id)?;
-            let next = attempts.iter().skip(1).map(Some).chain([None]);
-            Ok(attempts.iter().zip(next).map(|(job, next)| record_before(job, next)).collect())
+            let later = (1..=attempts.len()).map(|next| &attempts[next..]);
+            Ok(attempts.iter().zip(later).map(|(job, later)| record_before(job, later)).collect())
         })
         .await
     }
@@ -264,9 +271,20 @@ impl Owner {
         id: &JobId,
         answer: oneshot::Receiver<Answered>,
     ) -> Result<(JobRecord, bool), Error> {
-        let already_ended = answer.await.map_err(|_| stopped())?.answer == Answer::NotLive;
-        let settled = |status: Status| status.is_terminal() || status == Status::FailedStop;
-        Ok((record(&self.until(id, settled).await?), already_ended))
+        let answer = answer.await.map_err(|_| stopped())?.answer;
+        // A later attempt is not this stop's affair: somebody restarts the job.
+        let own = match &answer {
+            Answer::Stopping(AttemptId { attempt, .. }) => *attempt,
+            _ => u32::MAX,
+        };
+        let settled =
+            |newest, status: Status| newest > own || status.is_terminal() || status == Status::FailedStop;
+        let mut job = self.until(id, settled).await?;
+        if job.state.attempt > own {
+            let reference = id.to_string();
+            job = self.blocking(move |store| attempt_of(store, &reference, Some(own))).await?;
+        }
+        Ok((record(&job), answer == Answer::NotLive))
     }
 
     /// The part of an attempt's output that is wanted, as long as it is now.
@@ -292,14 +310,14 @@ impl Owner {
 
 /// The record of a job, with the size of its logs.
 pub(crate) fn record(job: &Job) -> JobRecord {
-    record_before(job, None)
+    record_before(job, &[])
 }
 
-/// The record of an attempt, with the one after it if there is one.
-fn record_before(job: &Job, next: Option<&Job>) -> JobRecord {
+/// The record of an attempt, with those after it.
+fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
     if job.state.started.is_some() {
-        let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, next, stream));
+        let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
         record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.len().ok()).sum());
     }
     record
@@ -328,7 +346,7 @@ fn accepted(
             ProblemKind::Unavailable,
             "the store could not be written, so the job was not accepted",
         )),
-        Answer::Stopping | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
+        Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
     }
 }
 

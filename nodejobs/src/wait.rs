@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodejobs_core::JobId;
+use nodejobs_core::job::Job;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::api::{Problem, ProblemKind, WaitEvent, WaitRequest};
 use crate::error::Error;
 use crate::owner::Owner;
+use crate::service::record;
 
 /// Begins to wait. The receiver hears of each job that ends, and last `Done`, `TimedOut` or `Error`.
 pub(crate) async fn begin_wait(
@@ -20,21 +21,23 @@ pub(crate) async fn begin_wait(
     if jobs.is_empty() {
         return Err(Error::new(ProblemKind::Usage, "name at least one job to wait for"));
     }
-    let mut ids: Vec<JobId> = Vec::with_capacity(jobs.len());
+    let mut found: Vec<Job> = Vec::with_capacity(jobs.len());
     for reference in jobs {
-        ids.push(owner.job(reference).await?.id);
+        found.push(owner.job(reference).await?);
     }
-    ids.sort();
-    ids.dedup();
+    found.sort_by(|one, other| one.id.cmp(&other.id));
+    found.dedup_by(|one, other| one.id == other.id);
+    // Those that have ended first, in the order of their ends.
+    found.sort_by_key(|job| (!job.state.status.is_terminal(), job.state.ended.map(|ended| ended.wall)));
     let (events, receiver) = mpsc::channel(16);
     let timeout = timeout_ms.map(Duration::from_millis);
-    tokio::spawn(wait_for_all(Arc::clone(owner), ids, *any, timeout, events));
+    tokio::spawn(wait_for_all(Arc::clone(owner), found, *any, timeout, events));
     Ok(receiver)
 }
 
 async fn wait_for_all(
     owner: Arc<Owner>,
-    ids: Vec<JobId>,
+    jobs: Vec<Job>,
     any: bool,
     timeout: Option<Duration>,
     events: mpsc::Sender<WaitEvent>,
@@ -47,13 +50,23 @@ async fn wait_for_all(
     };
     let mut time_is_up = std::pin::pin!(time_is_up);
     let mut waits = JoinSet::new();
-    for id in ids {
-        let owner = Arc::clone(&owner);
-        waits.spawn(async move { owner.wait(&id).await });
+    for job in jobs {
+        if job.state.status.is_terminal() {
+            // Counts, also when there is no time to wait.
+            if events.send(WaitEvent::Ended(Box::new(record(&job)))).await.is_err() {
+                return;
+            }
+            if any {
+                let _ = events.send(WaitEvent::Done).await;
+                return;
+            }
+        } else {
+            let owner = Arc::clone(&owner);
+            waits.spawn(async move { owner.wait(&job.id).await });
+        }
     }
     loop {
         let ended = tokio::select! {
-            // What has ended counts, also when the time is up.
             biased;
             ended = waits.join_next() => ended,
             () = events.closed() => return,

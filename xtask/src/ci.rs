@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
     Step { name: "features", when: When::Always, run: Run::Here(features) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
+    Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },

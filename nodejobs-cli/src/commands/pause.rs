@@ -44,7 +44,7 @@ const RESUME_HELP: &str = "\
 Examples:
   nodejobs resume ID ID
 
-Exit status: 0 if all of them run again, 3 if there is no such job, 4 if one is not paused, 6 if only some of several do.";
+Exit status: 0 if all of them run, 3 if there is no such job, 4 if one has ended or not begun, 6 if only some of several do.";
 
 impl Pause {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

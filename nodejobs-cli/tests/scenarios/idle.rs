@@ -9,7 +9,7 @@ use crate::support::{Home, eventually};
 const WATCHED: &str = "3";
 
 /// How often each thread of the processes has gone on the processor since it began: a wake-up counts, whatever it is for.
-fn switches(pids: &[u32]) -> BTreeMap<(u32, String, String), u64> {
+pub(crate) fn switches(pids: &[u32]) -> BTreeMap<(u32, String, String), u64> {
     let mut found = BTreeMap::new();
     for pid in pids {
         for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten() {

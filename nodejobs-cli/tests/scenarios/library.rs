@@ -46,6 +46,8 @@ macro_rules! in_both_modes {
     };
 }
 
+pub(crate) use in_both_modes;
+
 in_both_modes![
     a_job_is_run_and_told_of,
     each_error_has_its_kind,
@@ -56,14 +58,12 @@ in_both_modes![
     the_owner_answers_others,
 ];
 
-pub(crate) use in_both_modes;
-
 /// A job that runs a script, with what this process has.
 pub(crate) fn script(home: &Home, text: &str) -> JobSpec {
     spec(home, Command::shell(text))
 }
 
-fn spec(home: &Home, command: Command) -> JobSpec {
+pub(crate) fn spec(home: &Home, command: Command) -> JobSpec {
     let mut spec = JobSpec::new(command, home.path().to_str().expect("UTF-8"));
     spec.context = nodejobs::capture_context().expect("a context");
     spec

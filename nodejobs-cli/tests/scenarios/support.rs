@@ -342,3 +342,73 @@ impl Cue {
         (&self.pipe).write_all(format!("{line}\n").as_bytes()).expect("sent");
     }
 }
+
+impl Home {
+    /// Runs `nodejobs ARGUMENTS` with this on its standard input.
+    pub(crate) fn with_input(&self, arguments: &[&str], input: &[u8]) -> Said {
+        use std::io::Write as _;
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("nodejobs starts");
+        // It may refuse what it is given before it has read it all; what it says is what counts.
+        let _ = child.stdin.take().expect("a pipe").write_all(input);
+        let output = child.wait_with_output().expect("nodejobs ends");
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The record of a job once it has this status.
+    pub(crate) fn has_status(&self, id: &str, status: &str) -> Value {
+        eventually(&format!("{id} is {status}"), || {
+            let record = self.record(id);
+            (text(&record, "status") == status).then_some(record)
+        })
+    }
+
+    /// Waits until a file is there by which a script says that it is ready.
+    pub(crate) fn ready(&self, name: &str) {
+        eventually(&format!("{name} is there"), || self.path().join(name).exists().then_some(()));
+    }
+
+    /// The record of every attempt of a job.
+    pub(crate) fn history(&self, id: &str) -> Vec<Value> {
+        let said = self.nodejobs(["-o", "json", "history", id]);
+        assert_eq!(said.code, 0, "{said:?}");
+        said.json().as_array().expect("a list").clone()
+    }
+
+    /// What is asked of the store behind the program's back.
+    pub(crate) fn count_in_store(&self, sql: &str) -> i64 {
+        let path = self.data_dir().join("jobs.sqlite");
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let store = rusqlite::Connection::open_with_flags(path, flags).expect("the store");
+        store.query_row(sql, [], |row| row.get(0)).expect("a number")
+    }
+}
+
+impl Home {
+    /// Whether all processes of jobs are halted: stopped, or waiting for a child that was stopped between its vfork and
+    /// its exec, as shells have them.
+    pub(crate) fn is_halted(&self) -> bool {
+        let state = |pid: u32| -> Option<(String, u32)> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit(") ").next()?.split(' ');
+            Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+        };
+        let processes = self.job_processes();
+        let states: Vec<_> = processes.iter().map(|(pid, _)| (*pid, state(*pid))).collect();
+        let is_stopped =
+            |found: &Option<(String, u32)>| found.as_ref().is_some_and(|(state, _)| state == "T");
+        let waits_for_child = |pid: u32, found: &Option<(String, u32)>| {
+            let is_child =
+                |child: &Option<(String, u32)>| child.as_ref().is_some_and(|(_, parent)| *parent == pid);
+            found.as_ref().is_some_and(|(state, _)| state == "D")
+                && states.iter().any(|(_, child)| is_child(child) && is_stopped(child))
+        };
+        !states.is_empty()
+            && states.iter().all(|(pid, found)| is_stopped(found) || waits_for_child(*pid, found))
+    }
+}

@@ -4,12 +4,12 @@ use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
 use crate::signal::Signal;
-use crate::spec::{Policy, Start};
+use crate::spec::{Policy, Restart, Start};
 use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
 
-use super::{Effect, StopRequest, Ticket};
+use super::{Effect, StopRequest, Ticket, Turn};
 
 /// What is known of the processes of a job beside its main one.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(super) struct Live {
     pub(super) timer: Option<BootTime>,
     /// What is begun as soon as this attempt was stopped.
     pub(super) next_attempt: Option<NextAttempt>,
+    /// What its policy begins when it has ended by itself; held for jobs with such a policy only.
+    pub(super) again: Option<Box<Definition>>,
 }
 
 /// The attempt after the present one, which somebody has asked for.
@@ -100,6 +102,7 @@ impl Live {
             created_at: definition.created_at,
             timer: None,
             next_attempt: None,
+            again: (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone())),
         }
     }
 
@@ -144,6 +147,17 @@ impl Live {
     pub(super) fn launch(&mut self, id: &JobId, now: Moment) -> Effect {
         self.state.launch_asked = now.boot;
         Effect::Launch(self.attempt_id(id))
+    }
+
+    /// Starts what has waited for long enough.
+    pub(super) fn start_waiting(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
+        self.state.waiting_on = None;
+        self.state.detail = None;
+        if self.state.status == Status::Restarting {
+            turn.units.push(self.update(id, Status::Queued, now));
+        }
+        turn.effects.push(self.launch(id, now));
+        turn.units.push(self.update(id, Status::Starting, now));
     }
 
     /// Has the tree ended by the job's own rules, as far as the request does not say otherwise.

@@ -85,12 +85,13 @@ impl Engine {
                 live.state.ended = Some(at);
                 self.timers.clear(id, live);
                 let is_settled = match live.tree {
-                    Tree::Whole if live.policy.keep_children && !leftovers.is_empty() => {
-                        let detail = Some(format!("left running: {}", list(&leftovers)));
+                    Tree::Whole if live.policy.keep_children => {
+                        let left = leftovers.filter(|left| !left.is_empty());
+                        let detail = left.map(|left| format!("left running: {}", list(&left)));
                         let (status, reason) = live.verdict();
                         return self.end(id, status, reason, detail, now, turn);
                     }
-                    Tree::Whole => leftovers.is_empty(),
+                    Tree::Whole => leftovers.is_some_and(|left| left.is_empty()),
                     Tree::Ending | Tree::Ended { .. } => live.tree.is_gone(),
                 };
                 if is_settled {
@@ -160,14 +161,17 @@ impl Engine {
     ) {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
+        let restarts = live.state.restarts;
         live.state.reason = reason;
         live.state.detail = detail;
         live.state.waiting_on = None;
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
         turn.units.push(live.update(id, status, now));
-        if let Some(next) = live.next_attempt {
+        if let Some(next) = live.next_attempt.take() {
             self.begin_next(id, next, live.state.attempt, live.revision, now, turn);
+        } else if live.policy.restarts_after(status, restarts) {
+            self.begin_restart(id, live, now, turn);
         }
     }
 }

@@ -82,7 +82,7 @@ impl Engine {
     ) {
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
-        reply(Answer::Stopping);
+        reply(Answer::Stopping(live.attempt_id(id)));
         match live.state.status {
             Status::Queued => self.end(id, Status::Cancelled, Some(Reason::User), None, now, turn),
             Status::Starting | Status::Running | Status::Paused => {
@@ -143,15 +143,28 @@ impl Engine {
                 live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
                 self.begin_stop(&id, request, now, turn);
             }
-            Status::Stopping | Status::FailedStop => match &mut live.next_attempt {
-                Some(next) => next.tickets.push(ticket),
-                None => {
-                    live.state.pending_restart = Some(key.clone());
-                    live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
-                    let status = live.state.status;
-                    turn.units.push(live.update(&id, status, now));
+            Status::Stopping | Status::FailedStop => {
+                if request != StopRequest::default() {
+                    // Whoever has less patience shortens it for all.
+                    turn.effects.push(live.end_tree(&id, request, now));
                 }
-            },
+                match &mut live.next_attempt {
+                    Some(next) => next.tickets.push(ticket),
+                    None => {
+                        live.state.pending_restart = Some(key.clone());
+                        live.next_attempt = Some(NextAttempt::new(job.definition, key, vec![ticket]));
+                        let status = live.state.status;
+                        turn.units.push(live.update(&id, status, now));
+                    }
+                }
+            }
+            // The next attempt waits already, and waits no longer.
+            Status::Restarting => {
+                let answer = Answer::Accepted(live.attempt_id(&id));
+                turn.effects.push(Effect::Reply { ticket, answer });
+                self.timers.clear(&id, live);
+                live.start_waiting(&id, now, turn);
+            }
             status => {
                 let answer = Answer::Conflict { status: Some(status) };
                 turn.effects.push(Effect::Reply { ticket, answer });
@@ -186,6 +199,22 @@ impl Engine {
         self.begin(live, change.into(), now, turn);
     }
 
+    /// Begins the attempt that a job's policy has follow one that ended: it waits out the delay first.
+    pub(super) fn begin_restart(&mut self, id: &JobId, ended: Live, now: Moment, turn: &mut Turn) {
+        let Some(mut definition) = ended.again else { return };
+        definition.start = Start::AfterMs(definition.policy.restart_delay_ms);
+        definition.submit_key = None;
+        definition.created_at = now.wall;
+        let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
+        state.restarts = ended.state.restarts + 1;
+        state.waiting_on = Some(WaitingOn::Time);
+        let due = definition.start.due(now.wall).map_or_else(String::new, |due| format!("; starts at {due}"));
+        state.detail = Some(format!("attempt {} {}{due}", ended.state.attempt, ended.state.outcome()));
+        let live = Live::new(&definition, state.clone());
+        let change = JobChange::NewAttempt { id: id.clone(), expected: ended.revision, definition, state };
+        self.begin(live, change.into(), now, turn);
+    }
+
     pub(super) fn remove(&mut self, removal: Removal, turn: &mut Turn) {
         let Removal { ticket, job, logs, inputs } = removal;
         let status = self.live.get(&job.id).map_or(job.state.status, |live| live.state.status);
@@ -211,16 +240,17 @@ impl Engine {
             Status::Paused => (Status::Running, Signal::STOP),
             _ => (Status::Paused, Signal::CONT),
         };
-        if status == to {
-            return reply(Answer::Done);
-        }
         // One that is ending must not be kept from it.
         let is_ending = live.state.ended.is_some() || live.state.reason.is_some();
-        let Some(process) = live.state.process.clone().filter(|_| status == from && !is_ending) else {
+        let is_allowed = (status == from || status == to) && !is_ending;
+        let Some(process) = live.state.process.clone().filter(|_| is_allowed) else {
             return reply(Answer::Conflict { status: Some(status) });
         };
         reply(Answer::Done);
+        // Also if it is as it should be: an owner that was killed may have written it down and no more.
         turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal });
-        turn.units.push(live.update(id, to, now));
+        if status != to {
+            turn.units.push(live.update(id, to, now));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod moves;
 mod requests;
+mod restarts;
 mod time;
 
 use proptest::prelude::*;
@@ -151,8 +152,8 @@ fn started_at(at: Moment) -> BackendEvent {
     BackendEvent::Started { process: process(), log_start: LogStart { stdout: 5, stderr: 0 }, at }
 }
 
-fn left(any: bool) -> Vec<TreeMember> {
-    any.then(|| TreeMember { pid: 9, name: "sleep".to_owned() }).into_iter().collect()
+fn left(any: bool) -> Option<Vec<TreeMember>> {
+    Some(any.then(|| TreeMember { pid: 9, name: "sleep".to_owned() }).into_iter().collect())
 }
 
 fn report(id: &str, attempt: u32, event: BackendEvent) -> Input {
@@ -413,6 +414,7 @@ fn any_submission(bench: &Bench, choice: u8, name: &str) -> Input {
         0 => spec.start = Start::AfterMs(900),
         1 => spec.policy.timeout_ms = Some(700),
         2 => spec.policy.keep_children = true,
+        3 => (spec.policy.restart, spec.policy.max_restarts) = (crate::spec::Restart::Always, Some(3)),
         _ => {}
     }
     bench.submission_of(&id(name), &spec)
@@ -454,7 +456,7 @@ proptest! {
     /// launched again.
     #[test]
     fn no_order_of_events_breaks_the_rules(
-        steps in prop::collection::vec((0_u8..32, 0_usize..2, 1_u32..4, any::<bool>(), 0_u8..8), 1..60)
+        steps in prop::collection::vec((0_u8..32, 0_usize..2, 1_u32..6, any::<bool>(), 0_u8..8), 1..60)
     ) {
         let mut bench = Bench::new();
         let ids = ["a", "b"];

@@ -37,6 +37,7 @@ impl Timers {
             Status::Queued if live.state.waiting_on == Some(WaitingOn::Time) => {
                 Some(now.boot.plus_millis(live.start.left_ms(live.created_at, now)))
             }
+            Status::Restarting => Some(now.boot.plus_millis(live.start.left_ms(live.created_at, now))),
             Status::Queued => Some(now.boot),
             Status::Running | Status::Paused if live.state.ended.is_none() && live.state.reason.is_none() => {
                 let started = live.state.started.map(|started| started.boot);
@@ -76,12 +77,7 @@ impl Engine {
                 {
                     self.timers.set_for(&id, live, now);
                 }
-                Status::Queued => {
-                    live.state.waiting_on = None;
-                    live.state.detail = None;
-                    turn.effects.push(live.launch(&id, now));
-                    turn.units.push(live.update(&id, Status::Starting, now));
-                }
+                Status::Queued | Status::Restarting => live.start_waiting(&id, now, turn),
                 Status::Running | Status::Paused => {
                     turn.effects.push(live.end_because(&id, Reason::Timeout, StopRequest::default(), now));
                     let status = live.state.status;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::Output;
-use super::{JobSpec, LaunchContext, Start, Stdin};
+use super::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use crate::id::{InvalidId, JobId};
 use crate::signal::Signal;
 use crate::text::RawText;
@@ -121,6 +121,27 @@ impl JobSpec {
     #[must_use]
     pub fn success_codes(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.policy.success_codes = codes.into_iter().collect();
+        self
+    }
+
+    /// When it is started again after it has ended by itself.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.policy.restart = restart;
+        self
+    }
+
+    /// How often at most it is started again.
+    #[must_use]
+    pub fn max_restarts(mut self, max: u32) -> Self {
+        self.policy.max_restarts = Some(max);
+        self
+    }
+
+    /// How long after its end it is started again, to the millisecond.
+    #[must_use]
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.policy.restart_delay_ms = millis(delay);
         self
     }
 

@@ -1,8 +1,11 @@
 //! The rules under which a job starts, runs and ends.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::signal::Signal;
+use crate::status::Status;
 use crate::time::{Moment, Timestamp};
 
 /// When a job is started.
@@ -40,6 +43,56 @@ impl Start {
     }
 }
 
+/// When a job that has ended by itself is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Never.
+    #[default]
+    No,
+    /// When it failed, or was lost. One that could not be executed at all is not tried again.
+    OnFailure,
+    /// Whenever it has ended, unless somebody stopped it or it could not be executed.
+    Always,
+}
+
+impl Restart {
+    /// All of them.
+    pub const ALL: [Restart; 3] = [Restart::No, Restart::OnFailure, Restart::Always];
+
+    /// The name on the command line and in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Restart::No => "no",
+            Restart::OnFailure => "on-failure",
+            Restart::Always => "always",
+        }
+    }
+
+    /// Whether an attempt that has ended so is followed by another.
+    pub fn follows(self, ended: Status) -> bool {
+        match ended {
+            Status::Failed | Status::Lost => self != Restart::No,
+            Status::Finished => self == Restart::Always,
+            _ => false,
+        }
+    }
+}
+
+/// A text that names no restart policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a restart policy; one of {list}", list = Restart::ALL.map(Restart::as_str).join(", "))]
+pub struct UnknownRestart(String);
+
+impl FromStr for Restart {
+    type Err = UnknownRestart;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|restart| restart.as_str() == text);
+        found.ok_or_else(|| UnknownRestart(text.to_owned()))
+    }
+}
+
 /// How a job is ended, what counts as its success, and what becomes of what it leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,6 +108,19 @@ pub struct Policy {
     pub success_codes: Vec<i32>,
     /// Whether processes that it leaves behind when it ends by itself may go on. A stop ends them all the same.
     pub keep_children: bool,
+    /// Whether it is started again when it has ended by itself.
+    pub restart: Restart,
+    /// How often at most; as often as it ends if absent.
+    pub max_restarts: Option<u32>,
+    /// How long after its end, in milliseconds.
+    pub restart_delay_ms: u64,
+}
+
+impl Policy {
+    /// Whether an attempt that has ended so, after so many restarts, is followed by another.
+    pub fn restarts_after(&self, ended: Status, restarts: u32) -> bool {
+        self.restart.follows(ended) && self.max_restarts.is_none_or(|max| restarts < max)
+    }
 }
 
 impl Default for Policy {
@@ -65,6 +131,9 @@ impl Default for Policy {
             timeout_ms: None,
             success_codes: vec![0],
             keep_children: false,
+            restart: Restart::No,
+            max_restarts: None,
+            restart_delay_ms: 1_000,
         }
     }
 }
@@ -88,6 +157,23 @@ mod tests {
         assert!(left(Start::AfterMs(u64::MAX), 10_000) > 200_000_000_000_000, "the last time there is");
         assert_eq!(left(Start::At(Timestamp::from_millis(12_000)), 10_000), 2_000);
         assert_eq!(left(Start::At(Timestamp::from_millis(9_000)), 10_000), 0);
+    }
+
+    #[test]
+    fn what_ended_by_itself_is_started_again_as_often_as_it_may_be() {
+        let policy = |restart, max_restarts| Policy { restart, max_restarts, ..Policy::default() };
+        for restart in Restart::ALL {
+            assert_eq!(restart.as_str().parse(), Ok(restart));
+            for ended in [Status::Stopped, Status::Cancelled, Status::FailedStart] {
+                assert!(!policy(restart, None).restarts_after(ended, 0), "{ended}");
+            }
+        }
+        assert!(policy(Restart::OnFailure, None).restarts_after(Status::Failed, 1_000));
+        assert!(policy(Restart::OnFailure, None).restarts_after(Status::Lost, 0));
+        assert!(!policy(Restart::OnFailure, None).restarts_after(Status::Finished, 0));
+        assert!(policy(Restart::Always, Some(3)).restarts_after(Status::Finished, 2));
+        assert!(!policy(Restart::Always, Some(3)).restarts_after(Status::Finished, 3));
+        assert!(!policy(Restart::No, None).restarts_after(Status::Failed, 0));
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Ending one tree: signal everybody, wait until they are gone or the deadline is, kill, look again.
+//!
+//! Waiting for a process takes a descriptor of it, and of those there may be too few. So everybody is signalled at once,
+//! and descriptors are held of some; when one of these is gone, its place goes to the next. Of main processes their
+//! keepers tell as well.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -8,12 +13,20 @@ use nodejobs_core::backend::{BackendEvent, EndPlan, TreeMember};
 use nodejobs_core::signal::Signal;
 use nodejobs_core::time::{BootTime, Moment};
 
-use crate::identity::{LocalProcess, ProcStat, open_pidfd, send_signal};
+use super::watching::table_size;
+use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::machine::Machine;
 use crate::tree::{Root, View};
 
 /// How long after SIGKILL a process may still be there before it counts as one that cannot be killed.
 const KILL_PATIENCE_MS: u64 = 2_000;
+/// How long before what there was no room for is tried again.
+const RETRY_MS: u64 = 100;
+
+/// How many descriptors all endings together may hold: enough is left for clients, logs and the store.
+pub(super) fn max_held() -> usize {
+    table_size() / 4
+}
 
 /// How far an ending got.
 pub(super) enum Progress {
@@ -38,8 +51,13 @@ enum Phase {
 }
 
 struct Member {
-    pidfd: OwnedFd,
+    /// Held as far as there is room.
+    pidfd: Option<OwnedFd>,
     name: String,
+    /// The state in which it was found.
+    state: u8,
+    /// What it is still to be sent.
+    signal: Option<Signal>,
     gone: bool,
 }
 
@@ -49,17 +67,21 @@ pub(super) struct Ending {
     mark: String,
     plan: EndPlan,
     phase: Phase,
-    /// By process id and start, so that a number that is used again is another member.
-    members: HashMap<(u32, u64), Member>,
+    /// By start and process id, so that a number that is used again is another member. And so parents come before their
+    /// children: a shell whose child is signalled first would end with an exit code before its own signal comes.
+    members: BTreeMap<(u64, u32), Member>,
     killed: bool,
     /// When the present phase is over.
     deadline: BootTime,
+    /// When to try again what there was no room for.
+    retry: Option<BootTime>,
 }
 
 impl Ending {
     pub(super) fn new(main: LocalProcess, mark: String, plan: EndPlan) -> Self {
         let deadline = plan.deadline;
-        Self { main, mark, plan, phase: Phase::New, members: HashMap::new(), killed: false, deadline }
+        let members = BTreeMap::new();
+        Self { main, mark, plan, phase: Phase::New, members, killed: false, deadline, retry: None }
     }
 
     pub(super) fn change_plan(&mut self, plan: EndPlan) {
@@ -68,49 +90,70 @@ impl Ending {
         self.phase = Phase::New;
     }
 
-    /// Members that have not been seen to end.
-    pub(super) fn living(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
-        let living = self.members.iter().filter(|(_, member)| !member.gone);
-        living.map(|((pid, _), member)| (*pid, member.pidfd.as_fd()))
+    /// Members that are waited for.
+    pub(super) fn held(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.members.iter().filter_map(|((_, pid), member)| Some((*pid, member.pidfd.as_ref()?.as_fd())))
     }
 
-    /// A member's descriptor says that it ended.
+    /// A member has ended.
     pub(super) fn gone(&mut self, pid: u32) {
-        for ((member_pid, _), member) in &mut self.members {
-            member.gone |= *member_pid == pid;
+        for (_, member) in self.members.iter_mut().filter(|((_, member_pid), _)| *member_pid == pid) {
+            member.gone = true;
+            member.pidfd = None;
         }
     }
 
     /// When to advance at the latest.
     pub(super) fn deadline(&self) -> BootTime {
-        if self.phase == Phase::Survived { BootTime(u64::MAX) } else { self.deadline }
+        let deadline = if self.phase == Phase::Survived { BootTime(u64::MAX) } else { self.deadline };
+        self.retry.map_or(deadline, |retry| retry.min(deadline))
     }
 
-    /// Goes as far as it gets now. `view` is taken for all endings of a round, after everything that is known to be
-    /// gone was gone: whoever is not in it then is not there.
+    /// Goes as far as it gets now, and takes descriptors as far as there is `room`. `view` is taken for all endings of
+    /// a round, after everything that is known to be gone was gone: whoever is not in it then is not there.
     pub(super) fn advance(
         &mut self,
-        view: &mut dyn FnMut() -> Rc<View>,
+        view: &mut dyn FnMut() -> io::Result<Rc<View>>,
+        room: &mut usize,
         machine: &Machine,
         now: Moment,
     ) -> Progress {
+        self.retry = None;
+        let advanced =
+            self.signal_and_hold(room).and_then(|()| self.try_to_advance(view, room, machine, now));
+        advanced.unwrap_or_else(|_| {
+            // Nothing is known, so nothing is said.
+            self.retry = Some(now.boot.plus_millis(RETRY_MS));
+            Progress::Waiting
+        })
+    }
+
+    fn try_to_advance(
+        &mut self,
+        view: &mut dyn FnMut() -> io::Result<Rc<View>>,
+        room: &mut usize,
+        machine: &Machine,
+        now: Moment,
+    ) -> io::Result<Progress> {
         let all_gone = self.members.values().all(|member| member.gone);
         let time_is_up = now.boot >= self.deadline;
         if self.phase != Phase::New && !all_gone && (!time_is_up || self.phase == Phase::Survived) {
-            return Progress::Waiting;
+            return Ok(Progress::Waiting);
         }
         if self.main.boot_id != machine.boot_id || self.main.pid_namespace != machine.pid_namespace {
-            return Progress::Ended(self.event(&[]));
+            return Ok(Progress::Ended(self.event(&[])));
         }
-        let members = view().members(&Root { main: &self.main, mark: &self.mark });
+        let members = view()?.members(&Root { main: &self.main, mark: &self.mark })?;
         if members.is_empty() {
-            return Progress::Ended(self.event(&[]));
+            return Ok(Progress::Ended(self.event(&[])));
         }
         let survived_kill = self.phase == Phase::Killed && time_is_up;
         if survived_kill || self.phase == Phase::Survived {
             self.add(&members, None);
             self.phase = Phase::Survived;
-            return Progress::Survived(self.event(&members));
+            // To be held, as far as there is room.
+            self.retry = Some(now.boot);
+            return Ok(Progress::Survived(self.event(&members)));
         }
         let kill = time_is_up || self.plan.signal == Signal::KILL || self.phase == Phase::Killed;
         let signal = if kill { Signal::KILL } else { self.plan.signal };
@@ -122,27 +165,52 @@ impl Ending {
             self.phase = Phase::Asked;
         }
         self.add(&members, Some(signal));
-        Progress::Waiting
+        self.signal_and_hold(room)?;
+        Ok(Progress::Waiting)
     }
 
-    /// Takes members in and signals them through descriptors that were checked to mean them.
+    /// Takes members in, to be signalled.
     fn add(&mut self, members: &[ProcStat], signal: Option<Signal>) {
         for stat in members {
-            let key = (stat.pid, stat.start_ticks);
-            let Ok(pidfd) = open_pidfd(stat.pid) else { continue };
-            let is_still_it = ProcStat::read(stat.pid).is_some_and(|now| now.start_ticks == stat.start_ticks);
-            if !is_still_it {
+            let key = (stat.start_ticks, stat.pid);
+            let pidfd = self.members.remove(&key).and_then(|member| member.pidfd);
+            let member = Member { pidfd, name: stat.name.clone(), state: stat.state, signal, gone: false };
+            self.members.insert(key, member);
+        }
+    }
+
+    /// Signals whoever is to be signalled, through descriptors that were checked to mean them, and keeps as many of these
+    /// as there is room for.
+    fn signal_and_hold(&mut self, room: &mut usize) -> io::Result<()> {
+        for ((start_ticks, pid), member) in self.members.iter_mut().filter(|(_, member)| !member.gone) {
+            let is_held = member.pidfd.is_some();
+            if member.signal.is_none() && (is_held || *room == 0) {
                 continue;
             }
-            if let Some(signal) = signal {
+            let pidfd = match member.pidfd.take() {
+                Some(pidfd) => Some(pidfd),
+                None => if_there(open_pidfd(*pid))?,
+            };
+            let stat =
+                ProcStat::read(*pid)?.filter(|stat| stat.start_ticks == *start_ticks && !stat.is_dead());
+            let (Some(pidfd), Some(_)) = (pidfd, stat) else {
+                member.gone = true;
+                *room += usize::from(is_held);
+                continue;
+            };
+            if let Some(signal) = member.signal.take() {
                 // A process of another user cannot be signalled; it then turns up among the survivors.
                 let _ = send_signal(&pidfd, signal);
-                if stat.state == b'T' && signal != Signal::KILL {
+                if member.state == b'T' && signal != Signal::KILL {
                     let _ = send_signal(&pidfd, Signal::CONT);
                 }
             }
-            self.members.insert(key, Member { pidfd, name: stat.name.clone(), gone: false });
+            if is_held || *room > 0 {
+                *room -= usize::from(!is_held);
+                member.pidfd = Some(pidfd);
+            }
         }
+        Ok(())
     }
 
     fn event(&self, survivors: &[ProcStat]) -> BackendEvent {
@@ -151,8 +219,8 @@ impl Ending {
         let mut ended: Vec<TreeMember> = self
             .members
             .iter()
-            .filter(|((pid, start), _)| !is_main(*pid, *start) && !survives(*pid))
-            .map(|((pid, _), member)| TreeMember { pid: *pid, name: member.name.clone() })
+            .filter(|((start, pid), _)| !is_main(*pid, *start) && !survives(*pid))
+            .map(|((_, pid), member)| TreeMember { pid: *pid, name: member.name.clone() })
             .collect();
         ended.sort_by_key(|member| member.pid);
         let survivors =

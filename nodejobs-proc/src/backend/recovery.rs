@@ -107,7 +107,7 @@ impl Loop {
             running.keeper = None;
             let process = running.process.clone();
             self.orphans_anywhere = true;
-            self.watch(&attempt, &process, reports);
+            self.watch(attempt, process, reports);
         }
     }
 
@@ -133,7 +133,7 @@ impl Loop {
             Some(process) => {
                 self.orphans_anywhere = true;
                 self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
-                self.watch(&attempt, &process, reports);
+                self.watch(attempt, process, reports);
             }
             None => {
                 // All keepers have been fenced and none has noted it, so it never executed anything.

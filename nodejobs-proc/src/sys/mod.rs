@@ -221,6 +221,29 @@ pub(crate) fn close_descriptors_on_exec() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, CLOSE_RANGE_CLOEXEC) };
 }
 
+/// Gives the calling thread a descriptor table of its own, in which only 0 to 2 and `kept` are open. From here on
+/// the thread has the whole limit of descriptors for itself, and must touch no other descriptor of the process.
+///
+/// # Errors
+/// Where the kernel (before 5.9) or a sandbox does not allow it: the thread goes on with the process's table.
+pub(crate) fn own_descriptor_table(kept: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
+    let close_range = |first: RawFd, last: libc::c_uint, flags: libc::c_uint| {
+        // SAFETY: the first call separates the tables, so that what it and the second close stays open for all
+        // other threads; the second comes only after it has succeeded.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    let mut kept = kept.map(|fd| fd.as_raw_fd());
+    kept.sort_unstable();
+    close_range(kept[1] + 1, u32::MAX, CLOSE_RANGE_UNSHARE)?;
+    let gaps = [(3, kept[0] - 1), (kept[0] + 1, kept[1] - 1)];
+    for (first, last) in gaps.into_iter().filter(|(first, last)| first <= last) {
+        close_range(first, last.unsigned_abs(), 0)?;
+    }
+    Ok(())
+}
+
 /// Gives up every descriptor from 3 on, whoever left it open.
 pub(crate) fn close_inherited_descriptors() {
     // SAFETY: called before the keeper has opened anything of its own, so nobody's descriptor is taken away. An

@@ -118,7 +118,8 @@ impl Jobs {
     ///         Bound::Output(chunk) => on_output(chunk.stream, &chunk.bytes),
     ///         Bound::Truncated { stream, .. } => println!("{stream} begins anew"),
     ///         Bound::Heartbeat => println!("nothing new"),
-    ///         Bound::Ended(record) | Bound::Now(record) => println!("exit code {:?}", record.exit_code),
+    ///         Bound::Ended(record) => println!("exit code {:?}", record.exit_code),
+    ///         Bound::Now(_) => {} // only with `only_now`
     ///     }
     /// }
     /// assert_eq!(written, b"one\ntwo\n");

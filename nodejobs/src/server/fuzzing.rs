@@ -304,7 +304,7 @@ impl ProcessBackend for NothingIsLaunched {
             let exit = ExitStatus::Code(7);
             vec![
                 BackendEvent::Started { process, log_start: LogStart::default(), at },
-                BackendEvent::Exited { exit, usage: None, at, leftovers: Vec::new() },
+                BackendEvent::Exited { exit, usage: None, at, leftovers: Some(Vec::new()) },
             ]
         } else {
             let kind = StartFailureKind::Permanent(Reason::Exec);

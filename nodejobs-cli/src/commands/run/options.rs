@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use nodejobs::signal::Signal;
-use nodejobs::spec::{JobSpec, LaunchContext, Start, Stdin};
+use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::parse_duration;
 use nodejobs::{RawText, Timestamp, env_file};
 
@@ -20,8 +19,8 @@ use crate::times;
 #[derive(Args, Debug)]
 pub(crate) struct JobOptions {
     /// Set a variable, on top of all others; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
-    variables: Vec<(RawText, RawText)>,
+    #[arg(long = "env", value_name = "KEY=VALUE")]
+    variables: Vec<OsString>,
     /// Set the variables in a file of KEY=VALUE lines, on top of the current ones; may be repeated
     #[arg(long = "env-file", value_name = "FILE")]
     env_files: Vec<PathBuf>,
@@ -61,6 +60,15 @@ pub(crate) struct JobOptions {
     /// Let processes that it leaves behind go on when it ends by itself
     #[arg(long)]
     keep_children: bool,
+    /// Start it again when it has ended by itself: no, on-failure, or always [default: no]
+    #[arg(long, value_name = "WHEN")]
+    restart: Option<Restart>,
+    /// Start it again at most so often [default: as often as it ends]
+    #[arg(long, value_name = "N", requires = "restart")]
+    max_restarts: Option<u32>,
+    /// Start it again so long after its end [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart")]
+    restart_delay: Option<Duration>,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -75,7 +83,12 @@ impl JobOptions {
         for file in &self.env_files {
             read_env_file(file)?.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
         }
-        self.variables.into_iter().for_each(|variable| set_variable(&mut spec.context, variable));
+        for (index, text) in self.variables.into_iter().enumerate() {
+            // Understood here and not by the parser of arguments, which would repeat what may be a secret.
+            let variable = variable(text)
+                .map_err(|problem| Failure::new(USAGE, format!("--env number {}: {problem}", index + 1)))?;
+            set_variable(&mut spec.context, variable);
+        }
         for (key, value) in self.labels {
             if spec.labels.insert(key.clone(), value).is_some() {
                 return Err(Failure::new(USAGE, format!("label '{key}' is given twice")));
@@ -93,6 +106,9 @@ impl JobOptions {
         let policy = &mut spec.policy;
         policy.timeout_ms = self.timeout.map(millis);
         policy.keep_children = self.keep_children;
+        policy.restart = self.restart.unwrap_or(policy.restart);
+        policy.max_restarts = self.max_restarts;
+        policy.restart_delay_ms = self.restart_delay.map_or(policy.restart_delay_ms, millis);
         policy.stop_signal = self.stop_signal.unwrap_or(policy.stop_signal);
         policy.grace_ms = self.grace.map_or(policy.grace_ms, millis);
         if !self.success_codes.is_empty() {

@@ -101,6 +101,7 @@ fn a_waiting_job_is_not_restarted() {
     let _ = bench.turn(vec![bench.submission_with(|spec| spec.start = Start::AfterMs(10))]);
     let effects = bench.turn(vec![bench.restart("a")]);
     assert_eq!(answers(&effects), [&Answer::Conflict { status: Some(Status::Queued) }]);
+    assert_eq!(bench.engine.live_jobs(), 1, "its owner is needed");
 }
 
 #[test]
@@ -158,14 +159,44 @@ fn a_job_is_halted_and_goes_on_and_can_end_either_way() {
     };
     assert_eq!(signal(&bench.turn(vec![pause()])).as_deref(), Some("SIGSTOP"));
     assert_eq!(bench.state("a").status, Status::Paused);
-    assert_eq!(answers(&bench.turn(vec![pause()])), [&Answer::Done], "it is halted already");
+    // It is halted already, or was to be when an owner was killed: the signal goes out again, and nothing is written.
+    let revision = bench.job("a").revision;
+    let effects = bench.turn(vec![pause()]);
+    assert_eq!((answers(&effects), signal(&effects).as_deref()), (vec![&Answer::Done], Some("SIGSTOP")));
+    assert_eq!(bench.job("a").revision, revision);
     assert_eq!(signal(&bench.turn(vec![resume()])).as_deref(), Some("SIGCONT"));
     assert_eq!(bench.state("a").status, Status::Running);
+    let effects = bench.turn(vec![resume()]);
+    assert_eq!((answers(&effects), signal(&effects).as_deref()), (vec![&Answer::Done], Some("SIGCONT")));
     let _ = bench.turn(vec![pause()]);
+    let _ = bench.succeed();
+    let mut turn = bench.engine.begin_turn();
+    bench.engine.resume(bench.now, &mut turn);
+    assert_eq!(signal(&bench.commit(turn)).as_deref(), Some("SIGSTOP"), "the next owner makes sure");
     let effects = bench.turn(vec![bench.stop("a")]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
     let refused = Answer::Conflict { status: Some(Status::Stopping) };
     assert_eq!(answers(&bench.turn(vec![pause()])), [&refused]);
     let _ = bench.turn(vec![bench.exited("a", 143, false), tree_ended("a", false, Vec::new())]);
     assert_eq!(answers(&bench.turn(vec![resume()])), [&Answer::NotLive]);
+}
+
+#[test]
+fn a_restart_in_a_hurry_shortens_a_stop_that_is_under_way() {
+    let mut bench = Bench::running("a");
+    let _ = bench.turn(vec![bench.stop("a")]);
+    let ends = |effects: &[Effect]| {
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::EndTree { plan, .. } if plan.signal == Signal::KILL))
+    };
+    let job = bench.job("a");
+    let restart = |job: &Job, force| {
+        let request = StopRequest { force, ..StopRequest::default() };
+        Input::Restart(Box::new(Restart { ticket: 3, job: job.clone(), submit_key: "k".to_owned(), request }))
+    };
+    assert!(!ends(&bench.turn(vec![restart(&job, false)])), "a patient one does not ask again");
+    assert!(ends(&bench.turn(vec![restart(&job, true)])));
+    let _ = bench.turn(vec![bench.exited("a", 137, false), tree_ended("a", true, Vec::new())]);
+    assert_eq!((bench.state("a").attempt, bench.state("a").status), (2, Status::Starting));
 }

@@ -1,0 +1,143 @@
+//! What can be done with jobs that are there: waiting for several, running them again, halting and forgetting them.
+
+use nodejobs_core::record::JobRecord;
+
+use super::{Jobs, Mode};
+use crate::api::{
+    ActionAnswer, ActionResult, JobsRequest, ProblemKind, RestartRequest, WaitEvent, WaitRequest,
+};
+use crate::client::{Client, ClientError};
+use crate::error::Error;
+use crate::owner::Request;
+
+/// What a wait for several jobs came to.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Waited {
+    /// Those that ended, in the order of their ends.
+    pub ended: Vec<JobRecord>,
+    /// Whether the time was up before that was enough.
+    pub timed_out: bool,
+}
+
+impl Jobs {
+    /// Waits for several jobs: for all, or for the first that ends, and no longer than is said. The records of those that
+    /// ended are in the order of their ends; with a timeout there may be fewer of them than were waited for.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`] for any of them, before anything is waited for.
+    pub async fn wait_for(&self, request: &WaitRequest) -> Result<Waited, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => {
+                let mut events = crate::wait::begin_wait(owner, request).await?;
+                let mut waited = Waited::default();
+                while let Some(event) = events.recv().await {
+                    match event {
+                        WaitEvent::Ended(record) => waited.ended.push(*record),
+                        WaitEvent::TimedOut => waited.timed_out = true,
+                        WaitEvent::Done => {}
+                        WaitEvent::Error(problem) => return Err(problem.into()),
+                    }
+                }
+                Ok(waited)
+            }
+            Mode::Connected { .. } => {
+                let request = request.clone();
+                let wait = self.ask(move |client| {
+                    let mut events = client.wait(&request)?;
+                    let ended = events.by_ref().collect::<Result<_, _>>()?;
+                    Ok(Waited { ended, timed_out: events.timed_out() })
+                });
+                wait.await
+            }
+        }
+    }
+
+    /// Begins the next attempt of a job, as its newest one was submitted. One that has not ended is stopped first, by its
+    /// own signal and grace; whoever waits for it goes on waiting for the next attempt. Returns once that is on disk.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that is queued, or
+    /// that somebody stops meanwhile.
+    pub async fn restart(&self, reference: &str) -> Result<JobRecord, Error> {
+        let submit_key = crate::capture::new_submit_key().map_err(|error| {
+            Error::new(ProblemKind::Failed, "the kernel gives no random bytes").with_source(error)
+        })?;
+        let jobs = vec![reference.to_owned()];
+        let request = RestartRequest { jobs, submit_key, ..RestartRequest::default() };
+        the_one(self.restart_with(request).await?, reference)
+    }
+
+    /// Begins the next attempt of several jobs; those that have not ended are stopped within one grace.
+    ///
+    /// # Errors
+    /// When the request as a whole cannot be carried out; what concerns one job is in its result.
+    pub async fn restart_with(&self, request: RestartRequest) -> Result<ActionAnswer, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => Ok(owner.ask_of_all(&request.jobs.clone(), &request.into()).await),
+            Mode::Connected { .. } => self.ask(move |client| client.restart(&request)).await,
+        }
+    }
+
+    /// Forgets an ended job: its record, its attempts, its input, and its logs unless they are in a file that the user
+    /// named. Gives the last record.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that has not ended.
+    pub async fn remove(&self, reference: &str) -> Result<JobRecord, Error> {
+        self.act(reference, Request::Remove, Client::remove).await
+    }
+
+    /// Halts a job with everything it started, by SIGSTOP. Its timeout goes on.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that does not run.
+    pub async fn pause(&self, reference: &str) -> Result<JobRecord, Error> {
+        self.act(reference, Request::Pause, Client::pause).await
+    }
+
+    /// Lets a halted job go on. One that runs goes on running.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that has ended, is
+    /// being ended or has not begun.
+    pub async fn resume(&self, reference: &str) -> Result<JobRecord, Error> {
+        self.act(reference, Request::Resume, Client::resume).await
+    }
+
+    async fn act(
+        &self,
+        reference: &str,
+        request: Request,
+        ask: fn(&Client, &JobsRequest) -> Result<ActionAnswer, ClientError>,
+    ) -> Result<JobRecord, Error> {
+        let jobs = JobsRequest { jobs: vec![reference.to_owned()] };
+        let answer = match &self.mode {
+            Mode::Owner { owner, .. } => owner.ask_of_all(&jobs.jobs, &request).await,
+            Mode::Connected { .. } => self.ask(move |client| ask(client, &jobs)).await?,
+        };
+        the_one(answer, reference)
+    }
+
+    /// The records of all attempts of a job, the first one first.
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
+    pub async fn history(&self, reference: &str) -> Result<Vec<JobRecord>, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.history(reference).await,
+            Mode::Connected { .. } => {
+                let reference = reference.to_owned();
+                self.ask(move |client| client.history(&reference)).await
+            }
+        }
+    }
+}
+
+/// What became of a request about one job.
+fn the_one(answer: ActionAnswer, reference: &str) -> Result<JobRecord, Error> {
+    match answer.results.into_iter().next() {
+        Some(ActionResult::Done { record, .. }) => Ok(*record),
+        Some(ActionResult::Refused { error, .. }) => Err(error.into()),
+        None => Err(Error::not_found(reference)),
+    }
+}

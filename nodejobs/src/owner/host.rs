@@ -1,0 +1,77 @@
+//! What the backend asks of the owner: what to launch, and where to report.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::job::Input as JobInput;
+use nodejobs_core::spec::LaunchContext;
+use nodejobs_core::store::{DocumentKind, JobStore};
+
+use super::Message;
+
+/// What the backend asks of the owner.
+pub(super) struct Host {
+    store: Arc<dyn JobStore>,
+    inputs: Mutex<Sender<Message>>,
+    /// Jobs of one batch or one shell share it.
+    last_context: Mutex<Option<(String, LaunchContext)>>,
+}
+
+impl Host {
+    pub(super) fn new(store: Arc<dyn JobStore>, inputs: Sender<Message>) -> Self {
+        Self { store, inputs: Mutex::new(inputs), last_context: Mutex::new(None) }
+    }
+
+    fn context(&self, key: &str) -> Result<LaunchContext, String> {
+        let mut last = self.last_context.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, context)) = last.as_ref().filter(|(known, _)| known == key) {
+            return Ok(context.clone());
+        }
+        let body = self.store.document(DocumentKind::Context, key).map_err(|error| error.to_string())?;
+        let body = body.ok_or_else(|| format!("its launch context {key} is not in the store"))?;
+        let context: LaunchContext = serde_json::from_slice(&body)
+            .map_err(|error| format!("its launch context {key} cannot be understood: {error}"))?;
+        *last = Some((key.to_owned(), context.clone()));
+        Ok(context)
+    }
+
+    fn input(&self, input: JobInput) -> Result<LaunchInput, String> {
+        Ok(match input {
+            JobInput::Null => LaunchInput::Null,
+            JobInput::File(path) => LaunchInput::File(path),
+            JobInput::Stored(key) => {
+                let body =
+                    self.store.document(DocumentKind::Input, &key).map_err(|error| error.to_string())?;
+                LaunchInput::Bytes(body.ok_or_else(|| format!("its input {key} is not in the store"))?)
+            }
+        })
+    }
+}
+
+impl BackendHost for Host {
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
+        let job = self.store.job(&attempt.id).map_err(|error| error.to_string())?;
+        let job = job.filter(|job| job.state.attempt == attempt.attempt);
+        let job = job.ok_or_else(|| "it is not in the store".to_owned())?;
+        let output = job.log_paths();
+        let definition = job.definition;
+        Ok(LaunchSpec {
+            context: self.context(&definition.context_key)?,
+            input: self.input(definition.input)?,
+            output,
+            command: definition.command,
+            cwd: definition.cwd,
+        })
+    }
+
+    fn report(&self, report: BackendReport) {
+        // Without an owner the report stays with the keeper, and the next owner hears it.
+        let _ = self.inputs.lock().unwrap_or_else(PoisonError::into_inner).send(Message::Report(report));
+    }
+
+    fn warn(&self, message: String) {
+        log::warn!("{message}");
+    }
+}
