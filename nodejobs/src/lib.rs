@@ -82,6 +82,7 @@ pub mod fuzzing;
 mod hub;
 #[cfg(feature = "local")]
 mod jobs;
+#[cfg(feature = "local")]
 mod listeners;
 #[cfg(feature = "local")]
 mod log_files;
