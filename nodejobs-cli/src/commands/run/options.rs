@@ -16,58 +16,63 @@ use nodejobs::{RawText, Timestamp, env_file};
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::times;
 
+const INPUT: &str = "Environment and input";
+const OUTPUT: &str = "Output";
+const TIME: &str = "Time";
+const END: &str = "How it ends, and begins again";
+
 #[derive(Args, Debug)]
 pub(crate) struct JobOptions {
     /// Set a variable, on top of all others; may be repeated
-    #[arg(long = "env", value_name = "KEY=VALUE")]
+    #[arg(long = "env", value_name = "KEY=VALUE", help_heading = INPUT)]
     variables: Vec<OsString>,
     /// Set the variables in a file of KEY=VALUE lines, on top of the current ones; may be repeated
-    #[arg(long = "env-file", value_name = "FILE")]
+    #[arg(long = "env-file", value_name = "FILE", help_heading = INPUT)]
     env_files: Vec<PathBuf>,
     /// Leave out the current environment: only --env-file and --env count
-    #[arg(long)]
+    #[arg(long, help_heading = INPUT)]
     clean_env: bool,
     /// Let it read this file, or with `-` what comes on our standard input [default: nothing]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = INPUT)]
     stdin: Option<PathBuf>,
     /// Write its output to ID.ATTEMPT.out and .err in this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     logdir: Option<PathBuf>,
     /// Append its output to this file, and standard error to FILE.err; below --logdir if both are given
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     logfile: Option<PathBuf>,
     /// Write standard error into the same file as standard output, in the order in which both come
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     merge: bool,
     /// Start it after this time, such as 5m
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
     delay: Option<Duration>,
     /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = times::to_come)]
+    #[arg(long, value_name = "TIME", value_parser = times::to_come, help_heading = TIME)]
     at: Option<Timestamp>,
     /// End it if it runs longer; it has then failed with reason `timeout`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = TIME)]
     timeout: Option<Duration>,
     /// The signal that asks it to end, by name or number [default: TERM]
-    #[arg(long, value_name = "SIGNAL")]
+    #[arg(long, value_name = "SIGNAL", help_heading = END)]
     stop_signal: Option<Signal>,
     /// How long it has to obey before it is killed [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = END)]
     grace: Option<Duration>,
     /// Exit codes that mean success, with commas between them [default: 0]
-    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_code)]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_code, help_heading = END)]
     success_codes: Vec<i32>,
     /// Let processes that it leaves behind go on when it ends by itself
-    #[arg(long)]
+    #[arg(long, help_heading = END)]
     keep_children: bool,
     /// Start it again when it has ended by itself: no, on-failure, or always [default: no]
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", help_heading = END)]
     restart: Option<Restart>,
     /// Start it again at most so often [default: as often as it ends]
-    #[arg(long, value_name = "N", requires = "restart")]
+    #[arg(long, value_name = "N", requires = "restart", help_heading = END)]
     max_restarts: Option<u32>,
     /// Start it again so long after its end [default: 1s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
     restart_delay: Option<Duration>,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
