@@ -141,8 +141,12 @@ fn raw(text: OsString) -> RawText {
 }
 
 fn absolute(option: &str, path: &Path) -> Result<RawText, Failure> {
-    let absolute = std::path::absolute(path)
-        .map_err(|error| Failure::caused(USAGE, format!("{option} '{}'", path.display()), &error))?;
+    let unusable = |error| Failure::caused(USAGE, format!("{option} '{}'", path.display()), &error);
+    let mut absolute = std::path::absolute(path).map_err(unusable)?;
+    // Names such as /dev/stdin mean another file in each process, so it is ours that is meant.
+    if ["/dev", "/proc"].iter().any(|special| absolute.starts_with(special)) {
+        absolute = absolute.canonicalize().map_err(unusable)?;
+    }
     // What ends in a slash is no file, which `absolute` would forget.
     let mut bytes = absolute.into_os_string().into_vec();
     if path.as_os_str().as_encoded_bytes().ends_with(b"/") && !bytes.ends_with(b"/") {
@@ -244,6 +248,13 @@ mod tests {
         for bad in ["a", "=b", "a=", ""] {
             assert!(label(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_that_each_process_takes_otherwise_is_taken_as_here() {
+        let own = format!("/proc/{}/status", std::process::id());
+        assert_eq!(absolute("--stdin", Path::new("/proc/self/status")).expect("a file"), own.into());
+        assert!(absolute("--logfile", Path::new("/proc/self/fd/pipe:[1]")).is_err());
     }
 
     #[test]
