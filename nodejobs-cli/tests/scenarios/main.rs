@@ -11,6 +11,7 @@ mod library;
 mod library_calls;
 mod library_control;
 mod library_events;
+mod library_outcomes;
 mod limits;
 mod listing;
 mod logging;
