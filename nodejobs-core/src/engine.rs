@@ -189,6 +189,16 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The attempt that it launches, if it does.
+    fn launched(&self) -> Option<&AttemptId> {
+        match self {
+            Effect::Launch(attempt) => Some(attempt),
+            _ => None,
+        }
+    }
+}
+
 /// What a batch of inputs leads to. Its units have to be committed, then it goes to [`Engine::settle`].
 #[derive(Debug, Default)]
 #[must_use = "a turn that is not committed and settled loses decisions"]
@@ -287,8 +297,10 @@ impl Engine {
                 Status::Running | Status::Paused => live.state.ended.is_some() || live.state.reason.is_some(),
                 _ => false,
             };
-            if interrupted && live.tree == Tree::Whole {
-                turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+            if interrupted {
+                if live.tree == Tree::Whole {
+                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                }
             } else if let (Status::Paused, Some(process)) = (live.state.status, live.state.process.clone()) {
                 // Whoever has written it down may not have come to halting it.
                 let (attempt, signal) = (live.attempt_id(id), Signal::STOP);
@@ -378,8 +390,13 @@ impl Engine {
         }
         self.unsaved.receipts = turn.receipts;
         let effects = self.without(&refused, turn.effects, &Answer::NotStored);
-        let (wait, go): (Vec<_>, Vec<_>) =
-            effects.into_iter().partition(|effect| matches!(effect, Effect::Launch(_)));
+        let launches: HashSet<AttemptId> = effects.iter().filter_map(Effect::launched).cloned().collect();
+        // An end does not overtake its launch: the backend would know of nothing to end, and then launch it.
+        let (wait, go): (Vec<_>, Vec<_>) = effects.into_iter().partition(|effect| match effect {
+            Effect::Launch(_) => true,
+            Effect::EndTree { attempt, .. } => launches.contains(attempt),
+            _ => false,
+        });
         self.unsaved.effects = wait;
         go
     }

@@ -3,7 +3,6 @@
 //! The output comes from a follower of the attempt ([`crate::follow`]), the statuses from the store
 //! ([`crate::events`]) and then from the hub as they come. Here they are put in order.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,10 +82,8 @@ pub(crate) async fn bind(
 /// Where the last so many lines of an output begin, 0 where there is none yet.
 fn last_lines(file: Option<LogFile>, lines: u64) -> Result<u64, Error> {
     let Some(file) = file else { return Ok(0) };
-    match File::open(&file.path) {
-        Ok(mut opened) => file.tail(&mut opened, lines).map_err(|error| file.unreadable(error)),
-        Err(_) => Ok(0),
-    }
+    let Some(mut opened) = file.open()? else { return Ok(0) };
+    file.tail(&mut opened, lines).map_err(|error| file.unreadable(error))
 }
 
 struct Binding {
@@ -151,12 +148,15 @@ impl Statuses {
 
 impl Binding {
     async fn run(mut self) {
+        let events = self.events.clone();
         let last = match self.tell().await {
             Ok(what) => Ok(BindEvent { token: self.token, what }),
             Err(Stop::Unheard) => return,
             Err(Stop::Failed(error)) => Err(error),
         };
-        let _ = self.events.send(last).await;
+        // Whoever does not listen now does not keep the owner from leaving.
+        drop(self);
+        let _ = events.send(last).await;
     }
 
     async fn tell(&mut self) -> Result<Bound, Stop> {
@@ -292,7 +292,7 @@ impl Binding {
 
     async fn say(&mut self, what: Bound) -> Result<(), Stop> {
         let event = BindEvent { token: self.token, what };
-        self.events.send(Ok(event)).await.map_err(|_| Stop::Unheard)?;
+        self.owner.hub.unless_left(self.events.send(Ok(event))).await?.map_err(|_| Stop::Unheard)?;
         self.last_told = Instant::now();
         Ok(())
     }

@@ -19,7 +19,10 @@ pub(crate) fn events(owner: &Arc<Owner>, query: &EventsQuery) -> mpsc::Receiver<
     let (sender, receiver) = mpsc::channel(16);
     let (owner, query) = (Arc::clone(owner), query.clone());
     tokio::spawn(async move {
-        let last = match tell(&owner, &query, &sender).await {
+        let told = tell(&owner, &query, &sender).await;
+        // Whoever does not listen now does not keep the owner from leaving.
+        drop(owner);
+        let last = match told {
             Ok(Some(newest)) => StatusEvent::Done { newest },
             // Nobody listens any more.
             Ok(None) => return,
@@ -44,7 +47,7 @@ async fn tell(
         let all = events.len() < BATCH;
         for event in events {
             after = event.seq;
-            if sender.send(StatusEvent::Status(event)).await.is_err() {
+            if owner.hub.unless_left(sender.send(StatusEvent::Status(event))).await?.is_err() {
                 return Ok(None);
             }
         }

@@ -131,13 +131,16 @@ fn outputs_of(store: &dyn JobStore, job: &Job, query: &FollowQuery) -> Result<Ve
 
 impl Follower {
     async fn run(mut self) {
+        let events = self.events.clone();
         let last = match self.follow().await {
             Ok(Some(record)) => FollowEvent::Ended(Box::new(record)),
             // Nobody listens any more.
             Ok(None) => return,
             Err(error) => FollowEvent::Error(error.to_problem()),
         };
-        let _ = self.events.send(last).await;
+        // Whoever does not listen now does not keep the owner from leaving.
+        drop(self);
+        let _ = events.send(last).await;
     }
 
     async fn follow(&mut self) -> Result<Option<JobRecord>, Error> {
@@ -217,7 +220,7 @@ impl Follower {
                 // A piece of at most 64 KiB that was just written: it is in memory.
                 let Some(event) = output.read()? else { break };
                 wrote = true;
-                if self.events.send(event).await.is_err() {
+                if self.owner.hub.unless_left(self.events.send(event)).await?.is_err() {
                     return Ok(None);
                 }
             }

@@ -7,7 +7,9 @@ use nodejobs_core::store::JobEvent;
 use nodejobs_core::{JobId, Status};
 use tokio::sync::watch;
 
+use crate::error::Error;
 use crate::listeners::Listeners;
+use crate::owner::stopped;
 
 /// The newest attempt's number and status, once it has changed since somebody began to watch.
 pub(crate) type LastChange = Option<(u32, Status)>;
@@ -74,6 +76,15 @@ impl Hub {
     pub(crate) async fn left(&self) {
         // The sender is in `self`, so this ends only with the value that is waited for.
         let _ = self.leaving.subscribe().wait_for(|leaving| *leaving).await;
+    }
+
+    /// What the future gives, or an error once the owner is leaving: nobody who does not listen keeps it.
+    pub(crate) async fn unless_left<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            given = future => Ok(given),
+            () = self.left() => Err(stopped()),
+        }
     }
 
     pub(crate) fn set_live_jobs(&self, count: usize) {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend};
-use nodejobs_core::engine::{Answer, Engine, StopRequest};
+use nodejobs_core::engine::{Answer, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
@@ -76,12 +76,14 @@ enum Message {
 }
 
 impl Message {
-    /// The job whose stored state this is decided on.
-    fn rests_on(&self) -> Option<&JobId> {
+    /// Whether it is decided on what the store says of something that the turn changes.
+    fn rests_on(&self, turn: &Turn) -> bool {
         match self {
-            Message::Submit(submit) => submit.id.as_ref(),
-            Message::Ask { id, request: Request::Restart { .. } | Request::Remove, .. } => Some(id),
-            Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => None,
+            // Looked for by its key: any of the new jobs may be the one that it has made.
+            Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
+            Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
+            Message::Ask { id, request: Request::Restart { .. } | Request::Remove, .. } => turn.concerns(id),
+            Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => false,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -43,6 +44,8 @@ use crate::wait::begin_wait;
 const MAX_BODY: usize = 256 << 20;
 /// Bytes of a log that are read at a time.
 const LOG_CHUNK: usize = 256 * 1024;
+/// How long an owner that leaves waits for its clients: everybody else waits for it meanwhile.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// A bound socket, not yet served.
 pub(crate) struct Server {
@@ -154,7 +157,7 @@ impl Server {
                 Err(error) => {
                     // Out of descriptors, most likely: others have to close some first.
                     log::warn!("no client can be accepted: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -163,7 +166,14 @@ impl Server {
             let _ = std::fs::remove_file(&path);
         }
         drop(listener);
-        while clients.join_next().await.is_some() {}
+        // Answers that are under way take a moment, or as long as somebody reads who may have been halted.
+        let all_answered = async { while clients.join_next().await.is_some() {} };
+        if tokio::time::timeout(LEAVING, all_answered).await.is_err() {
+            log::warn!(
+                "left {} clients that did not finish their requests or read their answers",
+                clients.len()
+            );
+        }
     }
 }
 

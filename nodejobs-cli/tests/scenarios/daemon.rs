@@ -267,3 +267,30 @@ fn whoever_watches_a_job_ends_by_a_signal_at_once_and_the_job_goes_on() {
     assert_eq!((&record["status"], &record["last_pid"]), (&json!("running"), &job));
     home.ok(["stop", "a"]);
 }
+
+#[test]
+fn clients_that_are_halted_keep_no_daemon_from_leaving() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--wait", "head -c 20000000 /dev/zero"]);
+    let mut half = UnixStream::connect(home.data_dir().join("sock")).expect("a socket");
+    half.write_all(b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").expect("sent");
+    // Nobody reads what it writes, as when somebody looks at the first page of it.
+    let watchers = [&["logs", "a"][..], &["logs", "-f", "a"], &["logs", "-o", "jsonl", "a"]];
+    let mut watchers = watchers.map(|words| {
+        let mut watcher = home.command(words).stdout(Stdio::piped()).spawn().expect("started");
+        let mut first = [0];
+        let stdout = watcher.stdout.as_mut().expect("a pipe");
+        std::io::Read::read_exact(stdout, &mut first).expect("it has begun");
+        signal(watcher.id(), Signal::STOP);
+        watcher
+    });
+    let daemon = home.daemon_pid();
+    let before = Instant::now();
+    home.ok(["daemon", "stop"]);
+    assert!(!is_alive(daemon) && before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    assert_eq!(home.nodejobs(["run", "--wait", "--", "true"]).code, 0);
+    for watcher in &mut watchers {
+        watcher.kill().expect("killed");
+        watcher.wait().expect("ended");
+    }
+}

@@ -603,3 +603,23 @@ fn a_store_that_is_missing_is_not_made_anew() {
     std::fs::rename(home.path().join("kept"), home.data_dir().join("jobs.sqlite")).expect("restored");
     assert_eq!(home.ok(["ls"]).lines().count(), 2);
 }
+
+#[test]
+fn input_of_a_launch_that_did_not_happen_is_not_left_behind() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    // No keeper can make its journal.
+    let keepers = home.data_dir().join("keepers");
+    (1..100).for_each(|n| std::fs::create_dir(keepers.join(format!("00000001-{n}.journal"))).expect("made"));
+    let said = home.with_input(&["run", "--id", "a", "--stdin", "-", "--", "cat"], b"a secret");
+    assert_eq!(said.code, 0, "{said:?}");
+    let waits = home.has_status("a", "queued");
+    assert_eq!(waits["waiting_on"], "resources", "{waits}");
+    home.ok(["stop", "a"]);
+    let left: Vec<_> = std::fs::read_dir(&keepers)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".input"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -246,6 +246,12 @@ fn a_named_pipe_as_a_log_file_keeps_nobody_waiting() {
     assert_eq!(read, ["out\n", "err\n"]);
     assert_eq!(text(&home.ended("a"), "status"), "finished");
     assert!(follow.wait().expect("ended").success());
+    // Now nobody is at its other end. Whoever waited for somebody would be one of few threads that look into the store.
+    let bound = ["logs", "-o", "jsonl", "--tail", "1", "a"];
+    for _ in 0..5 {
+        let said = home.nodejobs(bound);
+        assert_eq!((said.code, said.text().lines().count()), (0, 1), "nothing but its end: {said:?}");
+    }
 }
 
 #[test]

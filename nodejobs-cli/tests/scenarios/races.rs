@@ -1,5 +1,8 @@
 //! Many at once, and what comes in between: one owner, one job for an id, nothing lost.
 
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -50,6 +53,32 @@ fn of_many_submits_of_one_id_one_wins() {
     }
     assert_eq!(home.nodejobs(["-o", "json", "ls"]).json().as_array().map(Vec::len), Some(4));
     assert_eq!(lines(&evidence).len(), 4);
+}
+
+/// As a client does that heard no answer, and whose first request is still on its way.
+#[test]
+fn a_submit_without_an_id_that_is_sent_again_at_once_is_one_job() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    for round in 0..20 {
+        let spec = format!(r#"{{"command":{{"argv":["true"]}},"cwd":"/","submit_key":"{round}"}}"#);
+        let head = "POST /v1/jobs?resend=true HTTP/1.1\r\nhost: x\r\nconnection: close";
+        let send = |_| {
+            let mut stream = UnixStream::connect(home.data_dir().join("sock")).expect("a daemon");
+            write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{spec}", spec.len()).expect("sent");
+            stream
+        };
+        let streams: Vec<UnixStream> = (0..8).map(send).collect();
+        let id = |mut stream: UnixStream| {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+            let record: serde_json::Value = serde_json::from_str(body).expect("a record");
+            record["self_id"].as_str().expect("an id").to_owned()
+        };
+        let ids: HashSet<String> = streams.into_iter().map(id).collect();
+        assert_eq!(ids.len(), 1, "{ids:?}");
+    }
 }
 
 #[test]

@@ -181,14 +181,15 @@ impl Live {
     /// The last status of an attempt whose main process has ended.
     pub(super) fn verdict(&self) -> (Status, Option<Reason>) {
         match (self.state.status, self.state.exit) {
+            // Nobody saw the end, also if it was asked for.
+            (_, None) => (Status::Lost, Some(Reason::Unknown)),
             (Status::Stopping | Status::FailedStop, _) => (Status::Stopped, None),
-            (_, Some(_)) if self.state.reason.is_some() => (Status::Failed, self.state.reason),
+            _ if self.state.reason.is_some() => (Status::Failed, self.state.reason),
             (_, Some(ExitStatus::Code(code))) if self.policy.success_codes.contains(&code) => {
                 (Status::Finished, None)
             }
             (_, Some(ExitStatus::Code(_))) => (Status::Failed, Some(Reason::Exit)),
             (_, Some(ExitStatus::Signal { .. })) => (Status::Failed, Some(Reason::Signal)),
-            (_, None) => (Status::Lost, Some(Reason::Unknown)),
         }
     }
 }

@@ -126,10 +126,15 @@ impl Engine {
                     return;
                 }
                 live.state.ended = Some(at);
-                // Nobody knows how it ended, but what it has left behind is still ended; after a reboot nothing is.
+                self.timers.clear(id, live);
+                // Nobody knows how it ended, but what it has left behind is still ended, and before anything follows it:
+                // two attempts never live at a time. After a reboot nothing is left.
                 let is_left = live.state.process.is_some() && reason != Reason::Reboot;
-                if is_left && !live.policy.keep_children {
-                    turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                if is_left && !live.policy.keep_children && !live.tree.is_gone() {
+                    if live.tree == Tree::Whole {
+                        turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                    }
+                    return turn.units.push(live.update(id, status, now));
                 }
                 self.end(id, Status::Lost, Some(reason), None, now, turn);
             }

@@ -523,12 +523,61 @@ proptest! {
 }
 
 #[test]
-fn what_a_lost_job_has_left_is_ended_unless_the_machine_restarted() {
-    for (reason, trees) in [(Reason::Unknown, 1), (Reason::Reboot, 0)] {
+fn what_a_lost_job_has_left_is_ended_first_unless_the_machine_restarted() {
+    let lost = |bench: &Bench, reason| report("a", 1, BackendEvent::Lost { reason, at: bench.now });
+    let ends =
+        |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::EndTree { .. })).count();
+    let mut bench = Bench::running("a");
+    assert_eq!(ends(&bench.turn(vec![lost(&bench, Reason::Reboot)])), 0);
+    assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Lost, Some(Reason::Reboot)));
+
+    for stopped in [false, true] {
         let mut bench = Bench::running("a");
-        let effects = bench.turn(vec![report("a", 1, BackendEvent::Lost { reason, at: bench.now })]);
-        assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Lost, Some(reason)));
-        let ended = effects.iter().filter(|effect| matches!(effect, Effect::EndTree { .. })).count();
-        assert_eq!(ended, trees);
+        if stopped {
+            let _ = bench.turn(vec![bench.stop("a")]);
+        }
+        let effects = bench.turn(vec![lost(&bench, Reason::Unknown)]);
+        assert_eq!(ends(&effects), usize::from(!stopped), "once");
+        assert!(!bench.state("a").status.is_terminal() && bench.state("a").ended.is_some());
+        // Whoever is killed in between has somebody who goes on.
+        assert!(bench.succeed()[0].ended);
+        let mut turn = bench.engine.begin_turn();
+        bench.engine.resume(bench.now, &mut turn);
+        assert_eq!(ends(&bench.commit(turn)), 1);
+        let _ = bench.turn(vec![tree_ended("a", false, Vec::new())]);
+        let state = bench.state("a");
+        assert_eq!((state.status, state.reason), (Status::Lost, Some(Reason::Unknown)), "stopped: {stopped}");
     }
+}
+
+#[test]
+fn a_stop_does_not_overtake_a_launch_that_waits_for_the_store() {
+    let mut bench = Bench::new();
+    let no_room = not_started("a", StartFailureKind::NoRoom, bench.now);
+    let _ = bench.turn(vec![bench.submission("a"), no_room]);
+    bench.now.boot = bench.engine.next_deadline().expect("tried again");
+    for input in [Input::Tick, bench.stop("a")] {
+        let mut turn = bench.engine.begin_turn();
+        bench.engine.handle(input, bench.now, &mut turn);
+        let effects = bench.engine.settle(turn, None, bench.now).expect("no inconsistency");
+        let to_backend = |effect: &Effect| matches!(effect, Effect::Launch(_) | Effect::EndTree { .. });
+        assert!(!effects.iter().any(to_backend), "{effects:?}");
+    }
+    let effects = bench.turn(Vec::new());
+    assert!(matches!(effects.as_slice(), [Effect::Launch(_), Effect::EndTree { .. }]), "{effects:?}");
+    assert_eq!(bench.state("a").status, Status::Stopping);
+}
+
+#[test]
+fn a_paused_job_whose_tree_is_being_ended_is_not_halted_by_the_next_owner() {
+    let mut bench = Bench::running("a");
+    let _ = bench.turn(vec![Input::Pause { ticket: 5, id: id("a") }]);
+    let _ = bench.succeed();
+    let mut turn = bench.engine.begin_turn();
+    let exited = bench.exited("a", 0, true);
+    bench.engine.handle(exited, bench.now, &mut turn);
+    bench.engine.resume(bench.now, &mut turn);
+    let effects = bench.commit(turn);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Signal { .. })), "{effects:?}");
 }

@@ -37,6 +37,8 @@ impl Loop {
             && let Some(attempt) = self.waiting.pop_front()
         {
             if let Err(failure) = self.send_launch(&attempt) {
+                // Written again if it is tried again, which it may not be.
+                self.drop_input(&attempt);
                 let event = BackendEvent::NotStarted { failure, at: now() };
                 self.host.report(BackendReport { attempt, event, receipt: None });
             }

@@ -86,7 +86,7 @@ impl Work {
                 match next {
                     Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return self.commit(turn),
                     Ok(message) => {
-                        if message.rests_on().is_some_and(|id| turn.concerns(id)) {
+                        if message.rests_on(&turn) {
                             // Decided against what is on disk, so what was just decided has to be there first.
                             self.commit(turn)?;
                             turn = self.engine.begin_turn();

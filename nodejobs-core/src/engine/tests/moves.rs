@@ -103,7 +103,7 @@ fn at(status: Status, way: u8) -> Option<Bench> {
         }
         (Status::Lost, _) => {
             let lost = BackendEvent::Lost { reason: Reason::Unknown, at: bench.now };
-            let _ = bench.turn(vec![report("a", 1, lost)]);
+            let _ = bench.turn(vec![report("a", 1, lost), tree_ended("a", false, Vec::new())]);
         }
         (Status::FailedStop, 0) => {
             let survivor = vec![TreeMember { pid: 77, name: "stuck".to_owned() }];

@@ -103,3 +103,14 @@ fn a_restart_that_cannot_be_written_is_written_later() {
     let effects = bench.turn(vec![Input::Tick]);
     assert_eq!((launches(&effects), bench.state("a").attempt), (1, 2), "with what has become due meanwhile");
 }
+
+#[test]
+fn a_lost_attempt_is_followed_only_once_what_it_left_is_gone() {
+    let mut bench = restarting(SpecRestart::OnFailure, None);
+    let _ = bench.turn(vec![bench.started("a")]);
+    let lost = BackendEvent::Lost { reason: Reason::Unknown, at: bench.now };
+    let _ = bench.turn(vec![report("a", 1, lost)]);
+    assert_eq!((bench.state("a").attempt, bench.engine.next_deadline()), (1, None));
+    let _ = bench.turn(vec![tree_ended("a", false, Vec::new())]);
+    assert_eq!((bench.state("a").attempt, bench.state("a").status), (2, Status::Restarting));
+}
