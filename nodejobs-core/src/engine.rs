@@ -263,11 +263,6 @@ impl Engine {
         self.live.len()
     }
 
-    /// The live jobs' ids.
-    pub fn live_ids(&self) -> Vec<JobId> {
-        self.live.keys().cloned().collect()
-    }
-
     /// Takes in the live jobs that an earlier owner left, and says what has to be asked of the backend.
     pub fn restore(&mut self, jobs: Vec<Job>, now: Moment) -> Vec<KnownAttempt> {
         let mut known = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nodejobs::api::{BindEvent, BindQuery, BindToken, Bound, JobEvent, LogStream, ProblemKind};
+use nodejobs::api::{BindEvent, BindQuery, BindToken, Bound, FollowQuery, JobEvent, LogStream, ProblemKind};
 use nodejobs::spec::JobSpec;
 use nodejobs::{Error, Jobs, Status};
 use tokio::sync::mpsc::Receiver;
@@ -479,4 +479,30 @@ fn streams_outlive_a_killed_program() {
         (owned && home.nodejobs(["status", "a"]).code == 0).then_some(())
     });
     streams_outlive_the_owner(&home, || program.kill(), &cue);
+}
+
+#[test]
+fn streams_that_nobody_reads_do_not_keep_the_directory() {
+    let home = Home::new();
+    block_on(async {
+        let jobs = open(home.data_dir()).await;
+        let spec = with_id("a", script(&home, "head -c 3000000 /dev/zero"));
+        jobs.run(spec).await.expect("run");
+        jobs.wait("a").await.expect("ended");
+        for _ in 0..20 {
+            jobs.restart("a").await.expect("restarted");
+            jobs.wait("a").await.expect("ended");
+        }
+        let bound = jobs.bind("a", &BindQuery::default()).await.expect("bound");
+        let followed = jobs.follow("a", &FollowQuery::default()).await.expect("followed");
+        let events = jobs.events(0).await.expect("a stream");
+        while bound.len() < 16 || followed.len() < 16 || events.len() < 16 {
+            tokio::task::yield_now().await;
+        }
+        jobs.close().await;
+        let next = open(home.data_dir()).await;
+        assert!(next.is_owner());
+        drop((bound, followed, events));
+        next.close().await;
+    });
 }

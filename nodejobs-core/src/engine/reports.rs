@@ -3,6 +3,7 @@
 use crate::backend::{BackendEvent, BackendReport, StartFailureKind};
 use crate::id::JobId;
 use crate::job::WaitingOn;
+use crate::spec::Restart;
 use crate::status::{Reason, Status};
 use crate::time::Moment;
 
@@ -110,6 +111,11 @@ impl Engine {
                     live.state.detail = live.tree.sentence();
                     turn.units.push(live.update(id, Status::FailedStop, now));
                 } else if live.state.ended.is_some() {
+                    if !live.tree.is_gone() && live.policy.restart != Restart::No {
+                        // Two attempts never live at a time: the next one waits until the survivors are gone.
+                        live.state.detail = live.tree.sentence();
+                        return turn.units.push(live.update(id, status, now));
+                    }
                     self.conclude(id, now, turn);
                 }
             }

@@ -114,3 +114,16 @@ fn a_lost_attempt_is_followed_only_once_what_it_left_is_gone() {
     let _ = bench.turn(vec![tree_ended("a", false, Vec::new())]);
     assert_eq!((bench.state("a").attempt, bench.state("a").status), (2, Status::Restarting));
 }
+
+#[test]
+fn nothing_follows_as_long_as_somebody_cannot_be_killed() {
+    let mut bench = restarting(SpecRestart::Always, None);
+    let _ = bench.turn(vec![bench.started("a"), bench.exited("a", 0, true)]);
+    let survivors = vec![TreeMember { pid: 77, name: "stuck".to_owned() }];
+    let _ = bench.turn(vec![tree_ended("a", true, survivors)]);
+    let state = bench.state("a");
+    assert_eq!((state.attempt, state.status, bench.engine.next_deadline()), (1, Status::Running, None));
+    assert_eq!(state.detail.as_deref(), Some("could not be killed: 77 (stuck)"));
+    let _ = bench.turn(vec![tree_ended("a", true, Vec::new())]);
+    assert_eq!((bench.state("a").attempt, bench.state("a").status), (2, Status::Restarting));
+}
