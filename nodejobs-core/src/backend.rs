@@ -62,6 +62,18 @@ pub struct StartFailure {
     pub detail: String,
 }
 
+impl StartFailure {
+    /// One that trying again does not help, and that is no fault of the working directory.
+    pub fn permanent(detail: impl Into<String>) -> Self {
+        Self { kind: StartFailureKind::Permanent(Reason::Exec), detail: detail.into() }
+    }
+
+    /// One for want of something that may be there later.
+    pub fn no_room(detail: impl Into<String>) -> Self {
+        Self { kind: StartFailureKind::NoRoom, detail: detail.into() }
+    }
+}
+
 /// What a failed launch means for the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFailureKind {
@@ -237,7 +249,7 @@ pub trait BackendHost: Send + Sync {
     ///
     /// # Errors
     /// A sentence; the attempt then fails to start with it.
-    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String>;
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, StartFailure>;
 
     /// Takes a report. Does not block.
     fn report(&self, report: BackendReport);

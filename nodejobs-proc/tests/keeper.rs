@@ -43,13 +43,13 @@ struct Host {
 }
 
 impl BackendHost for Host {
-    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, StartFailure> {
         self.scripts
             .lock()
             .expect("no panic")
             .get(attempt.id.as_str())
             .cloned()
-            .ok_or_else(|| "unknown".to_owned())
+            .ok_or_else(|| StartFailure::permanent("unknown"))
     }
 
     fn report(&self, report: BackendReport) {

@@ -216,9 +216,12 @@ impl Follower {
         let mut wrote = false;
         for index in 0..self.outputs.len() {
             loop {
-                let output = &mut self.outputs[index];
-                // A piece of at most 64 KiB that was just written: it is in memory.
-                let Some(event) = output.read()? else { break };
+                // What was written long ago has to come from the disk, which nobody else shall wait for.
+                let mut output = self.outputs[index].clone();
+                let read = move |_: &dyn JobStore| output.read().map(|event| (output, event));
+                let (output, event) = self.owner.blocking(read).await?;
+                self.outputs[index] = output;
+                let Some(event) = event else { break };
                 wrote = true;
                 if self.owner.hub.unless_left(self.events.send(event)).await?.is_err() {
                     return Ok(None);

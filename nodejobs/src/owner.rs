@@ -223,7 +223,15 @@ impl Drop for Owner {
 fn next_generation(store: &dyn JobStore) -> Result<u64, Error> {
     const KEY: &str = "generation";
     let stored = store.document(DocumentKind::Meta, KEY)?;
-    let last = stored.and_then(|body| String::from_utf8(body).ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let last = match stored {
+        None => 0,
+        Some(body) => {
+            str::from_utf8(&body).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {
+                let message = "the store is damaged at document meta 'generation'; restore it from a backup";
+                Error::new(ProblemKind::Unavailable, message)
+            })?
+        }
+    };
     let put = DocumentChange::Put {
         kind: DocumentKind::Meta,
         key: KEY.to_owned(),

@@ -46,21 +46,19 @@ impl Loop {
     }
 
     pub(super) fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
-        let permanent = |detail| StartFailure { kind: StartFailureKind::Permanent(Reason::Exec), detail };
-        let no_room = |detail| StartFailure { kind: StartFailureKind::NoRoom, detail };
-        let spec = self.host.launch_spec(attempt).map_err(permanent)?;
-        self.make_log_directory(&spec).map_err(permanent)?;
-        let stdin = self.input_file(attempt, &spec.input).map_err(no_room)?;
+        let spec = self.host.launch_spec(attempt)?;
+        self.make_log_directory(&spec).map_err(StartFailure::permanent)?;
+        let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
-            .map_err(|error| no_room(format!("cannot pack the launch: {error}")))?;
+            .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;
         let name = match &self.launching {
             Some(name) => name.clone(),
             None => self
                 .start_keeper()
-                .map_err(|error| no_room(format!("no keeper could be started: {error}")))?,
+                .map_err(|error| StartFailure::no_room(format!("no keeper could be started: {error}")))?,
         };
         let Some(link) = self.links.get_mut(&name) else {
-            return Err(no_room("the keeper has just left".to_owned()));
+            return Err(StartFailure::no_room("the keeper has just left"));
         };
         // From here on only the keeper's journal knows whether it was executed.
         self.in_flight.insert(attempt.clone(), name.clone());

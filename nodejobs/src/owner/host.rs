@@ -3,13 +3,14 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec};
+use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, StartFailure};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Input as JobInput;
 use nodejobs_core::spec::LaunchContext;
-use nodejobs_core::store::{DocumentKind, JobStore};
+use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
 
 use super::Message;
+use crate::error::Error;
 
 /// What the backend asks of the owner.
 pub(super) struct Host {
@@ -24,37 +25,43 @@ impl Host {
         Self { store, inputs: Mutex::new(inputs), last_context: Mutex::new(None) }
     }
 
-    fn context(&self, key: &str) -> Result<LaunchContext, String> {
+    fn context(&self, key: &str) -> Result<LaunchContext, StartFailure> {
         let mut last = self.last_context.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, context)) = last.as_ref().filter(|(known, _)| known == key) {
             return Ok(context.clone());
         }
-        let body = self.store.document(DocumentKind::Context, key).map_err(|error| error.to_string())?;
-        let body = body.ok_or_else(|| format!("its launch context {key} is not in the store"))?;
-        let context: LaunchContext = serde_json::from_slice(&body)
-            .map_err(|error| format!("its launch context {key} cannot be understood: {error}"))?;
+        let body = self.store.document(DocumentKind::Context, key).map_err(unreadable)?;
+        let body = body.ok_or_else(|| {
+            StartFailure::permanent(format!("its launch context {key} is not in the store"))
+        })?;
+        let context: LaunchContext = serde_json::from_slice(&body).map_err(|error| {
+            StartFailure::permanent(format!("its launch context {key} cannot be understood: {error}"))
+        })?;
         *last = Some((key.to_owned(), context.clone()));
         Ok(context)
     }
 
-    fn input(&self, input: JobInput) -> Result<LaunchInput, String> {
+    fn input(&self, input: JobInput) -> Result<LaunchInput, StartFailure> {
         Ok(match input {
             JobInput::Null => LaunchInput::Null,
             JobInput::File(path) => LaunchInput::File(path),
             JobInput::Stored(key) => {
-                let body =
-                    self.store.document(DocumentKind::Input, &key).map_err(|error| error.to_string())?;
-                LaunchInput::Bytes(body.ok_or_else(|| format!("its input {key} is not in the store"))?)
+                let body = self.store.document(DocumentKind::Input, &key).map_err(unreadable)?;
+                LaunchInput::Bytes(
+                    body.ok_or_else(|| {
+                        StartFailure::permanent(format!("its input {key} is not in the store"))
+                    })?,
+                )
             }
         })
     }
 }
 
 impl BackendHost for Host {
-    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, String> {
-        let job = self.store.job(&attempt.id).map_err(|error| error.to_string())?;
+    fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, StartFailure> {
+        let job = self.store.job(&attempt.id).map_err(unreadable)?;
         let job = job.filter(|job| job.state.attempt == attempt.attempt);
-        let job = job.ok_or_else(|| "it is not in the store".to_owned())?;
+        let job = job.ok_or_else(|| StartFailure::permanent("it is not in the store"))?;
         let output = job.log_paths();
         let definition = job.definition;
         Ok(LaunchSpec {
@@ -74,4 +81,11 @@ impl BackendHost for Host {
     fn warn(&self, message: String) {
         log::warn!("{message}");
     }
+}
+
+/// What is damaged stays so; anything else may be over soon, such as a want of descriptors.
+fn unreadable(error: StoreError) -> StartFailure {
+    let is_damage = matches!(error, StoreError::Damaged { .. } | StoreError::UnknownFormat { .. });
+    let detail = Error::from(error).to_problem().message;
+    if is_damage { StartFailure::permanent(detail) } else { StartFailure::no_room(detail) }
 }
