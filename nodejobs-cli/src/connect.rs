@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
-use nodejobs::daemon::LOG_NAME;
+use nodejobs::daemon::{LOG_NAME, foreign_file};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
 use rustix::fs::FlockOperation;
@@ -180,6 +180,16 @@ impl Target {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => not_a_directory(&self.data_dir),
             _ => cannot("create the data directory", &self.data_dir, &error),
         })?;
+        // Before anything is written there; the daemon says the same to those who embed it.
+        if let Ok(Some(name)) = foreign_file(&self.data_dir) {
+            let message = format!(
+                "'{}' is open to other users and holds '{}', which is not ours; {OTHER_DIRECTORY}, or close this one \
+                 with chmod 700",
+                self.data_dir.display(),
+                name.display()
+            );
+            return Err(Failure::new(UNAVAILABLE, message));
+        }
         let path = self.data_dir.join(START_LOCK_NAME);
         let lock = OpenOptions::new()
             .read(true)

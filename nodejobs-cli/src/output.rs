@@ -125,6 +125,8 @@ pub(crate) fn outcome(record: &JobRecord) -> String {
     match record.reason {
         // The exit code or the signal was said.
         Some(Reason::Exit | Reason::Signal) | None => {}
+        // Who else would have: `cancelled` says as much.
+        Some(Reason::User) => {}
         // What never ran or was lost is explained by its detail.
         Some(_) if !has_exit && record.detail.is_some() => {}
         Some(reason) => facts.push(reason.to_string()),
@@ -218,6 +220,8 @@ pub(crate) mod tests {
         (record.status, record.reason) = (Status::Lost, Some(Reason::Reboot));
         record.detail = None;
         assert_eq!(outcome(&record), "lost, reboot");
+        (record.status, record.reason) = (Status::Cancelled, Some(Reason::User));
+        assert_eq!(outcome(&record), "cancelled");
     }
 
     #[test]

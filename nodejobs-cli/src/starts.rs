@@ -56,8 +56,11 @@ impl FailedStarts {
         serde_json::from_slice(&std::fs::read(data_dir.join(FAILED_STARTS)).ok()?).ok()
     }
 
-    /// Adds one. Where it cannot be written down, nothing is remembered.
+    /// Adds one. Where it cannot be written down, or is not ours to write, nothing is remembered.
     pub(crate) fn note(data_dir: &Path, why: &str) {
+        if !matches!(nodejobs::daemon::foreign_file(data_dir), Ok(None)) {
+            return;
+        }
         let next = Self::after(Self::read(data_dir), why, files_of(data_dir), now());
         let write = || {
             // Two at a time would spoil each other's, and what cannot be read is no series.

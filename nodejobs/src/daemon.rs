@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::api::ProblemKind;
 use crate::directory::Lock;
 use crate::error::Error;
+pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
 

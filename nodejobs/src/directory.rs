@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ProblemKind, START_LOCK_NAME};
 use crate::error::Error;
+use crate::foreign::foreign_file;
 use crate::stores::{DirectoryAge, StoreKind};
 
 const FORMAT: u32 = 1;
@@ -65,6 +66,13 @@ impl DataDirectory {
                 .with_source(error)
         };
         let metadata = std::fs::metadata(&path).map_err(failed)?;
+        if let Some(name) = foreign_file(&path).map_err(failed)? {
+            return Err(unavailable(format!(
+                "data directory '{shown}' is open to other users and holds '{}', which is not ours; choose another \
+                 with --data-dir, or close this one with chmod 700",
+                name.display()
+            )));
+        }
         if metadata.permissions().mode() & 0o077 != 0 {
             // Logs and environments of jobs are nobody else's business.
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
@@ -280,6 +288,26 @@ mod tests {
         directory.keep_meta(&meta).expect("written");
         assert_eq!(mode(&directory.path().join(START_LOCK_NAME)), 0o600);
         assert_eq!(mode(&directory.path().join(META)), 0o600);
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused_and_stays_as_it_is() {
+        let shared = tempfile::tempdir().expect("a directory");
+        let mode =
+            |mode| std::fs::set_permissions(shared.path(), PermissionsExt::from_mode(mode)).expect("set");
+        let now = || std::fs::metadata(shared.path()).expect("there").permissions().mode() & 0o7777;
+        std::fs::write(shared.path().join("theirs"), "").expect("written");
+        mode(0o1777);
+        let error = DataDirectory::prepare(shared.path()).expect_err("refused").to_string();
+        assert!(error.contains("'theirs', which is not ours") && error.contains("chmod 700"), "{error}");
+        assert_eq!(now(), 0o1777);
+        mode(0o700);
+        DataDirectory::prepare(shared.path()).expect("closed already");
+        // An old data directory that was opened by mistake is closed again.
+        std::fs::write(shared.path().join(META), "{}").expect("written");
+        mode(0o755);
+        DataDirectory::prepare(shared.path()).expect("ours");
+        assert_eq!(now(), 0o700);
     }
 
     #[test]

@@ -75,6 +75,8 @@ mod error;
 mod events;
 #[cfg(feature = "local")]
 mod follow;
+#[cfg(feature = "local")]
+mod foreign;
 #[cfg(all(any(fuzzing, test), feature = "local"))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -202,9 +202,9 @@ impl Owner {
         let mut results = Vec::with_capacity(asked.len());
         for (job, asked) in asked {
             let result = match asked {
-                Ok((found, answer)) => match answer.await {
+                Ok((found, answer)) => match self.answered(request, &found, answer).await {
                     Ok(answered) => self.outcome_of(request, found, answered).await,
-                    Err(_) => Err(stopped()),
+                    Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
             };
@@ -214,6 +214,25 @@ impl Owner {
             });
         }
         ActionAnswer { results }
+    }
+
+    /// The answer, which for a job that is being started is asked for again once it runs: whoever has its id from
+    /// `run` cannot know of that moment.
+    async fn answered(
+        &self,
+        request: &Request,
+        job: &Job,
+        mut answer: oneshot::Receiver<Answered>,
+    ) -> Result<Answered, Error> {
+        loop {
+            let answered = answer.await.map_err(|_| stopped())?;
+            let is_early = matches!(answered.answer, Answer::Conflict { status: Some(Status::Starting) });
+            if !is_early || !matches!(request, Request::Pause | Request::Resume) {
+                return Ok(answered);
+            }
+            self.until(&job.id, |_, status| status != Status::Starting).await?;
+            (_, answer) = self.ask_of(job.clone(), request.clone())?;
+        }
     }
 
     async fn outcome_of(
@@ -248,7 +267,10 @@ impl Owner {
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
             (Answer::NotStored, _) => {
-                let message = format!("the store cannot be used, so nothing was done to job '{}'", job.id);
+                let message = format!(
+                    "the store cannot be written, so nothing was done to job '{}'; `nodejobs doctor` says more",
+                    job.id
+                );
                 Err(Error::new(ProblemKind::Unavailable, message))
             }
             (Answer::Stopping(_), _) => Err(stopped()),
@@ -344,7 +366,7 @@ fn accepted(
         }
         Answer::NotStored => Err(Error::new(
             ProblemKind::Unavailable,
-            "the store could not be written, so the job was not accepted",
+            "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
         Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
     }

@@ -1,5 +1,8 @@
 //! Wrong command lines: each is refused before anything is done, and says what is wrong and how it is written.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::support::Home;
 
 #[test]
@@ -54,4 +57,28 @@ fn json_was_asked_for_and_errors_are_still_words_on_standard_error() {
         let said = home.nodejobs(["-o", "jsonl"].iter().chain(words));
         assert!(said.stdout.is_empty() && said.stderr.starts_with("error: no job has"), "{words:?} {said:?}");
     }
+}
+
+#[test]
+fn a_directory_of_other_files_is_neither_closed_to_its_users_nor_written_to() {
+    let home = Home::new();
+    let shared = home.path().join("shared");
+    std::fs::create_dir(&shared).expect("made");
+    std::fs::write(shared.join("theirs"), "").expect("written");
+    let mode = |mode| std::fs::set_permissions(&shared, Permissions::from_mode(mode)).expect("set");
+    mode(0o1777);
+    let place = shared.display().to_string();
+    for words in [&["ls"][..], &["run", "--", "true"], &["daemon", "start"], &["daemon", "serve"]] {
+        let said = home.nodejobs(["--data-dir", &place].iter().chain(words));
+        assert!(said.code == 5 && said.stderr.contains("'theirs', which is not ours"), "{words:?} {said:?}");
+    }
+    let doctor = home.nodejobs(["--data-dir", &place, "doctor"]);
+    assert!(doctor.code == 1 && doctor.text().contains("'theirs' in it is not ours"), "{doctor:?}");
+    let now = std::fs::metadata(&shared).expect("there").permissions().mode() & 0o7777;
+    assert_eq!((now, std::fs::read_dir(&shared).expect("read").count()), (0o1777, 1));
+    // The way out that is told.
+    mode(0o700);
+    let said = home.nodejobs(["--data-dir", &place, "run", "--wait", "--", "true"]);
+    let stopped = home.nodejobs(["--data-dir", &place, "daemon", "stop"]);
+    assert_eq!((said.code, stopped.code), (0, 0), "{said:?} {stopped:?}");
 }

@@ -1,5 +1,7 @@
 //! Jobs that are halted, and go on.
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -153,4 +155,23 @@ fn only_what_runs_is_paused_and_resumed() {
     assert_eq!(home.nodejobs(["pause", "slow"]).code, 4);
     home.ok(["stop", "--force", "slow"]);
     assert!(stop.wait().expect("ended").success());
+}
+
+#[test]
+fn a_job_that_is_being_started_is_paused_as_soon_as_it_runs() {
+    let home = Home::new();
+    home.ok(["run", "--wait", "--", "true"]);
+    let (_, worker) = home.keeper();
+    signal(worker, Signal::STOP);
+    home.ok(["run", "--id", "a", "--", "sleep", "60"]);
+    home.has_status("a", "starting");
+    let mut pause = home.command(["pause", "a"]).stdout(Stdio::null()).spawn().expect("started");
+    let waits = (0..10).all(|_| {
+        home.has_status("a", "starting");
+        pause.try_wait().expect("asked").is_none()
+    });
+    signal(worker, Signal::CONT);
+    assert!(pause.wait().expect("waited for").success() && waits, "it waits for the start");
+    home.has_status("a", "paused");
+    home.ok(["stop", "a"]);
 }

@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statfs, stat
 
 use super::{Finding, bytes};
 use crate::directory::{META, network_file_system, parse};
+use crate::foreign::foreign_file;
 
 /// Less than this is soon used up by logs.
 const LITTLE_SPACE: u64 = 256 << 20;
@@ -42,6 +43,9 @@ pub(super) fn look(data_dir: &Path) -> Vec<Finding> {
         )
     } else if !may_write(data_dir) {
         Finding::problem(CHECK, format!("{place}: it cannot be written to"), format!("chmod 700 '{shown}'"))
+    } else if let Ok(Some(name)) = foreign_file(data_dir) {
+        let text = format!("{place}: others can look into it, and '{}' in it is not ours", name.display());
+        Finding::problem(CHECK, text, format!("choose another with --data-dir, or chmod 700 '{shown}'"))
     } else if mode & 0o077 != 0 {
         let way_out = format!("chmod 700 '{shown}'; the next daemon does it, too");
         Finding::weaker(CHECK, format!("{place}: others can look into it"), way_out)

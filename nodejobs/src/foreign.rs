@@ -1,0 +1,45 @@
+//! Whether a directory may become a data directory: one that holds somebody else's files is not closed to its users.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::api::START_LOCK_NAME;
+use crate::daemon::LOG_NAME;
+use crate::directory::META;
+
+/// What may be there before the directory is closed to others: it is left by whoever starts a daemon, and by file
+/// systems in their top directory.
+const HARMLESS: [&str; 4] = [START_LOCK_NAME, LOG_NAME, "failed-starts.json", "lost+found"];
+
+/// A file in a directory that other users can look into and that is no data directory yet, or `None` if the directory
+/// may be closed to them and used.
+///
+/// # Errors
+///
+/// If the directory cannot be read.
+///
+/// # Example
+///
+/// ```
+/// let shared = tempfile::tempdir()?;
+/// std::fs::set_permissions(shared.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+/// assert_eq!(nodejobs::daemon::foreign_file(shared.path())?, None);
+/// std::fs::write(shared.path().join("thesis.tex"), "")?;
+/// assert_eq!(nodejobs::daemon::foreign_file(shared.path())?, Some("thesis.tex".into()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn foreign_file(directory: &Path) -> io::Result<Option<OsString>> {
+    let is_open = std::fs::metadata(directory)?.permissions().mode() & 0o077 != 0;
+    if !is_open || std::fs::exists(directory.join(META))? {
+        return Ok(None);
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
