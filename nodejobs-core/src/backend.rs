@@ -29,6 +29,8 @@ pub struct LaunchSpec {
     pub input: LaunchInput,
     /// Where its output goes. Each file is appended to, and made if it is not there.
     pub output: LogPaths,
+    /// Whether the directories of these files are made if they are not there: not where the user named the file.
+    pub makes_directories: bool,
 }
 
 /// What a launched attempt reads.
@@ -248,7 +250,7 @@ pub trait BackendHost: Send + Sync {
     /// What to launch. Called when the launch is about to happen, which may be long after it was asked for.
     ///
     /// # Errors
-    /// A sentence; the attempt then fails to start with it.
+    /// Why it cannot be told; the attempt then fails to start so.
     fn launch_spec(&self, attempt: &AttemptId) -> Result<LaunchSpec, StartFailure>;
 
     /// Takes a report. Does not block.

@@ -230,6 +230,7 @@ mod tests {
             },
             input: LaunchInput::Null,
             output: LogPaths { stdout: "/o".into(), stderr: "/e".into() },
+            makes_directories: true,
         }
     }
 

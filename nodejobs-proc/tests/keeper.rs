@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nodejobs_core::JobId;
 use nodejobs_core::backend::{
     BackendEvent, BackendHost, BackendReport, EndPlan, KnownAttempt, LaunchInput, LaunchSpec, ProcessBackend,
+    StartFailure,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
@@ -96,6 +97,7 @@ impl Owner {
             },
             input: LaunchInput::Null,
             output: Logs::new(&Output::default(), logs.into()).paths(&attempt),
+            makes_directories: true,
         };
         self.host.scripts.lock().expect("no panic").insert(id.to_owned(), spec);
         self.backend.launch(&attempt);

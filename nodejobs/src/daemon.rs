@@ -1,6 +1,7 @@
 //! The daemon: an owner that does nothing but own, until it is told to leave or nobody needs it.
 
 mod log_lines;
+mod removal;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::ProblemKind;
-use crate::directory::Lock;
+use crate::directory::{Lock, OWNER_LOCK};
 use crate::error::Error;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
@@ -91,12 +92,19 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
         stay: server.stay_requested.clone(),
         after: config.idle_exit,
     };
+    let owner_lock = owner.directory.path().join(OWNER_LOCK);
+    let mut removed = std::pin::pin!(removal::removed(&owner_lock));
     loop {
         let (reason, by_signal) = tokio::select! {
             _ = leave.wait_for(|leave| *leave) => ("asked to", None),
             _ = terminate.recv() => ("terminated", Some(Signal::TERM)),
             _ = interrupt.recv() => ("interrupted", Some(Signal::INT)),
             () = idle.long_enough() => (NOTHING_TO_DO, None),
+            () = &mut removed => {
+                log::warn!("leaves: its directory was removed; jobs that run go on unseen");
+                jobs.close_holding(None).await;
+                return Ok(None);
+            }
             _ = stopped.changed() => {
                 return Err(Error::new(ProblemKind::Failed, "the owner stopped; its jobs run on for the next one"));
             }

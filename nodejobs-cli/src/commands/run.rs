@@ -161,8 +161,21 @@ fn meaning(words: Vec<OsString>, escaped: bool, shell: bool) -> Result<Command, 
             Err(Failure::new(USAGE, message))
         }
         ([script], false) if !escaped => Ok(Command::Shell(script.clone())),
+        ([script, ..], false) if !escaped && looks_like_a_script(script) => {
+            let message = format!(
+                "there are arguments behind '{script}', which looks like a script; give options before it, \
+                 and `--` before a program of that name"
+            );
+            Err(Failure::new(USAGE, message))
+        }
         (_, false) => Ok(Command::Argv(words)),
     }
+}
+
+/// Programs have no such names, unless they are paths.
+fn looks_like_a_script(word: &RawText) -> bool {
+    let bytes = word.as_bytes();
+    bytes.contains(&b' ') && !bytes.contains(&b'/')
 }
 
 /// Whether the words, which are the last of all arguments, came directly after `--`.

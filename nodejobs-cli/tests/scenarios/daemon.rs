@@ -294,3 +294,27 @@ fn clients_that_are_halted_keep_no_daemon_from_leaving() {
         watcher.wait().expect("ended");
     }
 }
+
+#[test]
+fn a_daemon_whose_directory_is_removed_leaves() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    let pid = home.daemon_pid();
+    std::fs::remove_dir_all(home.data_dir()).expect("removed");
+    eventually("it has left", || (!is_alive(pid)).then_some(()));
+    assert!(!home.data_dir().exists(), "it leaves nothing behind");
+}
+
+#[test]
+fn a_keeper_s_dead_processes_are_in_the_log() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--", "sleep", "1000"]);
+    home.running("a");
+    let (guard, worker) = home.keeper();
+    let log = || std::fs::read_to_string(home.data_dir().join("daemon.log")).unwrap_or_default();
+    kill(worker);
+    eventually("the worker is missed", || log().contains("its worker is gone").then_some(()));
+    kill(guard);
+    eventually("the guard is missed", || log().contains("both of its processes are gone").then_some(()));
+    home.ok(["stop", "a"]);
+}

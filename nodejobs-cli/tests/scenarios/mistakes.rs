@@ -82,3 +82,25 @@ fn a_directory_of_other_files_is_neither_closed_to_its_users_nor_written_to() {
     let stopped = home.nodejobs(["--data-dir", &place, "daemon", "stop"]);
     assert_eq!((said.code, stopped.code), (0, 0), "{said:?} {stopped:?}");
 }
+
+#[test]
+fn what_is_meant_otherwise_is_not_done_as_it_is_written() {
+    let home = Home::new();
+    for (words, told) in [
+        (&["run", "echo a; sleep 1", "-o", "json"][..], "options before it"),
+        (&["run", "--env", "JOB_ID=mine", "--", "true"], "'JOB_ID' is set by nodejobs"),
+    ] {
+        let refused = home.nodejobs(words);
+        assert!(refused.code == 2 && refused.stderr.contains(told), "{refused:?}");
+    }
+    assert!(!home.data_dir().exists());
+    // Said with `--` it is meant so, and a path may have any name.
+    let job = home.ok(["run", "--", "no such", "-x"]);
+    assert_eq!(home.ended(&job)["status"], "failed_start");
+    // A mistyped directory is not made.
+    let file = home.path().join("typo/x.log");
+    let job = home.ok(["run", "--logfile", file.to_str().expect("UTF-8"), "--", "true"]);
+    let record = home.ended(&job);
+    assert!(record["detail"].as_str().expect("why").contains("typo/x.log'"), "{record}");
+    assert!(!home.path().join("typo").exists());
+}

@@ -47,7 +47,9 @@ impl Loop {
 
     pub(super) fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
         let spec = self.host.launch_spec(attempt)?;
-        self.make_log_directory(&spec).map_err(StartFailure::permanent)?;
+        if spec.makes_directories {
+            self.make_log_directory(&spec).map_err(StartFailure::permanent)?;
+        }
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
             .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;

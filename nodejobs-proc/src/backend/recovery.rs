@@ -142,6 +142,25 @@ impl Loop {
         }
     }
 
+    /// Says which of a keeper's processes are gone although it has jobs: they do not leave by themselves then.
+    fn tell_of_the_dead(&self, name: &str) {
+        let jobs = self.running.values().filter(|running| running.keeper.as_deref() == Some(name)).count();
+        let gone = match self.links.get(name).map(|link| link.status(jobs)) {
+            None => "both of its processes are gone; its jobs are watched by their identities",
+            Some(status) if status.pid.is_none() => {
+                "its guard is gone; its worker sees its jobs to their ends"
+            }
+            Some(status) if status.worker_pid.is_none() => {
+                "its worker is gone; its guard sees its jobs to their ends"
+            }
+            Some(_) => return,
+        };
+        let is_needed = jobs > 0 || self.running.values().any(|running| running.keeper.is_none());
+        if is_needed {
+            self.host.warn(format!("keeper {name}: {gone}"));
+        }
+    }
+
     /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
     /// what happened; if nobody is, the journal does.
     pub(super) fn reattach(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
@@ -151,7 +170,10 @@ impl Loop {
         }
         let mut past = Vec::new();
         match self.attach(name, &mut past) {
-            Ok(()) => reports.append(&mut past),
+            Ok(()) => {
+                reports.append(&mut past);
+                self.tell_of_the_dead(name);
+            }
             Err(error) => {
                 // Its jobs are watched by identity, which is all that is left of it.
                 self.host.warn(format!("keeper {name}: {error}; its jobs are watched by their identities"));

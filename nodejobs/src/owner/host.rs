@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, StartFailure};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Input as JobInput;
+use nodejobs_core::logs::LogLayout;
 use nodejobs_core::spec::LaunchContext;
 use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
 
@@ -68,6 +69,7 @@ impl BackendHost for Host {
             context: self.context(&definition.context_key)?,
             input: self.input(definition.input)?,
             output,
+            makes_directories: definition.logs.layout != LogLayout::File,
             command: definition.command,
             cwd: definition.cwd,
         })

@@ -11,7 +11,7 @@ use clap::Args;
 use nodejobs::signal::Signal;
 use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::parse_duration;
-use nodejobs::{RawText, Timestamp, env_file};
+use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::times;
@@ -93,6 +93,12 @@ impl JobOptions {
             let variable = variable(text)
                 .map_err(|problem| Failure::new(USAGE, format!("--env number {}: {problem}", index + 1)))?;
             set_variable(&mut spec.context, variable);
+        }
+        for own in OWN_VARIABLES {
+            if spec.context.variable(own).is_some() {
+                let message = format!("variable '{own}' is set by nodejobs for each job; leave it out");
+                return Err(Failure::new(USAGE, message));
+            }
         }
         for (key, value) in self.labels {
             if spec.labels.insert(key.clone(), value).is_some() {
