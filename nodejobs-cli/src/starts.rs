@@ -81,20 +81,27 @@ impl FailedStarts {
 
     /// How long a command has to wait before it may start a daemon, in milliseconds.
     pub(crate) fn wait_ms(&self, data_dir: &Path) -> Option<u64> {
-        self.wait_at(now()).filter(|_| self.files == files_of(data_dir))
+        self.wait_in(data_dir, now())
+    }
+
+    fn wait_in(&self, data_dir: &Path, at: Timestamp) -> Option<u64> {
+        self.wait_at(at).filter(|_| self.files == files_of(data_dir))
     }
 
     /// Why a command may not start a daemon now, if it may not.
     pub(crate) fn refusal(data_dir: &Path) -> Option<Failure> {
-        let series = Self::read(data_dir)?;
-        let wait = series.wait_ms(data_dir)?;
+        Self::read(data_dir)?.refuse(data_dir, now())
+    }
+
+    fn refuse(self, data_dir: &Path, at: Timestamp) -> Option<Failure> {
+        let wait = self.wait_in(data_dir, at)?;
         let message = format!(
             "no daemon is started now: it failed {} times in a row, so the next try is in {}; \
              `nodejobs daemon start` tries at once",
-            series.failures,
+            self.failures,
             show_duration(wait)
         );
-        Some(Failure::caused(UNAVAILABLE, message, &std::io::Error::other(series.why)))
+        Some(Failure::caused(UNAVAILABLE, message, &std::io::Error::other(self.why)))
     }
 
     fn after(last: Option<Self>, why: &str, files: String, at: Timestamp) -> Self {
@@ -139,6 +146,11 @@ fn files_of(data_dir: &Path) -> String {
 mod tests {
     use super::*;
 
+    fn private_directory() -> tempfile::TempDir {
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        tempfile::Builder::new().permissions(private).tempdir().expect("a directory")
+    }
+
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + millis)
     }
@@ -177,28 +189,35 @@ mod tests {
 
     #[test]
     fn who_changes_the_store_need_not_wait() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = private_directory();
         let data_dir = directory.path();
         std::fs::write(data_dir.join("jobs.sqlite"), "bad").expect("written");
+        // At the time of the last failure, so that a slow machine does not wait the pause out.
+        let refusal = || {
+            FailedStarts::read(data_dir).and_then(|series| {
+                let at = series.last_at;
+                series.refuse(data_dir, at)
+            })
+        };
         for failures in 1..=3 {
-            assert!(FailedStarts::refusal(data_dir).is_none(), "after {} failures", failures - 1);
+            assert!(refusal().is_none(), "after {} failures", failures - 1);
             FailedStarts::note(data_dir, "the store is bad");
         }
-        let refusal = FailedStarts::refusal(data_dir).expect("refused").to_string();
-        assert!(refusal.contains("failed 3 times") && refusal.contains("daemon start"), "{refusal}");
-        assert!(refusal.ends_with("caused by: the store is bad"), "{refusal}");
+        let refused = refusal().expect("refused").to_string();
+        assert!(refused.contains("failed 3 times") && refused.contains("daemon start"), "{refused}");
+        assert!(refused.ends_with("caused by: the store is bad"), "{refused}");
         std::fs::write(data_dir.join("new"), "good").expect("written");
         std::fs::rename(data_dir.join("new"), data_dir.join("jobs.sqlite")).expect("renamed");
-        assert!(FailedStarts::refusal(data_dir).is_none());
+        assert!(refusal().is_none());
         FailedStarts::note(data_dir, "bad again");
-        assert!(FailedStarts::refusal(data_dir).is_some());
+        assert!(refusal().is_some());
         FailedStarts::clear(data_dir);
-        assert!(FailedStarts::refusal(data_dir).is_none());
+        assert!(refusal().is_none());
     }
 
     #[test]
     fn what_cannot_be_read_or_written_is_no_series() {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = private_directory();
         std::fs::write(directory.path().join(FAILED_STARTS), "{\"fail").expect("written");
         assert_eq!(FailedStarts::read(directory.path()), None);
         FailedStarts::note(directory.path(), "x".repeat(5_000).as_str());
