@@ -11,7 +11,7 @@ use crate::text::RawText;
 pub struct Logs {
     /// How the files are named.
     pub layout: LogLayout,
-    /// The directory, or with [`LogLayout::File`] the file of standard output. Absolute.
+    /// The directory, or the file of standard output if that is [shared](LogLayout::is_shared). Absolute.
     pub path: RawText,
     /// Whether standard error goes into the file of standard output.
     pub merge: bool,
@@ -28,11 +28,14 @@ pub enum LogLayout {
     Directory,
     /// A file that the user named: appended to by all attempts, and never touched otherwise.
     File,
+    /// The same in a directory that the user named as one for logs, which is made if it is not there.
+    FileInDirectory,
 }
 
 impl LogLayout {
     /// All of them.
-    pub const ALL: [LogLayout; 3] = [LogLayout::Spread, LogLayout::Directory, LogLayout::File];
+    pub const ALL: [LogLayout; 4] =
+        [LogLayout::Spread, LogLayout::Directory, LogLayout::File, LogLayout::FileInDirectory];
 
     /// The name in stores.
     pub const fn as_str(self) -> &'static str {
@@ -40,7 +43,13 @@ impl LogLayout {
             LogLayout::Spread => "spread",
             LogLayout::Directory => "directory",
             LogLayout::File => "file",
+            LogLayout::FileInDirectory => "file_in_directory",
         }
+    }
+
+    /// Whether it is one file of the user's for all attempts.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, LogLayout::File | LogLayout::FileInDirectory)
     }
 
     /// The one of that name, if there is one.
@@ -56,14 +65,14 @@ impl Logs {
             (None, None) => (LogLayout::Spread, own_directory),
             (Some(directory), None) => (LogLayout::Directory, directory.clone()),
             (None, Some(file)) => (LogLayout::File, file.clone()),
-            (Some(directory), Some(file)) => (LogLayout::File, joined(directory, file.as_bytes())),
+            (Some(directory), Some(file)) => (LogLayout::FileInDirectory, joined(directory, file.as_bytes())),
         };
         Self { layout, path, merge: output.merge }
     }
 
     /// The directory of the files.
     pub fn directory(&self) -> RawText {
-        if self.layout != LogLayout::File {
+        if !self.layout.is_shared() {
             return self.path.clone();
         }
         let path = self.path.as_bytes();
@@ -80,15 +89,15 @@ impl Logs {
         let stem = match self.layout {
             LogLayout::Spread => format!("{:02x}/{id}.{number}", spread(id.as_str())),
             LogLayout::Directory => format!("{id}.{number}"),
-            LogLayout::File => String::new(),
+            LogLayout::File | LogLayout::FileInDirectory => String::new(),
         };
         let stdout = match self.layout {
-            LogLayout::File => self.path.clone(),
+            LogLayout::File | LogLayout::FileInDirectory => self.path.clone(),
             _ => joined(&self.path, format!("{stem}.out").as_bytes()),
         };
         let stderr = match self.layout {
             _ if self.merge => stdout.clone(),
-            LogLayout::File => [self.path.as_bytes(), b".err"].concat().into(),
+            LogLayout::File | LogLayout::FileInDirectory => [self.path.as_bytes(), b".err"].concat().into(),
             _ => joined(&self.path, format!("{stem}.err").as_bytes()),
         };
         LogPaths { stdout, stderr }

@@ -272,7 +272,7 @@ impl<'r> Cells<'r> {
         let layout = self.take_named(LogLayout::from_name)?.ok_or("no layout")?;
         let merge = self.take()?;
         let (directory, file) = (self.take_bytes()?, self.take_bytes()?);
-        let path = if layout == LogLayout::File { file } else { directory };
+        let path = if layout.is_shared() { file } else { directory };
         Ok(Logs { layout, path: path.into(), merge })
     }
 

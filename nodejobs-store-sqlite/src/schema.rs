@@ -78,7 +78,7 @@ macro_rules! attempt_fields {
   created_at      INTEGER NOT NULL,
   cwd             ANY NOT NULL,
   dirname         ANY NOT NULL,
-  log_layout      TEXT NOT NULL,       -- spread, directory, file
+  log_layout      TEXT NOT NULL,       -- spread, directory, file, file_in_directory
   merge           INTEGER NOT NULL,    -- standard error goes into the same file
   logdir          ANY NOT NULL,
   logfile         ANY NOT NULL,        -- standard output

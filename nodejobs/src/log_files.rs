@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use nodejobs_core::RawText;
 use nodejobs_core::job::Job;
-use nodejobs_core::logs::LogLayout;
 use nodejobs_core::store::{JobStore, StoreError};
 use nodejobs_proc::logs::offset_of_last_lines;
 
@@ -35,7 +34,7 @@ impl LogFile {
                 LogStream::Stderr => Some((paths.stderr, start.stderr)),
             }
         };
-        let shared = job.definition.logs.layout == LogLayout::File;
+        let shared = job.definition.logs.layout.is_shared();
         if shared && job.state.started.is_none() {
             // Never executed, or not known to be: whatever is in the file is not its own.
             return None;
@@ -49,7 +48,7 @@ impl LogFile {
 
     /// Both, with the attempts after this one looked up where it matters.
     pub(crate) fn both(store: &dyn JobStore, job: &Job) -> Result<[Option<Self>; 2], StoreError> {
-        let shared = job.definition.logs.layout == LogLayout::File;
+        let shared = job.definition.logs.layout.is_shared();
         let attempts = if shared { store.attempts(&job.id)? } else { Vec::new() };
         let later = attempts.iter().position(|other| other.state.attempt > job.state.attempt);
         let later = later.map_or(&[][..], |first| &attempts[first..]);

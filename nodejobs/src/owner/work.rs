@@ -15,7 +15,7 @@ use nodejobs_core::engine::{
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
-use nodejobs_core::logs::{LogLayout, LogPaths};
+use nodejobs_core::logs::LogPaths;
 use nodejobs_core::store::{
     JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
 };
@@ -269,7 +269,7 @@ impl Work {
 
 /// What goes with a job that is forgotten: its log files, except for those that the user named, and its input.
 fn belongings(attempts: &[Job]) -> (Vec<LogPaths>, Vec<String>) {
-    let ours = attempts.iter().filter(|job| job.definition.logs.layout != LogLayout::File);
+    let ours = attempts.iter().filter(|job| !job.definition.logs.layout.is_shared());
     let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
         JobInput::Null | JobInput::File(_) => None,

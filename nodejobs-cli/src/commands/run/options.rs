@@ -150,7 +150,8 @@ fn absolute(option: &str, path: &Path) -> Result<RawText, Failure> {
     let unusable = |error| Failure::caused(USAGE, format!("{option} '{}'", path.display()), &error);
     let mut absolute = std::path::absolute(path).map_err(unusable)?;
     // Names such as /dev/stdin mean another file in each process, so it is ours that is meant.
-    if ["/dev", "/proc"].iter().any(|special| absolute.starts_with(special)) {
+    let own = ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self", "/proc/thread-self"];
+    if own.iter().any(|own| absolute.starts_with(own)) {
         absolute = absolute.canonicalize().map_err(unusable)?;
     }
     // What ends in a slash is no file, which `absolute` would forget.
