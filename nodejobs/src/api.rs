@@ -73,5 +73,10 @@ pub const SOCKET_NAME: &str = "sock";
 /// Name of the file in the data directory whose lock serialises the starting and the leaving of daemons.
 pub const START_LOCK_NAME: &str = "start.lock";
 
+/// Name of the file in the data directory that takes the standard error of a daemon that nobody watches.
+///
+/// It has at most 1 MiB; what was there before is in the file of the same name with `.1` at its end.
+pub const LOG_NAME: &str = "daemon.log";
+
 /// The query key that marks a spec as sent again.
 pub const RESEND: &str = "resend";

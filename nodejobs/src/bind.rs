@@ -16,8 +16,9 @@ use crate::api::{BindEvent, BindQuery, BindToken, Bound, FollowEvent, FollowQuer
 use crate::error::Error;
 use crate::events::events_of_attempt;
 use crate::follow::{follow, outputs_now};
+use crate::hub::stopped;
 use crate::log_files::LogFile;
-use crate::owner::{Owner, stopped};
+use crate::owner::Owner;
 use crate::service::{attempt_of, record, resolve};
 
 /// Begins to tell what happens to a job. The receiver hears last `Ended`, or an error.

@@ -11,17 +11,13 @@ use nodejobs_core::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+pub use crate::api::LOG_NAME;
 use crate::api::ProblemKind;
 use crate::directory::{Lock, OWNER_LOCK};
 use crate::error::Error;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
-
-/// Name of the file in the data directory that takes the standard error of a daemon that nobody watches.
-///
-/// It has at most [`LOG_BYTES`]; what was there before is in the file of the same name with `.1` at its end.
-pub const LOG_NAME: &str = "daemon.log";
 
 /// How long the daemon's log gets, in bytes, before it is put aside.
 pub const LOG_BYTES: u64 = 1 << 20;

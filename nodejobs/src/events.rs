@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::api::{EventsQuery, StatusEvent};
 use crate::error::Error;
-use crate::owner::{Owner, stopped};
+use crate::hub::stopped;
+use crate::owner::Owner;
 
 /// How many events are read at a time.
 const BATCH: usize = 256;

@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::api::{FollowEvent, FollowQuery, LogStream, OutputChunk, ProblemKind};
 use crate::error::Error;
-use crate::hub::LastChange;
+use crate::hub::{LastChange, stopped};
 use crate::log_files::LogFile;
-use crate::owner::{Owner, stopped};
+use crate::owner::Owner;
 use crate::service::{attempt_of, record};
 
 /// Bytes in one event.

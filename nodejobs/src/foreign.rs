@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::api::START_LOCK_NAME;
-use crate::daemon::LOG_NAME;
-use crate::directory::META;
+use crate::api::{LOG_NAME, START_LOCK_NAME};
+
+/// Says what a data directory is: whoever has it is one.
+pub(crate) const META: &str = "nodejobs.json";
 
 /// What may be there before the directory is closed to others: it is left by whoever starts a daemon, and by file
 /// systems in their top directory.

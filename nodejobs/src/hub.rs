@@ -7,9 +7,9 @@ use nodejobs_core::store::JobEvent;
 use nodejobs_core::{JobId, Status};
 use tokio::sync::watch;
 
+use crate::api::ProblemKind;
 use crate::error::Error;
 use crate::listeners::Listeners;
-use crate::owner::stopped;
 
 /// The newest attempt's number and status, once it has changed since somebody began to watch.
 pub(crate) type LastChange = Option<(u32, Status)>;
@@ -95,6 +95,11 @@ impl Hub {
     pub(crate) fn live_jobs(&self) -> watch::Receiver<usize> {
         self.live_jobs.subscribe()
     }
+}
+
+/// The owner is leaving, or its thread has ended; the next owner starts from what is on disk.
+pub(crate) fn stopped() -> Error {
+    Error::new(ProblemKind::Unavailable, "the owner of this data directory is leaving; its jobs run on")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use crate::api::{ProblemKind, RestartRequest};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
-use crate::hub::Hub;
+use crate::hub::{Hub, stopped};
 use crate::stores::StoreKind;
 use host::Host;
 use work::Work;
@@ -204,11 +204,6 @@ impl Owner {
 
 fn cannot_take_over(error: BackendError) -> Error {
     Error::new(ProblemKind::Unavailable, "the jobs of this directory cannot be taken over").with_source(error)
-}
-
-/// The owner is leaving, or its thread has ended; the next owner starts from what is on disk.
-pub(crate) fn stopped() -> Error {
-    Error::new(ProblemKind::Unavailable, "the owner of this data directory is leaving; its jobs run on")
 }
 
 impl Drop for Owner {

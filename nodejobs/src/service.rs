@@ -21,9 +21,9 @@ use crate::api::{
     Problem, ProblemKind, StopAnswer, StopResult,
 };
 use crate::error::Error;
-use crate::hub::LastChange;
+use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
-use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs, stopped};
+use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
 
 impl Owner {
     /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.

@@ -8,8 +8,8 @@ use nodejobs_proc::machine::Machine;
 use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statfs, statvfs};
 
 use super::{Finding, bytes};
-use crate::directory::{META, network_file_system, parse};
-use crate::foreign::foreign_file;
+use crate::directory::{network_file_system, parse};
+use crate::foreign::{META, foreign_file};
 
 /// Less than this is soon used up by logs.
 const LITTLE_SPACE: u64 = 256 << 20;

@@ -7,7 +7,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::owner::Running;
 use super::{Finding, bytes, count_of_jobs};
-use crate::directory::{META, OWNER_LOCK, parse};
+use crate::directory::{OWNER_LOCK, parse};
+use crate::foreign::META;
 use crate::stores::StoreKind;
 
 const CHECK: &str = "store";
