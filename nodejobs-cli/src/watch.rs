@@ -83,6 +83,7 @@ pub(crate) fn follow(
                             break;
                         }
                     };
+                    patience.went_on();
                     heard(&event)?;
                     match event {
                         FollowEvent::Output(chunk) => *from(&mut query, chunk.stream) = Some(chunk.end()),
@@ -118,6 +119,7 @@ pub(crate) fn bind(
                 for event in events {
                     match event {
                         Ok(event) => {
+                            patience.went_on();
                             heard(&event)?;
                             // The token says which attempt, and where in it.
                             (query.token, query.attempt, query.tail) = (Some(event.token), None, None);
@@ -146,7 +148,7 @@ fn from(query: &mut FollowQuery, stream: LogStream) -> &mut Option<u64> {
     }
 }
 
-/// How often a connection may break: as often as it likes, but not at once and again and again.
+/// How often a connection may break: as often as it likes, but not at once and again and again without a word.
 struct Patience {
     connected: Instant,
     breaks: u32,
@@ -158,6 +160,11 @@ impl Patience {
 
     fn new() -> Self {
         Self { connected: Instant::now(), breaks: 0 }
+    }
+
+    /// Something was heard, so it is not the same break again and again.
+    fn went_on(&mut self) {
+        self.breaks = 0;
     }
 
     fn reconnect(&mut self, connection: &mut Connection<'_>, error: ClientError) -> Result<(), Failure> {
