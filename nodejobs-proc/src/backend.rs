@@ -496,10 +496,13 @@ impl Loop {
     }
 
     fn keeper_statuses(&self) -> Vec<KeeperStatus> {
-        let jobs_of = |name: &str| {
-            self.running.values().filter(|running| running.keeper.as_deref() == Some(name)).count()
-        };
-        self.links.iter().map(|(name, link)| link.status(jobs_of(name))).collect()
+        self.links.iter().map(|(name, link)| link.status(self.jobs_of(name).count())).collect()
+    }
+
+    /// The running attempts that this keeper holds.
+    fn jobs_of(&self, name: &str) -> impl Iterator<Item = &AttemptId> {
+        let held = self.running.iter().filter(move |(_, running)| running.keeper.as_deref() == Some(name));
+        held.map(|(attempt, _)| attempt)
     }
 
     fn begin_ending(&mut self, attempt: AttemptId, process: Option<&Process>, plan: EndPlan) {

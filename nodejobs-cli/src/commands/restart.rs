@@ -1,13 +1,10 @@
 //! `nodejobs restart`: begins the next attempt of jobs.
 
-use std::time::Duration;
-
 use clap::Args;
 use nodejobs::api::RestartRequest;
 use nodejobs::new_submit_key;
-use nodejobs::signal::Signal;
-use nodejobs::units::parse_duration;
 
+use super::stop::HowToStop;
 use crate::connect::Target;
 use crate::exit::{FAILED, Failure};
 use crate::output::Format;
@@ -19,15 +16,8 @@ pub(crate) struct Restart {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
-    /// Kill a running one at once, without asking
-    #[arg(long, conflicts_with_all = ["signal", "grace"])]
-    force: bool,
-    /// The signal that asks a running one to end, by name or number [default: its own, see `run`]
-    #[arg(long, value_name = "SIGNAL")]
-    signal: Option<Signal>,
-    /// How long a running one has to obey before it is killed, such as 500ms or 1m [default: its own, see `run`]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    grace: Option<Duration>,
+    #[command(flatten)]
+    how: HowToStop,
 }
 
 const EXAMPLES: &str = "\
@@ -51,9 +41,9 @@ impl Restart {
         let request = RestartRequest {
             jobs: self.jobs,
             submit_key,
-            signal: self.signal,
-            grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
-            force: self.force,
+            signal: self.how.signal,
+            grace_ms: self.how.grace_ms(),
+            force: self.how.force,
         };
         let answer = target.connect()?.ask(|client| client.restart(&request))?;
         super::action::tell(&answer.results, format, |record| format!("attempt {}", record.attempt))

@@ -22,15 +22,28 @@ pub(crate) struct Stop {
     /// Stop all jobs that have not ended
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    how: HowToStop,
+}
+
+/// How living jobs are ended: `stop` and `restart` say it alike.
+#[derive(Args, Debug)]
+pub(crate) struct HowToStop {
     /// Kill at once, without asking
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
-    force: bool,
-    /// The signal that asks, by name or number [default: its own, see `run`]
+    pub(crate) force: bool,
+    /// The signal that asks a job to end, by name or number [default: its own, see `run`]
     #[arg(long, value_name = "SIGNAL")]
-    signal: Option<Signal>,
-    /// How long they have to obey before they are killed, such as 500ms or 1m [default: its own, see `run`]
+    pub(crate) signal: Option<Signal>,
+    /// How long it has to obey before it is killed, such as 500ms or 1m [default: its own, see `run`]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     grace: Option<Duration>,
+}
+
+impl HowToStop {
+    pub(crate) fn grace_ms(&self) -> Option<u64> {
+        self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -51,9 +64,9 @@ impl Stop {
         let request = StopRequest {
             jobs: self.jobs,
             all: self.all,
-            signal: self.signal,
-            grace_ms: self.grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
-            force: self.force,
+            signal: self.how.signal,
+            grace_ms: self.how.grace_ms(),
+            force: self.how.force,
         };
         let results = target.connect()?.ask(|client| client.stop(&request))?.results;
         match format {

@@ -316,5 +316,13 @@ fn a_keeper_s_dead_processes_are_in_the_log() {
     eventually("the worker is missed", || log().contains("its worker is gone").then_some(()));
     kill(guard);
     eventually("the guard is missed", || log().contains("both of its processes are gone").then_some(()));
+    // A keeper that drains and then leaves is not missed, though the first one's job still has none.
+    home.ok(["run", "--id", "b", "--", "sleep", "1000"]);
+    home.running("b");
+    kill(home.keeper().1);
+    eventually("it drains", || (log().matches("its worker is gone").count() == 2).then_some(()));
+    home.ok(["stop", "b"]);
+    eventually("it has left", || (home.daemon()["keepers"] == json!([])).then_some(()));
+    assert_eq!(log().matches("both of its processes are gone").count(), 1, "{}", log());
     home.ok(["stop", "a"]);
 }

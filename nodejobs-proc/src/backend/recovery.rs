@@ -96,12 +96,7 @@ impl Loop {
 
     /// The keeper is gone or out of reach: its jobs are watched from here.
     pub(super) fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        let orphans: Vec<AttemptId> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.keeper.as_deref() == Some(name))
-            .map(|(attempt, _)| attempt.clone())
-            .collect();
+        let orphans: Vec<AttemptId> = self.jobs_of(name).cloned().collect();
         for attempt in orphans {
             let Some(running) = self.running.get_mut(&attempt) else { continue };
             running.keeper = None;
@@ -143,9 +138,11 @@ impl Loop {
     }
 
     /// Says which of a keeper's processes are gone although it has jobs: they do not leave by themselves then.
-    fn tell_of_the_dead(&self, name: &str) {
-        let jobs = self.running.values().filter(|running| running.keeper.as_deref() == Some(name)).count();
+    fn tell_of_the_dead(&self, name: &str, its_jobs: &[AttemptId]) {
+        let jobs = its_jobs.iter().filter(|attempt| self.running.contains_key(*attempt)).count();
         let gone = match self.links.get(name).map(|link| link.status(jobs)) {
+            // One that has left, or whose jobs have ended with it, is missed by nobody.
+            _ if jobs == 0 => return,
             None => "both of its processes are gone; its jobs are watched by their identities",
             Some(status) if status.pid.is_none() => {
                 "its guard is gone; its worker sees its jobs to their ends"
@@ -155,10 +152,7 @@ impl Loop {
             }
             Some(_) => return,
         };
-        let is_needed = jobs > 0 || self.running.values().any(|running| running.keeper.is_none());
-        if is_needed {
-            self.host.warn(format!("keeper {name}: {gone}"));
-        }
+        self.host.warn(format!("keeper {name}: {gone}"));
     }
 
     /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
@@ -168,11 +162,12 @@ impl Loop {
         if self.launching.as_deref() == Some(name) {
             self.launching = None;
         }
+        let its_jobs: Vec<AttemptId> = self.jobs_of(name).cloned().collect();
         let mut past = Vec::new();
         match self.attach(name, &mut past) {
             Ok(()) => {
                 reports.append(&mut past);
-                self.tell_of_the_dead(name);
+                self.tell_of_the_dead(name, &its_jobs);
             }
             Err(error) => {
                 // Its jobs are watched by identity, which is all that is left of it.
