@@ -4,6 +4,7 @@
 //! [`Unit`]s and gets one [`UnitOutcome`] for each. The in-memory store in [`memory`] is the strictest reading of
 //! the contract.
 
+pub mod content;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use self::content::{Check, Counters, Item};
 use crate::filter::JobFilter;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, Job, JobState};
@@ -159,6 +161,9 @@ pub enum DocumentKind {
 }
 
 impl DocumentKind {
+    /// Every kind.
+    pub const ALL: [DocumentKind; 3] = [DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta];
+
     /// The name it has in stores.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -166,6 +171,11 @@ impl DocumentKind {
             DocumentKind::Input => "input",
             DocumentKind::Meta => "meta",
         }
+    }
+
+    /// The one of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
     }
 }
 
@@ -311,6 +321,8 @@ pub struct StoreInfo {
     pub format: u32,
     /// Where it is.
     pub path: Option<PathBuf>,
+    /// Whether it can be opened a second time while it is open.
+    pub shareable: bool,
     /// What it does not promise, in sentences; empty when it promises everything.
     pub weaker: Vec<String>,
 }
@@ -423,11 +435,38 @@ pub trait JobStore: Send + Sync {
     /// When the store cannot be read; an unknown key is `Ok(None)`.
     fn document(&self, kind: DocumentKind, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The documents of a kind whose keys start so, in the order of their keys.
+    /// At most `limit` documents of a kind whose keys start so, in the order of their keys, and only those behind the
+    /// key `after`.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn documents(&self, kind: DocumentKind, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+    fn documents(
+        &self,
+        kind: DocumentKind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// The last numbers that were given out, to jobs and events that are gone as well.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn counters(&self) -> Result<Counters, StoreError>;
+
+    /// Adds items as they are, with the numbers and revisions they have, and one flush. This is how a new store is
+    /// filled from another one: nothing is decided and nothing is appended to the events.
+    ///
+    /// # Errors
+    /// When nothing could be added at all: also because a job, an event or a document is there already.
+    fn load(&self, items: &[Item]) -> Result<(), StoreError>;
+
+    /// Reads everything, and compares what is written twice: records and indexes, jobs and counts. `progress` hears
+    /// the number of records read so far, again and again.
+    ///
+    /// # Errors
+    /// When the check cannot go on; what is wrong with the content is in the [`Check`].
+    fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError>;
 
     /// What it is and what it does not promise.
     fn info(&self) -> StoreInfo;

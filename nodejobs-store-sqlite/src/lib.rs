@@ -11,6 +11,7 @@
 //! | `rows.rs` | rows to and from the types of core |
 //! | `write.rs` | `commit` |
 //! | `read.rs` | every read but the listing |
+//! | `content.rs` | filling a new store, and checking one |
 //! | `page.rs` | the listing: a filter becomes SQL and an index to go along |
 //! | `look.rs` | whether a store can be read, without changing it |
 //! | `pool.rs` | connections that can only read |
@@ -19,6 +20,7 @@
 //! This crate knows core and its engine. It has no clock, no threads and no locks between processes: that one owner
 //! has the data directory is decided above it.
 
+mod content;
 mod error;
 mod look;
 mod open;
@@ -37,6 +39,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nodejobs_core::JobId;
 use nodejobs_core::job::Job;
 use nodejobs_core::status::Status;
+use nodejobs_core::store::content::{Check, Counters, Item, check_content};
 use nodejobs_core::store::{
     DocumentKind, JobEvent, JobStore, Page, PageRequest, StoreError, StoreInfo, Unit, UnitOutcome,
 };
@@ -146,8 +149,29 @@ impl JobStore for SqliteStore {
         self.read(|connection| read::document(connection, kind, key))
     }
 
-    fn documents(&self, kind: DocumentKind, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.read(|connection| read::documents(connection, kind, prefix))
+    fn documents(
+        &self,
+        kind: DocumentKind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.read(|connection| read::documents(connection, kind, prefix, after, limit))
+    }
+
+    fn counters(&self) -> Result<Counters, StoreError> {
+        self.read(read::counters)
+    }
+
+    fn load(&self, items: &[Item]) -> Result<(), StoreError> {
+        content::load(&mut self.writer(), items, &self.path)
+            .map_err(|fault| fault.into_store_error("load into", &self.path))
+    }
+
+    fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
+        let mut check = check_content(self, progress)?;
+        self.read(|connection| content::check(connection, &mut check))?;
+        Ok(check)
     }
 
     fn info(&self) -> StoreInfo {
@@ -155,6 +179,7 @@ impl JobStore for SqliteStore {
             engine: "sqlite".to_owned(),
             format: schema::FORMAT,
             path: Some(self.path.clone()),
+            shareable: true,
             weaker: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nodejobs_core::JobId;
 use nodejobs_core::job::Job;
 use nodejobs_core::status::Status;
+use nodejobs_core::store::content::Counters;
 use nodejobs_core::store::{DocumentKind, JobEvent};
 use rusqlite::{Connection, params};
 
@@ -25,10 +26,14 @@ const COUNTS: &str = "SELECT status, count(*), min(seq) FROM jobs GROUP BY statu
 const EVENTS: &str =
     "SELECT seq, id, attempt, status, reason, at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 const DOCUMENT: &str = "SELECT body FROM documents WHERE kind = ?1 AND key = ?2";
-const DOCUMENTS: &str = "SELECT key, body FROM documents WHERE kind = ?1 AND key >= ?2 ORDER BY key";
+const DOCUMENTS: &str = "SELECT key, body FROM documents WHERE kind = ?1 AND key >= ?2
+    AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4";
+/// `sqlite_sequence` has no row before the first job, and pruning keeps the last event.
+const COUNTERS: &str =
+    "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), (SELECT max(seq) FROM events)";
 
 /// Everything that is read with, so that a file without its tables is found when it is opened.
-pub(crate) const STATEMENTS: &[&str] = &[JOB, ATTEMPTS, COUNTS, EVENTS, DOCUMENT, DOCUMENTS];
+pub(crate) const STATEMENTS: &[&str] = &[JOB, ATTEMPTS, COUNTS, EVENTS, DOCUMENT, DOCUMENTS, COUNTERS];
 
 pub(crate) fn job(connection: &Connection, id: &JobId) -> Result<Option<Job>, Fault> {
     let mut statement = connection.prepare_cached(JOB)?;
@@ -75,9 +80,14 @@ pub(crate) fn documents(
     connection: &Connection,
     kind: DocumentKind,
     prefix: &str,
+    after: Option<&str>,
+    limit: usize,
 ) -> Result<Vec<(String, Vec<u8>)>, Fault> {
     let mut statement = connection.prepare_cached(DOCUMENTS)?;
-    let mut found = statement.query(params![kind.as_str(), prefix])?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // What is read begins at the cursor, where there is one: going there from the prefix would be a walk.
+    let from = after.map_or(prefix, |after| prefix.max(after));
+    let mut found = statement.query(params![kind.as_str(), from, after, limit])?;
     let mut documents = Vec::new();
     while let Some(row) = found.next()? {
         let key: String = row.get(0)?;
@@ -89,4 +99,10 @@ pub(crate) fn documents(
         documents.push((key, body));
     }
     Ok(documents)
+}
+
+pub(crate) fn counters(connection: &Connection) -> Result<Counters, Fault> {
+    let number = |number: Option<i64>| number.unwrap_or(0).cast_unsigned();
+    let found = connection.prepare_cached(COUNTERS)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Counters { last_seq: number(found.0), last_event: number(found.1) })
 }

@@ -47,7 +47,7 @@ const KEEP_ATTEMPT: &str = concat!(
 );
 const DELETE: &str = "DELETE FROM jobs WHERE seq = ?1";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE seq = ?1";
-const LABEL: &str = "INSERT INTO job_labels (key, value, seq) VALUES (?1, ?2, ?3)";
+pub(crate) const LABEL: &str = "INSERT INTO job_labels (key, value, seq) VALUES (?1, ?2, ?3)";
 const LABELS: &str = "SELECT labels FROM jobs WHERE seq = ?1";
 const DELETE_LABEL: &str = "DELETE FROM job_labels WHERE key = ?1 AND value = ?2 AND seq = ?3";
 const EVENT: &str = "INSERT INTO events (id, attempt, status, reason, at) VALUES (?1, ?2, ?3, ?4, ?5)";

@@ -72,7 +72,7 @@ fn a_reopened_store_knows_everything_and_gives_no_number_twice() {
             all_jobs(store),
             store.attempts(&id("a")).expect("attempts"),
             store.events(0, 9).expect("events"),
-            store.documents(DocumentKind::Meta, "").expect("documents"),
+            store.documents(DocumentKind::Meta, "", None, 9).expect("documents"),
             store.counts().expect("counts"),
         )
     };

@@ -307,8 +307,8 @@ fn compare(store: &dyn JobStore, model: &dyn JobStore, requests: &[PageRequest])
         for text in ["", "x", "1", "a", "\u{10ffff}", "nothing"] {
             assert_eq!(store.document(kind, text).expect("body"), model.document(kind, text).expect("body"));
             assert_eq!(
-                store.documents(kind, text).expect("family"),
-                model.documents(kind, text).expect("family")
+                store.documents(kind, text, None, 9).expect("family"),
+                model.documents(kind, text, None, 9).expect("family")
             );
         }
     }

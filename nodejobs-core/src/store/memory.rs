@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::content::{Check, Counters, Item, check_content};
 use super::{
     DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, Page, PageRequest, StoreError,
     StoreInfo, StoredHead, Unit, UnitOutcome,
@@ -17,7 +18,7 @@ pub struct MemoryStore {
     tables: Mutex<Tables>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tables {
     jobs: BTreeMap<JobId, Vec<Job>>,
     last_seq: u64,
@@ -109,6 +110,31 @@ impl Tables {
         }
     }
 
+    fn load(&mut self, item: &Item) -> Result<(), StoreError> {
+        let is_new = match item.clone() {
+            Item::Counters(Counters { last_seq, last_event }) => {
+                self.last_seq = self.last_seq.max(last_seq);
+                self.last_event = self.last_event.max(last_event);
+                true
+            }
+            Item::Document { kind, key, body } => self.documents.insert((kind, key), body).is_none(),
+            Item::Job(attempts) => match attempts.first() {
+                Some(first) => {
+                    self.last_seq = self.last_seq.max(first.seq);
+                    self.jobs.insert(first.id.clone(), attempts).is_none()
+                }
+                None => true,
+            },
+            Item::Event(event) => {
+                let is_new = event.seq > self.events.last().map_or(0, |last| last.seq);
+                self.last_event = self.last_event.max(event.seq);
+                self.events.push(event);
+                is_new
+            }
+        };
+        if is_new { Ok(()) } else { Err(item.is_there_already("memory".into())) }
+    }
+
     fn append_event(&mut self, id: JobId, state: &JobState) -> UnitOutcome {
         self.last_event += 1;
         let seq = self.newest(&id).map_or(0, |job| job.seq);
@@ -173,12 +199,36 @@ impl JobStore for MemoryStore {
         Ok(self.tables().documents.get(&(kind, key.to_owned())).cloned())
     }
 
-    fn documents(&self, kind: DocumentKind, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    fn documents(
+        &self,
+        kind: DocumentKind,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let tables = self.tables();
         let from = (kind, prefix.to_owned());
         let family =
             tables.documents.range(from..).take_while(|((k, key), _)| *k == kind && key.starts_with(prefix));
-        Ok(family.map(|((_, key), body)| (key.clone(), body.clone())).collect())
+        let behind = family.filter(|((_, key), _)| after.is_none_or(|after| key.as_str() > after));
+        Ok(behind.take(limit).map(|((_, key), body)| (key.clone(), body.clone())).collect())
+    }
+
+    fn counters(&self) -> Result<Counters, StoreError> {
+        let tables = self.tables();
+        Ok(Counters { last_seq: tables.last_seq, last_event: tables.last_event })
+    }
+
+    fn load(&self, items: &[Item]) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        let mut loaded = tables.clone();
+        items.iter().try_for_each(|item| loaded.load(item))?;
+        *tables = loaded;
+        Ok(())
+    }
+
+    fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
+        check_content(self, progress)
     }
 
     fn info(&self) -> StoreInfo {
@@ -186,6 +236,7 @@ impl JobStore for MemoryStore {
             engine: "memory".to_owned(),
             format: 1,
             path: None,
+            shareable: false,
             weaker: vec!["everything is lost when the process ends".to_owned()],
         }
     }
