@@ -5,6 +5,10 @@
 //! the contract.
 
 pub mod content;
+#[cfg(feature = "disk")]
+pub mod disk;
+#[cfg(feature = "key-value")]
+pub mod kv;
 pub mod memory;
 
 use std::collections::BTreeMap;
