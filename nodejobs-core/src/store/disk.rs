@@ -123,6 +123,23 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// What has to be free beside what is written, for the engine's own purposes.
+const SPARE: u64 = 1 << 20;
+
+/// Refuses to begin what the disk may have no room for. Engines do not go on after a write that failed; one that was not
+/// begun does them no harm.
+///
+/// # Errors
+/// [`StoreError::Full`] if less than `bytes` and a MiB are free.
+pub fn has_room(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    let Ok(found) = rustix::fs::statvfs(path) else { return Ok(()) };
+    // Where the file system does not count its blocks, the write itself has to tell.
+    if found.f_blocks == 0 || found.f_bavail.saturating_mul(found.f_frsize) >= bytes.saturating_add(SPARE) {
+        return Ok(());
+    }
+    Err(StoreError::Full { operation: "write to", path: path.to_owned() })
+}
+
 /// Takes a file or directory away from everybody but its owner, if it is there.
 ///
 /// # Errors

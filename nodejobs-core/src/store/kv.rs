@@ -83,7 +83,13 @@ pub trait Changes: View {
 }
 
 /// An ordered map of bytes on disk. Keys have up to 320 bytes, values up to some MiB.
-pub trait Engine: Send + Sync {
+pub trait Engine: Send + Sync + Sized {
+    /// Opens what is at the path, or creates it there.
+    ///
+    /// # Errors
+    /// As [`KeyValueStore::open`].
+    fn open(path: &Path) -> Result<Self, StoreError>;
+
     /// Lets `read` see one state of the map, which holds everything that was written before.
     ///
     /// # Errors
@@ -119,6 +125,19 @@ pub struct KeyValueStore<E> {
 }
 
 impl<E: Engine> KeyValueStore<E> {
+    /// Opens the store at this path, or creates it there, readable and writable by its owner only.
+    ///
+    /// It is created whole or not at all. What is there is recognised before anything is written to it, and never
+    /// replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownFormat`] for a store of a later version, [`StoreError::Damaged`] for something that is no
+    /// store of this engine, [`StoreError::InUse`] if it is open elsewhere, and [`StoreError::Full`] or
+    /// [`StoreError::Failed`] naming the path for anything the system refuses.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        E::open(path).map(Self::new)
+    }
+
     /// The store that is in this engine; an empty one if that is empty.
     pub fn new(engine: E) -> Self {
         Self { engine }

@@ -24,9 +24,9 @@ pub(super) fn jobs(view: &dyn View, request: &PageRequest) -> Result<Page, Store
     let PageRequest { filter, order, after, limit } = request;
     let mut candidates = match route(view, filter, *order, *after)? {
         Route::Listed(seqs) => Candidates::Listed(seqs),
-        Route::Indexes(prefixes) => {
-            Candidates::Merged(prefixes.into_iter().map(|prefix| Cursor::new(prefix, *order, *after)).collect())
-        }
+        Route::Indexes(prefixes) => Candidates::Merged(
+            prefixes.into_iter().map(|prefix| Cursor::new(prefix, *order, *after)).collect(),
+        ),
     };
     let mut jobs = Vec::new();
     while let Some(seq) = candidates.next(view, *order)? {
@@ -45,12 +45,7 @@ pub(super) fn jobs(view: &dyn View, request: &PageRequest) -> Result<Page, Store
 }
 
 /// The index with the fewest expected visits.
-fn route(
-    view: &dyn View,
-    filter: &JobFilter,
-    order: Order,
-    after: Option<u64>,
-) -> Result<Route, StoreError> {
+fn route(view: &dyn View, filter: &JobFilter, order: Order, after: Option<u64>) -> Result<Route, StoreError> {
     let only_live = !filter.status.is_empty() && !filter.status.iter().any(|status| status.is_terminal());
     let label_value = filter.label.iter().find_map(|(key, value)| Some((key, value.as_ref()?)));
     let in_order = |seqs| in_order(seqs, order, after);

@@ -170,18 +170,13 @@ pub(super) fn encode_event(event: &JobEvent) -> Vec<u8> {
 pub(super) fn events(view: &dyn View, after: u64, limit: usize) -> Result<Vec<JobEvent>, StoreError> {
     let mut events = Vec::new();
     let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(events) };
-    view.scan(
-        &keys::event(first),
-        &keys::behind(keys::EVENTS),
-        Direction::Forward,
-        &mut |key, record| {
-            let seq = keys::last_number(key).unwrap_or(0);
-            let StoredEvent { id, attempt, status, reason, at } =
-                decode(record).map_err(|why| damaged(format!("event {seq}"), why))?;
-            events.push(JobEvent { seq, attempt: AttemptId { id, attempt }, status, reason, at });
-            Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        },
-    )?;
+    view.scan(&keys::event(first), &keys::behind(keys::EVENTS), Direction::Forward, &mut |key, record| {
+        let seq = keys::last_number(key).unwrap_or(0);
+        let StoredEvent { id, attempt, status, reason, at } =
+            decode(record).map_err(|why| damaged(format!("event {seq}"), why))?;
+        events.push(JobEvent { seq, attempt: AttemptId { id, attempt }, status, reason, at });
+        Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
     Ok(events)
 }
 

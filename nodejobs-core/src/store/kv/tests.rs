@@ -63,6 +63,10 @@ impl Changes for Snapshot {
 }
 
 impl Engine for MapEngine {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { map: Mutex::default(), path: path.to_owned() })
+    }
+
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, StoreError>) -> Result<T, StoreError> {
         read(&Snapshot(self.map.lock().expect("no panic").clone()))
     }
@@ -98,7 +102,7 @@ impl Engine for MapEngine {
 }
 
 fn filled() -> KeyValueStore<MapEngine> {
-    let store = KeyValueStore::new(MapEngine { map: Mutex::default(), path: "/store".into() });
+    let store = KeyValueStore::<MapEngine>::open(Path::new("/store")).expect("opened");
     let now = Timestamp::from_millis(7);
     let definition = || {
         let mut definition = Definition::new(

@@ -164,12 +164,7 @@ impl Writer<'_> {
         self.changes.put(&keys::job(seq), &record::encode(stored))
     }
 
-    fn put_definition(
-        &mut self,
-        seq: u64,
-        attempt: u32,
-        definition: &Definition,
-    ) -> Result<(), StoreError> {
+    fn put_definition(&mut self, seq: u64, attempt: u32, definition: &Definition) -> Result<(), StoreError> {
         self.changes.put(&keys::definition(seq, attempt), &record::encode(definition))
     }
 
