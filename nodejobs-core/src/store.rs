@@ -5,6 +5,7 @@
 //! the contract.
 
 pub mod content;
+pub mod export;
 pub mod memory;
 
 use std::collections::BTreeMap;
