@@ -5,7 +5,11 @@
 //! the contract.
 
 pub mod content;
+#[cfg(feature = "disk")]
+pub mod disk;
 pub mod export;
+#[cfg(feature = "key-value")]
+pub mod kv;
 pub mod memory;
 
 use std::collections::BTreeMap;

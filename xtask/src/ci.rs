@@ -33,7 +33,6 @@ const FEATURES: &[&str] = &[
     "sqlite",
     "redb",
     "sled",
-    "local",
     "sqlite,local",
     "redb,local",
     "sled,local",
