@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, wait,
+    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -75,6 +75,7 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     History(history::History),
     Daemon(daemon::Daemon),
+    Store(store::Store),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),

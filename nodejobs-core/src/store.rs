@@ -7,6 +7,7 @@
 pub mod content;
 #[cfg(feature = "disk")]
 pub mod disk;
+pub mod export;
 #[cfg(feature = "key-value")]
 pub mod kv;
 pub mod memory;

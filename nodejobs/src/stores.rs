@@ -65,6 +65,26 @@ const SLED: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sled::SledStor
 const SLED: Option<Open> = None;
 
 impl StoreKind {
+    /// Those that are in this build, in the order in which they are listed.
+    pub fn available() -> Vec<Self> {
+        Self::all().filter(|kind| kind.is_available()).collect()
+    }
+
+    /// Whether it is in this build.
+    pub fn is_available(self) -> bool {
+        STORES.iter().any(|(kind, _, open)| *kind == self && open.is_some())
+    }
+
+    /// Every one, also those that are not in this build.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        STORES.into_iter().map(|(kind, ..)| kind)
+    }
+
+    /// What it is called in a data directory.
+    pub(crate) fn file_name(self) -> String {
+        format!("jobs.{self}")
+    }
+
     /// Its name in options and in the data directory.
     pub fn as_str(self) -> &'static str {
         let found = STORES.iter().find(|(kind, ..)| *kind == self);
@@ -73,21 +93,32 @@ impl StoreKind {
 
     /// Opens the store of a directory. One that was there before is not made anew: its jobs would be gone unsaid.
     pub(crate) fn open(self, directory: &Path, age: DirectoryAge) -> Result<Arc<dyn JobStore>, Error> {
-        let path = directory.join(format!("jobs.{self}"));
-        match STORES.iter().find(|(kind, ..)| *kind == self) {
-            Some((_, _, Some(_))) if age == DirectoryAge::Used && !path.exists() => Err(Error::new(
+        let path = directory.join(self.file_name());
+        if self.is_available() && age == DirectoryAge::Used && !path.exists() {
+            return Err(Error::new(
                 ProblemKind::Unavailable,
                 format!(
                     "the store '{}' is missing; restore it, or choose another directory with --data-dir",
                     path.display()
                 ),
-            )),
-            Some((_, _, Some(open))) => open(&path),
-            _ => Err(Error::new(
-                ProblemKind::Unavailable,
-                format!("the store {self} is not in this build; it has {}", available().join(", ")),
-            )),
+            ));
         }
+        self.open_at(&path)
+    }
+
+    /// Opens the store at this path, or makes one there.
+    pub(crate) fn open_at(self, path: &Path) -> Result<Arc<dyn JobStore>, Error> {
+        match STORES.iter().find(|(kind, ..)| *kind == self) {
+            Some((_, _, Some(open))) => open(path),
+            _ => Err(Error::new(ProblemKind::Unavailable, self.not_here())),
+        }
+    }
+
+    fn not_here(self) -> String {
+        format!(
+            "the store {self} is not in this build; it has {}; build with `--features {self}` to have it",
+            available().join(", ")
+        )
     }
 }
 
@@ -105,14 +136,12 @@ impl FromStr for StoreKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = STORES.iter().find(|(_, name, open)| *name == text && open.is_some());
-        found.map(|(kind, ..)| *kind).ok_or_else(|| {
-            let available = available().join(", ");
-            Error::new(
-                ProblemKind::Usage,
-                format!("'{text}' is not a store of this build; it has {available}"),
-            )
-        })
+        let message = match STORES.iter().find(|(_, name, _)| *name == text) {
+            Some((kind, _, Some(_))) => return Ok(*kind),
+            Some((kind, ..)) => kind.not_here(),
+            None => format!("'{text}' is no store; this build has {}", available().join(", ")),
+        };
+        Err(Error::new(ProblemKind::Usage, message))
     }
 }
 

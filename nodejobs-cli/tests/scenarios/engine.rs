@@ -14,8 +14,11 @@ pub(crate) fn store() -> &'static str {
 }
 
 /// Every store, whether it is in this build or not.
-pub(crate) const STORES: [(&str, bool); 3] =
-    [("sqlite", cfg!(feature = "sqlite")), ("redb", cfg!(feature = "redb")), ("sled", cfg!(feature = "sled"))];
+pub(crate) const STORES: [(&str, bool); 3] = [
+    ("sqlite", cfg!(feature = "sqlite")),
+    ("redb", cfg!(feature = "redb")),
+    ("sled", cfg!(feature = "sled")),
+];
 
 /// The stores of this build, as they are listed.
 pub(crate) fn available() -> String {

@@ -240,7 +240,12 @@ fn a_damaged_store_is_refused_by_name_and_left_as_it_is() {
     let home = left_alone();
     let good = std::fs::read(home.store_file()).expect("a store");
     for (_, content, word) in damages(&good) {
-        refused_while(&home, &home.store_file(), &content, &[word, home.store_path().to_str().expect("UTF-8")]);
+        refused_while(
+            &home,
+            &home.store_file(),
+            &content,
+            &[word, home.store_path().to_str().expect("UTF-8")],
+        );
     }
 }
 
