@@ -36,29 +36,37 @@ impl RedbEngine {
             drop(database);
             let mut closed = self.database.write().unwrap_or_else(PoisonError::into_inner);
             if closed.is_none() {
-                *closed = Some(open::reopen(&self.path)?);
+                *closed = Some(disk::guarded(&self.path, || open::reopen(&self.path))?);
             }
             drop(closed);
             database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         }
         let failed = Failed::default();
-        let result = match &*database {
-            Some(open) => work(open, &self.path, &failed),
-            None => unreachable!("the loop before ends with a database, and closing it needs the lock"),
-        };
+        // Until it is known to be well: a panic does not come back here.
+        let closes = Cell::new(true);
+        let result = disk::guarded(&self.path, || {
+            let Some(open) = &*database else {
+                unreachable!("the loop before ends with a database, and closing it needs the lock")
+            };
+            let result = work(open, &self.path, &failed);
+            closes.set(failed.get() || matches!(result, Err(Fault::Engine(_))));
+            result.map_err(|fault| fault.into_store_error(operation, &self.path))
+        });
         drop(database);
-        result.map_err(|fault| {
-            if failed.get() || matches!(fault, Fault::Engine(_)) {
-                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
-            }
-            fault.into_store_error(operation, &self.path)
-        })
+        if closes.get() {
+            let closed = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+            disk::guarded(&self.path, || {
+                drop(closed);
+                Ok(())
+            })?;
+        }
+        result
     }
 }
 
 impl Engine for RedbEngine {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = open::open_or_create(path)?;
+        let database = disk::guarded(path, || open::open_or_create(path))?;
         Ok(Self { path: path.to_owned(), database: RwLock::new(Some(database)) })
     }
 
@@ -91,11 +99,19 @@ impl Engine for RedbEngine {
 
     fn check(&self, check: &mut Check) -> Result<(), StoreError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &mut *database {
-            match database.check_integrity() {
-                Ok(true) => {}
-                Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
-                Err(error) => check.problem(error.to_string()),
+        let Some(open) = &mut *database else { return Ok(()) };
+        let checked = disk::guarded(&self.path, || {
+            open.check_integrity().map_err(|error| Fault::from(error).into_store_error("check", &self.path))
+        });
+        match checked {
+            Ok(true) => {}
+            Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
+            Err(error) => {
+                *database = None;
+                check.problem(match std::error::Error::source(&error) {
+                    Some(cause) => format!("{error}: {cause}"),
+                    None => error.to_string(),
+                });
             }
         }
         Ok(())

@@ -27,19 +27,19 @@ pub struct SledEngine {
 
 impl Engine for SledEngine {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = open::open_or_create(path)?;
+        let open = disk::guarded(path, || open::open_or_create(path))?;
         Ok(Self { path: path.to_owned(), open: RwLock::new(Some(open)) })
     }
 
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(Open { db, .. }) = &*guard {
-            return read(&Reading { db, path: &self.path });
+            return disk::guarded(&self.path, || read(&Reading { db, path: &self.path }));
         }
         drop(guard);
         let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let Open { db, .. } = self.opened(&mut guard)?;
-        read(&Reading { db, path: &self.path })
+        disk::guarded(&self.path, || read(&Reading { db, path: &self.path }))
     }
 
     fn write<T>(
@@ -48,15 +48,17 @@ impl Engine for SledEngine {
     ) -> Result<T, StoreError> {
         let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let open = self.opened(&mut guard)?;
-        let reading = Reading { db: &open.db, path: &self.path };
-        let mut writing = Writing { reading, changes: BTreeMap::new() };
-        let written = write(&mut writing)?;
-        let changes = writing.changes;
+        let (written, changes) = disk::guarded(&self.path, || {
+            let reading = Reading { db: &open.db, path: &self.path };
+            let mut writing = Writing { reading, changes: BTreeMap::new() };
+            let written = write(&mut writing)?;
+            Ok((written, writing.changes))
+        })?;
         let bytes: usize =
             changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         // A node of the tree is written again with each of its entries, now and then.
         disk::has_room(&self.path, (bytes as u64).saturating_mul(2).saturating_add(SEGMENTS))?;
-        let applied = self.apply(open, changes);
+        let applied = disk::guarded(&self.path, || self.apply(open, changes));
         if applied.is_err() {
             // It answers everything with the same error from now on.
             *guard = None;
@@ -101,7 +103,7 @@ impl SledEngine {
     fn opened<'o>(&self, open: &'o mut Option<Open>) -> Result<&'o Open, StoreError> {
         match open {
             Some(open) => Ok(open),
-            None => Ok(open.insert(open::reopen(&self.path)?)),
+            None => Ok(open.insert(disk::guarded(&self.path, || open::reopen(&self.path))?)),
         }
     }
 

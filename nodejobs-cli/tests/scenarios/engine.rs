@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nodejobs::StoreKind;
 use nodejobs::api::EventsQuery;
 use nodejobs::client::Client;
+use serde_json::Value;
 
 use crate::support::Home;
 
@@ -49,6 +50,14 @@ impl Home {
     pub(crate) fn store_file(&self) -> PathBuf {
         let path = self.store_path();
         if path.is_dir() { path.join("db") } else { path }
+    }
+
+    /// How many documents of a family the store holds. It ends the daemon: nobody else may have the store meanwhile.
+    pub(crate) fn documents(&self, kind: &str) -> usize {
+        self.ok(["daemon", "stop"]);
+        let lines = self.ok(["store", "export"]);
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+        lines.filter(|line| line["document"]["kind"] == kind).count()
     }
 
     /// How many changes of this job the store has noted that left it in this status.

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +38,19 @@ pub fn failed(operation: &'static str, path: &Path, source: io::Error) -> StoreE
 /// The error of a store that is not what it has to be.
 pub fn damaged(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Damaged { what: path.display().to_string(), source: why.into() }
+}
+
+/// Lets an engine work that panics where it finds what it did not expect. That is damage too, and whoever has the store
+/// in their process goes on. The engine itself is in no state to be used again.
+///
+/// # Errors
+/// What `work` says, and [`StoreError::Damaged`] for a panic.
+pub fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(damaged(path, format!("its engine cannot go on: {words}")))
+    })
 }
 
 /// Whether there is something at the path; it is of that kind then.
