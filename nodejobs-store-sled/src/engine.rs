@@ -93,10 +93,11 @@ impl Engine for SledEngine {
 /// sled takes the disk in segments of 512 KiB, and may begin some of them at any commit.
 const SEGMENTS: u64 = 4 << 20;
 
-const WEAKER: [&str; 2] = [
+const WEAKER: [&str; 3] = [
     "sled is beta software, and its authors advise to keep backups; each commit is synced, but how its files come back \
      after a loss of power was tested less than those of the other stores",
     "memory and space on disk grow with the history, and opening takes longer",
+    "seven threads of sled look for work each second, also while nothing happens",
 ];
 
 impl SledEngine {

@@ -1,8 +1,9 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `fuzz`, `chaos` and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `fuzz`, `chaos` and `bench`.
 
 mod bench;
 mod chaos;
 mod ci;
+mod features;
 mod fuzz;
 mod layers;
 mod process;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Task {
     /// Checks the direction of the dependencies and the rules every source file keeps
     Layers,
+    /// Checks that every set of features builds, and links no engine that was not chosen
+    Features,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
         /// Also runs the fuzz targets, repeats the tests, and runs the chaos and the bench
@@ -53,6 +56,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     let workspace = workspace::Workspace::load()?;
     match task {
         Task::Layers => layers::run(&workspace),
+        Task::Features => features::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
