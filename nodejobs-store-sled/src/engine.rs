@@ -17,6 +17,7 @@ use sled::{Db, IVec};
 use crate::error::store_error;
 use crate::open::{self, Open};
 use crate::pieces;
+use crate::witness;
 
 /// A sled database.
 pub struct SledEngine {
@@ -93,9 +94,11 @@ impl Engine for SledEngine {
 /// sled takes the disk in segments of 512 KiB, and may begin some of them at any commit.
 const SEGMENTS: u64 = 4 << 20;
 
-const WEAKER: [&str; 3] = [
+const WEAKER: [&str; 4] = [
     "sled is beta software, and its authors advise to keep backups; each commit is synced, but how its files come back \
      after a loss of power was tested less than those of the other stores",
+    "where its log is damaged, sled cuts it off there when it is opened; that commits are missing is told after that, so \
+     keep backups of the whole directory",
     "memory and space on disk grow with the history, and opening takes longer",
     "seven threads of sled look for work each second, also while nothing happens",
 ];
@@ -119,8 +122,13 @@ impl SledEngine {
                 None => batch.remove(key),
             }
         }
+        let count = witness::count(&self.path, &open.db)? + 1;
+        let (key, value) = witness::entry(count);
+        batch.insert(key, value);
         open.db.apply_batch(batch).map_err(|error| store_error(error, "write to", &self.path))?;
-        open.sync(&self.path)
+        open.sync(&self.path)?;
+        open.witness.note(count);
+        Ok(())
     }
 }
 

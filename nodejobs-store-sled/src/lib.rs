@@ -5,6 +5,7 @@
 //! | `open.rs` | creating, checking and opening the directory |
 //! | `engine.rs` | the map of bytes that the store is made of |
 //! | `pieces.rs` | large values in pieces, because sled never syncs what it calls blobs |
+//! | `witness.rs` | how many commits there were, because sled does not say that it has lost some |
 //! | `error.rs` | what the engine says, as what the caller can do next |
 //!
 //! What is kept under which key is the same in every store on a key-value engine: [`nodejobs_core::store::kv`].
@@ -16,6 +17,7 @@ mod engine;
 mod error;
 mod open;
 mod pieces;
+mod witness;
 
 use nodejobs_core::store::kv::KeyValueStore;
 

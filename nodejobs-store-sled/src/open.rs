@@ -10,6 +10,7 @@ use nodejobs_core::store::{StoreError, kv};
 use sled::Db;
 
 use crate::error::store_error;
+use crate::witness::Witness;
 
 /// What the file [`MARK_FILE`] says.
 pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT };
@@ -28,6 +29,7 @@ pub(crate) struct Open {
     pub(crate) db: Db,
     /// sled's log, for syncing: its own flush only asks the system to begin writing.
     pub(crate) log: File,
+    pub(crate) witness: Witness,
 }
 
 impl Open {
@@ -62,24 +64,26 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
     for entry in fs::read_dir(path).map_err(failed)? {
         disk::keep_private(&entry.map_err(failed)?.path()).map_err(failed)?;
     }
-    open(path).map_err(|error| store_error(error, "open", path))
+    open(path)
 }
 
-fn open(path: &Path) -> Result<Open, sled::Error> {
+fn open(path: &Path) -> Result<Open, StoreError> {
     let db = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
         // Nothing is to be flushed that a commit has not flushed, and nobody is to be woken for it.
         .flush_every_ms(None)
-        .open()?;
-    let log = File::open(path.join(LOG))?;
-    Ok(Open { db, log })
+        .open()
+        .map_err(|error| store_error(error, "open", path))?;
+    let log = File::open(path.join(LOG)).map_err(|error| disk::failed("open", path, error))?;
+    let witness = Witness::open(path, &db)?;
+    Ok(Open { db, log, witness })
 }
 
 /// Writes an empty store into an empty directory.
 fn fill(new: &Path, path: &Path) -> Result<(), StoreError> {
     let failed = |error: io::Error| disk::failed("create", path, error);
-    let open = open(new).map_err(|error| store_error(error, "create", path))?;
+    let open = open(new)?;
     open.sync(path)?;
     drop(open);
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new.join(MARK_FILE));

@@ -218,17 +218,26 @@ fn left_alone() -> Home {
 /// Puts something else in place of a file, expects every command to refuse the directory with the words and to leave
 /// it as it is, and puts the file back.
 fn refused_while(home: &Home, path: &Path, content: &[u8], words: &[&str]) {
-    let original = std::fs::read(path).expect("a file");
+    let original = tree(home.data_dir());
     std::fs::write(path, content).expect("written");
-    let before = holdings(home);
+    // sled cuts a damaged log off before it can be asked, and says so among what it does not promise.
+    let holdings = || {
+        let mut holdings = holdings(home);
+        holdings.retain(|path, _| store() != "sled" || !path.starts_with(home.store_path()));
+        holdings
+    };
+    let before = holdings();
     for command in
         [&["ls"][..], &["run", "--id", "new", "--", "true"], &["status", "before"], &["daemon", "start"]]
     {
         refused(&home.nodejobs(command), 5, words);
     }
-    assert_eq!(holdings(home), before, "nothing was half done");
+    assert_eq!(holdings(), before, "nothing was half done");
     eventually("no daemon is left", || home.processes().is_empty().then_some(()));
-    std::fs::write(path, original).expect("written");
+    for (path, content) in original.iter().filter_map(|(path, content)| Some((path, content.as_ref()?))) {
+        let is_known = path == home.data_dir().join("nodejobs.json") || path.starts_with(home.store_path());
+        is_known.then(|| std::fs::write(path, content).expect("written"));
+    }
     assert_eq!(home.record("before")["status"], "finished", "what was there is there again");
     home.ok(["daemon", "stop"]);
     eventually("the keeper has left", || home.processes().is_empty().then_some(()));
