@@ -62,7 +62,10 @@ impl RedbEngine {
         if failed.get() || !came_back {
             let closed = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
             // What it says when it is closed, it has said before.
-            let _ = disk::without_panic(&self.path, || Ok(drop(closed)));
+            let _ = disk::without_panic(&self.path, || {
+                drop(closed);
+                Ok(())
+            });
         }
         result
     }

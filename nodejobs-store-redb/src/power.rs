@@ -59,7 +59,10 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         self.with(|image, _| match image.get(start..start + out.len()) {
-            Some(bytes) => Ok(out.copy_from_slice(bytes)),
+            Some(bytes) => {
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         })
     }

@@ -67,7 +67,10 @@ impl Engine for SledEngine {
         if committed.is_err() {
             // It answers everything with the same error from now on, and what it says when it is closed it has said.
             let closed = guard.take();
-            let _ = disk::without_panic(&self.path, || Ok(drop(closed)));
+            let _ = disk::without_panic(&self.path, || {
+                drop(closed);
+                Ok(())
+            });
         }
         committed.map(|()| written)
     }
