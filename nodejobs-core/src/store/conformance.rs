@@ -97,6 +97,12 @@ pub trait OnDisk: Subject {
         true
     }
 
+    /// Whether a value in which a bit has changed is noticed. Without checksums that can be expected of the records'
+    /// number and names only.
+    fn has_checksums(&self) -> bool {
+        true
+    }
+
     /// Makes the store say that it has this format, and changes nothing else.
     fn set_format(&self, path: &Path, format: u32);
 
