@@ -1,7 +1,7 @@
 //! A data directory's store as a whole: what it is, whether it is sound, and the ways into a file and into another store.
 //!
 //! All but [`info`] need the directory for themselves: with an owner in it they fail with
-//! [`ProblemKind::Conflict`], and nobody can become its owner meanwhile. Jobs run on all the same: the next owner hears
+//! [`Conflict`](crate::api::ProblemKind::Conflict), and nobody can become its owner meanwhile. Jobs run on all the same: the next owner hears
 //! from their keepers what has happened. Nothing here is async; each call may take as long as reading and writing
 //! everything takes.
 //!
@@ -36,11 +36,12 @@ mod import;
 mod migrate;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
 
-use crate::api::StoreStatus;
+use crate::api::{ProblemKind, StoreStatus};
 use crate::client::Client;
 use crate::error::Error;
 use crate::log_files::path_text;
@@ -97,8 +98,10 @@ pub fn info(data_dir: &Path) -> Result<StoreStatus, Error> {
         Err(error) if error.is_no_daemon() => {
             let held = Held::used(data_dir, None)?;
             let kind = held.meta.store;
-            let store = kind.open(held.directory.path(), DirectoryAge::Used)?;
-            Ok(status_of(&*store, kind, held.directory.path(), None)?)
+            guarded(|| {
+                let store = kind.open(held.directory.path(), DirectoryAge::Used)?;
+                Ok(status_of(&*store, kind, held.directory.path(), None)?)
+            })
         }
         Err(error) => Err(error.into()),
     }
@@ -114,8 +117,22 @@ pub fn check(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Check, Error> {
     let held = Held::used(data_dir, store)?;
-    let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
-    Ok(store.check(&mut |records| progress(Progress { step: Step::Checking, records }))?)
+    guarded(|| {
+        let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
+        Ok(store.check(&mut |records| progress(Progress { step: Step::Checking, records }))?)
+    })
+}
+
+/// Reads a store that may be damaged: some engines panic over what they have not written.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let words = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
+        let message = format!(
+            "the store is damaged, most likely, since reading it ended with a panic: {words}; put a backup in its place"
+        );
+        Err(Error::new(ProblemKind::Unavailable, message))
+    })
 }
 
 /// What is said of a store that is open.
