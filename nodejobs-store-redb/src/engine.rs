@@ -25,6 +25,10 @@ pub struct RedbEngine {
 }
 
 impl RedbEngine {
+    pub(crate) fn new(path: &Path, database: Database) -> Self {
+        Self { path: path.to_owned(), database: RwLock::new(Some(database)) }
+    }
+
     /// Does something with the database, which nobody closes meanwhile.
     fn with<T>(
         &self,
@@ -42,24 +46,34 @@ impl RedbEngine {
             database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         }
         let failed = Failed::default();
-        let result = match &*database {
-            Some(open) => work(open, &self.path, &failed),
-            None => unreachable!("the loop before ends with a database, and closing it needs the lock"),
-        };
+        let mut came_back = false;
+        let result = disk::without_panic(&self.path, || {
+            let Some(open) = &*database else {
+                unreachable!("the loop before ends with a database, and closing it needs the lock")
+            };
+            let worked = work(open, &self.path, &failed);
+            came_back = true;
+            worked.map_err(|fault| {
+                failed.set(failed.get() || matches!(fault, Fault::Engine(_)));
+                fault.into_store_error(operation, &self.path)
+            })
+        });
         drop(database);
-        result.map_err(|fault| {
-            if failed.get() || matches!(fault, Fault::Engine(_)) {
-                *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
-            }
-            fault.into_store_error(operation, &self.path)
-        })
+        if failed.get() || !came_back {
+            let closed = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+            // What it says when it is closed, it has said before.
+            let _ = disk::without_panic(&self.path, || {
+                drop(closed);
+                Ok(())
+            });
+        }
+        result
     }
 }
 
 impl Engine for RedbEngine {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = open::open_or_create(path)?;
-        Ok(Self { path: path.to_owned(), database: RwLock::new(Some(database)) })
+        Ok(Self::new(path, open::open_or_create(path)?))
     }
 
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, StoreError>) -> Result<T, StoreError> {

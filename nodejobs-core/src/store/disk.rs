@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -121,6 +122,21 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     // A path without a directory part is in the current one.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Lets an engine work that panics on some kinds of damage instead of saying so.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the words of the panic, and what `work` says.
+pub fn without_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // Whoever calls this gives the engine up after an error, so nobody sees what the panic has left half done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = match panic.downcast_ref::<&str>() {
+            Some(words) => (*words).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        };
+        Err(damaged(path, format!("the engine has given up: {words}")))
+    })
 }
 
 /// What has to be free beside what is written, for the engine's own purposes.
