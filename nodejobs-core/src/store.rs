@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod content;
 #[cfg(feature = "disk")]
 pub mod disk;
+pub mod export;
 #[cfg(feature = "key-value")]
 pub mod kv;
 pub mod memory;

@@ -65,6 +65,26 @@ const SLED: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sled::SledStor
 const SLED: Option<Open> = None;
 
 impl StoreKind {
+    /// Those that are in this build, in the order in which they are listed.
+    pub fn available() -> Vec<Self> {
+        Self::all().filter(|kind| kind.is_available()).collect()
+    }
+
+    /// Whether it is in this build.
+    pub fn is_available(self) -> bool {
+        STORES.iter().any(|(kind, _, open)| *kind == self && open.is_some())
+    }
+
+    /// Every one, also those that are not in this build.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        STORES.into_iter().map(|(kind, ..)| kind)
+    }
+
+    /// What it is called in a data directory.
+    pub(crate) fn file_name(self) -> String {
+        format!("jobs.{self}")
+    }
+
     /// Its name in options and in the data directory.
     pub fn as_str(self) -> &'static str {
         let found = STORES.iter().find(|(kind, ..)| *kind == self);
@@ -73,16 +93,23 @@ impl StoreKind {
 
     /// Opens the store of a directory. One that was there before is not made anew: its jobs would be gone unsaid.
     pub(crate) fn open(self, directory: &Path, age: DirectoryAge) -> Result<Arc<dyn JobStore>, Error> {
-        let path = directory.join(format!("jobs.{self}"));
-        match STORES.iter().find(|(kind, ..)| *kind == self) {
-            Some((_, _, Some(_))) if age == DirectoryAge::Used && !path.exists() => Err(Error::new(
+        let path = directory.join(self.file_name());
+        if self.is_available() && age == DirectoryAge::Used && !path.exists() {
+            return Err(Error::new(
                 ProblemKind::Unavailable,
                 format!(
                     "the store '{}' is missing; restore it, or choose another directory with --data-dir",
                     path.display()
                 ),
-            )),
-            Some((_, _, Some(open))) => open(&path),
+            ));
+        }
+        self.open_at(&path)
+    }
+
+    /// Opens the store at this path, or makes one there.
+    pub(crate) fn open_at(self, path: &Path) -> Result<Arc<dyn JobStore>, Error> {
+        match STORES.iter().find(|(kind, ..)| *kind == self) {
+            Some((_, _, Some(open))) => open(path),
             _ => Err(Error::new(
                 ProblemKind::Unavailable,
                 format!("the store {self} is not in this build; it has {}", available().join(", ")),
