@@ -102,9 +102,11 @@ impl Engine for SledEngine {
 /// sled takes the disk in segments of 512 KiB, and may begin some of them at any commit.
 const SEGMENTS: u64 = 4 << 20;
 
-const WEAKER: [&str; 2] = [
+const WEAKER: [&str; 3] = [
     "sled is beta software, and its authors advise to keep backups; each commit is synced, but how its files come back \
      after a loss of power was tested less than those of the other stores",
+    "sled takes damage in its log for the end of it and drops what comes behind while it is opened; that is noticed and \
+     refused afterwards, so only a backup brings it back",
     "memory and space on disk grow with the history, and opening takes longer",
 ];
 

@@ -9,8 +9,8 @@
 //!
 //! What is kept under which key is the same in every store on a key-value engine: [`nodejobs_core::store::kv`].
 //!
-//! This crate knows core and its engine. It has no clock, no threads and no locks between processes: that one owner
-//! has the data directory is decided above it.
+//! This crate knows core and its engine. That one owner has the data directory is decided above it; the lock here only
+//! tells another process from a handle of this one that sled has not let go of yet.
 
 mod engine;
 mod error;

@@ -1,9 +1,11 @@
 //! Creating, checking and opening the directory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
 
 use nodejobs_core::store::disk::{self, Kind, Mark};
 use nodejobs_core::store::{StoreError, kv};
@@ -20,6 +22,9 @@ const LOG: &str = "db";
 /// What sled was configured with.
 const CONFIGURATION: &str = "conf";
 
+/// How long threads of sled may hold on to a log that was closed: they let go of it when they get to it.
+const HANGING_ON: Duration = Duration::from_secs(5);
+
 /// What the engine keeps in memory, in bytes, beside what it always keeps. Its own default is a GiB.
 const CACHE_BYTES: u64 = 4 << 20;
 
@@ -33,6 +38,7 @@ pub(crate) struct Open {
     pub(crate) db: Db,
     /// sled's log, for syncing: its own flush only asks the system to begin writing.
     log: File,
+    /// Locked, and given up after all others.
     mark: File,
     commits: u64,
 }
@@ -90,15 +96,24 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
             .ok_or_else(|| disk::damaged(path, format!("'{}' is missing", file.display())))?;
     }
     let failed = |error: io::Error| disk::failed("open", path, error);
-    disk::keep_private(path).map_err(failed)?;
-    for entry in fs::read_dir(path).map_err(failed)? {
-        disk::keep_private(&entry.map_err(failed)?.path()).map_err(failed)?;
+    let mark = OpenOptions::new().read(true).write(true).open(path.join(MARK_FILE)).map_err(failed)?;
+    match mark.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     disk::without_panic(path, || {
-        let open = open(path)?;
+        let open = open(path, mark)?;
         open.has_all_commits(path)?;
+        // Some of the files were made just now.
+        keep_private(path).map_err(failed)?;
         Ok(open)
     })
+}
+
+fn keep_private(path: &Path) -> io::Result<()> {
+    disk::keep_private(path)?;
+    fs::read_dir(path)?.try_for_each(|entry| disk::keep_private(&entry?.path()))
 }
 
 fn database(path: &Path) -> Result<Db, sled::Error> {
@@ -110,9 +125,16 @@ fn database(path: &Path) -> Result<Db, sled::Error> {
         .open()
 }
 
-fn open(path: &Path) -> Result<Open, StoreError> {
+fn open(path: &Path, mark: File) -> Result<Open, StoreError> {
     let failed = |error| store_error(error, "open", path);
-    let db = database(path).map_err(failed)?;
+    let deadline = Instant::now() + HANGING_ON;
+    let db = loop {
+        match database(path).map_err(failed) {
+            // The mark is locked, so nobody has it but what is left of a handle of our own.
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => park_timeout(HANGING_ON / 1000),
+            opened => break opened?,
+        }
+    };
     let commits = match db.get(COMMITS).map_err(failed)? {
         None => 0,
         Some(count) => u64::from_be_bytes(
@@ -122,9 +144,7 @@ fn open(path: &Path) -> Result<Open, StoreError> {
                 .map_err(|_| disk::damaged(path, "its count of commits is no number"))?,
         ),
     };
-    let opened = File::open(path.join(LOG))
-        .and_then(|log| Ok((log, OpenOptions::new().read(true).write(true).open(path.join(MARK_FILE))?)));
-    let (log, mark) = opened.map_err(|error| disk::failed("open", path, error))?;
+    let log = File::open(path.join(LOG)).map_err(|error| disk::failed("open", path, error))?;
     Ok(Open { db, log, mark, commits })
 }
 

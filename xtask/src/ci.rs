@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace::Workspace;
-use crate::{bench, chaos, fuzz, layers};
+use crate::{bench, chaos, conformance, fuzz, layers};
 
 /// Every step. New ones are a row here.
 #[rustfmt::skip]
@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
     Step { name: "features", when: When::Always, run: Run::Here(features) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
+    Step { name: "stores",   when: When::Full,   run: Run::Here(full_conformance) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
@@ -41,6 +42,8 @@ const FEATURES: &[&str] = &[
 
 const TEST: &str = "test --workspace";
 const REPEATS: u32 = 20;
+/// Processes killed while they commit, for each store.
+const KILLS: u32 = 300;
 
 struct Step {
     name: &'static str,
@@ -130,6 +133,10 @@ fn repeat(workspace: &Workspace) -> Result<()> {
 
 fn full_fuzz(workspace: &Workspace) -> Result<()> {
     fuzz::run(workspace, &fuzz::Options::default())
+}
+
+fn full_conformance(workspace: &Workspace) -> Result<()> {
+    conformance::run(workspace, &conformance::Options { store: None, kills: Some(KILLS) })
 }
 
 fn full_chaos(workspace: &Workspace) -> Result<()> {

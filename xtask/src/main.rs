@@ -1,8 +1,10 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `fuzz`, `chaos` and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `conformance`, `fuzz`, `chaos` and
+//! `bench`.
 
 mod bench;
 mod chaos;
 mod ci;
+mod conformance;
 mod fuzz;
 mod layers;
 mod process;
@@ -31,6 +33,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Runs the rules of the store contract for each store, and shows which of them hold
+    Conformance(conformance::Options),
     /// Runs the fuzz targets, for which a nightly Rust has to be there
     Fuzz(fuzz::Options),
     /// Submits jobs while the daemon and the keepers are killed, and checks that nothing was lost
@@ -54,6 +58,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Layers => layers::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
+        Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
