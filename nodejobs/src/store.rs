@@ -36,12 +36,11 @@ mod import;
 mod migrate;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
 
-use crate::api::{ProblemKind, StoreStatus};
+use crate::api::StoreStatus;
 use crate::client::Client;
 use crate::error::Error;
 use crate::log_files::path_text;
@@ -98,10 +97,8 @@ pub fn info(data_dir: &Path) -> Result<StoreStatus, Error> {
         Err(error) if error.is_no_daemon() => {
             let held = Held::used(data_dir, None)?;
             let kind = held.meta.store;
-            guarded(|| {
-                let store = kind.open(held.directory.path(), DirectoryAge::Used)?;
-                Ok(status_of(&*store, kind, held.directory.path(), None)?)
-            })
+            let store = kind.open(held.directory.path(), DirectoryAge::Used)?;
+            Ok(status_of(&*store, kind, held.directory.path(), None)?)
         }
         Err(error) => Err(error.into()),
     }
@@ -117,22 +114,8 @@ pub fn check(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Check, Error> {
     let held = Held::used(data_dir, store)?;
-    guarded(|| {
-        let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
-        Ok(store.check(&mut |records| progress(Progress { step: Step::Checking, records }))?)
-    })
-}
-
-/// Reads a store that may be damaged: some engines panic over what they have not written.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let words = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
-        let message = format!(
-            "the store is damaged, most likely, since reading it ended with a panic: {words}; put a backup in its place"
-        );
-        Err(Error::new(ProblemKind::Unavailable, message))
-    })
+    let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
+    Ok(store.check(&mut |records| progress(Progress { step: Step::Checking, records }))?)
 }
 
 /// What is said of a store that is open.

@@ -11,7 +11,7 @@ use nodejobs_proc::machine::now;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::access::Held;
-use super::{Progress, Step, guarded};
+use super::{Progress, Step};
 use crate::api::ProblemKind;
 use crate::error::Error;
 use crate::stores::{DirectoryAge, StoreKind};
@@ -30,14 +30,6 @@ pub fn export(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Totals, Error> {
     let held = Held::used(data_dir, store)?;
-    guarded(|| export_held(&held, output, progress))
-}
-
-fn export_held(
-    held: &Held,
-    output: &mut dyn Write,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Totals, Error> {
     let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
     let mut header =
         Header::new(held.meta.store.as_str(), &held.meta.directory_id, now().wall, env!("CARGO_PKG_VERSION"));

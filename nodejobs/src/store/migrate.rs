@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::access::Held;
 use super::build::{NewStore, failed};
-use super::{Progress, files, guarded};
+use super::{Progress, files};
 use crate::api::ProblemKind;
 use crate::directory::DataDirectory;
 use crate::error::Error;
@@ -80,7 +80,7 @@ pub fn migrate(
     if from == to {
         return Ok(migrated);
     }
-    let totals = guarded(|| copy(&directory, from, to, progress))?;
+    let totals = copy(&directory, from, to, progress)?;
     held.meta.store = to;
     directory.keep_meta(&held.meta)?;
     // From here on the new one counts, whatever becomes of the old one.
