@@ -92,8 +92,20 @@ pub(super) fn content(store: &dyn JobStore) -> Vec<Item> {
 }
 
 pub(super) fn try_content(store: &dyn JobStore) -> Result<Vec<Item>, StoreError> {
-    let mut items = Vec::new();
+    let mut items: Vec<Item> = Vec::new();
     walk(store, |item| {
+        let goes_on = items.last().is_none_or(|last| match (last, &item) {
+            (Item::Document { kind, key, .. }, Item::Document { kind: next_kind, key: next, .. }) => {
+                (kind, key) < (next_kind, next)
+            }
+            (Item::Job(last), Item::Job(next)) => {
+                last.first().map(|job| job.seq) < next.first().map(|job| job.seq)
+            }
+            (Item::Event(last), Item::Event(next)) => last.seq < next.seq,
+            _ => true,
+        });
+        // It would go in circles until the memory is full.
+        assert!(goes_on, "{} comes too late", item.describe());
         items.push(item);
         Ok::<_, StoreError>(())
     })?;
