@@ -6,12 +6,12 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, wait,
+    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, store, wait,
 };
 use crate::output::Format;
 
 /// The stores that this program was built with.
-const STORES: &[&str] = &[
+pub(crate) const STORES: &[&str] = &[
     #[cfg(feature = "sqlite")]
     "sqlite",
     #[cfg(feature = "redb")]
@@ -85,6 +85,7 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     History(history::History),
     Daemon(daemon::Daemon),
+    Store(store::Store),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),

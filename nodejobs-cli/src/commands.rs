@@ -14,6 +14,7 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod store;
 pub(crate) mod wait;
 
 use std::num::{IntErrorKind, ParseIntError};
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Rm(rm) => rm.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
+        Command::Store(store) => store.execute(&target, format),
         Command::Doctor(doctor) => doctor.execute(&target, format),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }

@@ -13,7 +13,7 @@ use nodejobs::units::show_duration;
 use nodejobs::{Reason, Status};
 use serde::Serialize;
 
-pub(crate) use block::{daemon_block, record_block};
+pub(crate) use block::{daemon_block, record_block, store_block};
 pub(crate) use table::JobTable;
 
 use crate::exit::{Failure, USAGE};

@@ -12,6 +12,7 @@ use crate::id::{AttemptId, JobId};
 use crate::logs::Logs;
 use crate::spec::Command;
 use crate::spec::Output;
+use crate::store::export::{ReadError, Reader, Writer};
 use crate::units::{parse_duration, parse_size, show_duration};
 
 /// An accepted id is a plain file name, stays below the log directory, and survives text and JSON.
@@ -142,6 +143,32 @@ pub fn filters(bytes: &[u8]) {
     assert_eq!(serde_json::from_str::<JobFilter>(&json).expect("the same filter"), filter);
 }
 
+/// An export that is read is written and read as the same; what is refused is refused at a line that it has, or at the
+/// one that is missing behind them.
+pub fn exports(bytes: &[u8]) {
+    let read = |bytes: &[u8]| -> Result<_, ReadError> {
+        let mut reader = Reader::new(bytes)?;
+        let mut items = Vec::new();
+        while let Some((item, _)) = reader.next_item()? {
+            items.push(item);
+        }
+        Ok((reader.header().clone(), items, reader.totals()))
+    };
+    let content = match read(bytes) {
+        Ok(content) => content,
+        Err(error) => {
+            let lines = bytes.split(|byte| *byte == b'\n').count() as u64;
+            return assert!((1..=lines + 1).contains(&error.line), "{error}, with {lines} lines");
+        }
+    };
+    let (header, items, totals) = &content;
+    let mut writer = Writer::new(Vec::new(), header).expect("a header");
+    items.iter().for_each(|item| writer.item(item).expect("what was read once"));
+    let (text, counted) = writer.finish().expect("an end");
+    assert_eq!(Some(counted), *totals);
+    assert_eq!(read(&text).expect("what was written"), content);
+}
+
 #[cfg(test)]
 #[path = "../../fuzz/corpus.rs"]
 mod corpus;
@@ -159,6 +186,7 @@ mod tests {
             ("sizes", sizes),
             ("env_files", env_files),
             ("filters", filters),
+            ("exports", exports),
         ] {
             corpus::for_each(target, property);
         }

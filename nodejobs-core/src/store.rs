@@ -7,6 +7,11 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod content;
+#[cfg(feature = "disk")]
+pub mod disk;
+pub mod export;
+#[cfg(feature = "key-value")]
+pub mod kv;
 pub mod memory;
 
 use std::collections::BTreeMap;

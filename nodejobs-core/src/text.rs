@@ -87,6 +87,7 @@ impl Serialize for RawText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
+            Err(_) if !serializer.is_human_readable() => serializer.serialize_bytes(&self.0),
             Err(_) => {
                 let mut map = serializer.serialize_map(Some(1))?;
                 map.serialize_entry("base64", &BASE64.encode(&self.0))?;
@@ -113,6 +114,10 @@ impl<'de> Deserialize<'de> for RawText {
 
             fn visit_string<E: de::Error>(self, text: String) -> Result<RawText, E> {
                 Ok(RawText::from(text))
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<RawText, E> {
+                Ok(RawText::from(bytes.to_vec()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawText, A::Error> {

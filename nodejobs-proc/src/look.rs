@@ -13,7 +13,7 @@ use crate::identity::{ProcStat, open_pidfd};
 use crate::journal;
 use crate::keeper::{ARGUMENT, KeeperFiles};
 use crate::machine::Machine;
-use crate::protocol::{MESSAGE_LEN, OwnerMessage};
+use crate::protocol::{KeeperMessage, MESSAGE_LEN, OwnerMessage};
 use crate::{socket, sys};
 
 /// Version of the protocol that owners and keepers speak.
@@ -55,6 +55,44 @@ pub enum KeeperState {
 /// # Errors
 /// When the directory cannot be read. One that is not there has no keepers.
 pub fn keepers(directory: &Path) -> io::Result<Vec<FoundKeeper>> {
+    let names = names(directory)?;
+    let processes = processes();
+    Ok(names.into_iter().map(|name| look_at(directory, name, &processes)).collect())
+}
+
+/// The highest generation of an owner that the keepers of this directory show: the next owner's has to be higher, or
+/// they refuse it. 0 if there are none. No owner may live, or it would be asked in vain what it is.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn highest_generation(directory: &Path) -> io::Result<u64> {
+    let generation_of = |name: String| {
+        let (in_name, _) = name.split_once('-')?;
+        let started_by = in_name.parse::<u64>().ok()?;
+        Some(started_by.max(heard_by(&KeeperFiles { directory: directory.to_owned(), name })))
+    };
+    Ok(names(directory)?.into_iter().filter_map(generation_of).max().unwrap_or(0))
+}
+
+/// What a keeper says to an owner that all others are newer than; 0 if it does not answer.
+fn heard_by(files: &KeeperFiles) -> u64 {
+    let asked = || {
+        let socket = socket::connect(&files.directory, &files.socket_name())?;
+        socket::set_read_timeout(&socket, Some(PATIENCE))?;
+        let hello = OwnerMessage::Hello { version: KEEPER_PROTOCOL, generation: 0 };
+        socket::send(&socket, &hello.encode(), None, false)?;
+        let mut buffer = [0; MESSAGE_LEN];
+        let received = socket::receive(&socket, &mut buffer)?;
+        let message = received.and_then(|received| KeeperMessage::decode(received.bytes).ok());
+        io::Result::Ok(message)
+    };
+    match asked() {
+        Ok(Some(KeeperMessage::Superseded { generation })) => generation,
+        _ => 0,
+    }
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -66,8 +104,7 @@ pub fn keepers(directory: &Path) -> io::Result<Vec<FoundKeeper>> {
     }
     names.sort();
     names.dedup();
-    let processes = processes();
-    Ok(names.into_iter().map(|name| look_at(directory, name, &processes)).collect())
+    Ok(names)
 }
 
 fn look_at(directory: &Path, name: String, processes: &[ProcStat]) -> FoundKeeper {

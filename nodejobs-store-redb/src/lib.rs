@@ -1,55 +1,53 @@
-//! The redb store of nodejobs: **not implemented yet**.
+//! The redb store of nodejobs: durable, one file, pure Rust.
 //!
-//! It will keep jobs in one redb file: pure Rust, no C compiler, one process at a time. Every promise of the
-//! store contract will hold, loss of power included.
+//! | file | holds |
+//! |---|---|
+//! | `open.rs` | creating, checking and opening the file |
+//! | `engine.rs` | the map of bytes that the store is made of |
+//! | `file.rs` | the file as redb sees it, behind the mark that says whose it is |
+//! | `error.rs` | what the engine says, as what the caller can do next |
 //!
-//! Until then [`RedbStore::open`] answers with an error that says so, before it touches the path, and there is no
-//! dependency on the engine. Use the sqlite store.
+//! What is kept under which key is the same in every store on a key-value engine: [`nodejobs_core::store::kv`].
 //!
-//! ```
-//! use std::error::Error as _;
-//! use nodejobs_store_redb::RedbStore;
-//!
-//! let error = RedbStore::open("jobs.redb".as_ref()).unwrap_err();
-//! assert!(error.source().is_some_and(|source| source.to_string().contains("use sqlite")));
-//! ```
+//! This crate knows core and its engine. It has no clock, no threads and no locks between processes: that one owner
+//! has the data directory is decided above it.
 
-use std::path::Path;
+mod engine;
+mod error;
+mod file;
+mod open;
 
-use nodejobs_core::store::StoreError;
+use nodejobs_core::store::kv::KeyValueStore;
 
-/// The store that will be here. It has no value yet, so nothing can be kept in it by mistake.
-#[derive(Debug)]
-pub enum RedbStore {}
+pub use crate::engine::RedbEngine;
 
-/// What [`RedbStore::open`] says for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the redb store is not implemented yet; use sqlite")]
-pub struct NotImplementedYet;
-
-impl RedbStore {
-    /// Refuses, and leaves the path as it is.
-    ///
-    /// # Errors
-    /// Always [`StoreError::Failed`] with [`NotImplementedYet`] as its source.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Err(StoreError::Failed { operation: "open", path: path.to_owned(), source: NotImplementedYet.into() })
-    }
-}
+/// Keeps jobs in one redb file. Every commit is on disk when it returns, and the file needs no repair after a crash.
+///
+/// # Example
+/// ```
+/// use nodejobs_core::job::{Definition, JobState};
+/// use nodejobs_core::spec::{Command, JobSpec};
+/// use nodejobs_core::store::{JobChange, JobStore, UnitOutcome};
+/// use nodejobs_core::{JobId, Status, Timestamp};
+/// use nodejobs_store_redb::RedbStore;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("nodejobs.redb");
+/// let store = RedbStore::open(&path)?;
+/// let now = Timestamp::from_millis(1_784_000_000_000);
+/// let id = JobId::new("hello")?;
+/// let spec = JobSpec::new(Command::argv(["echo", "hello"]), "/");
+/// let outcomes = store.commit(&[JobChange::Insert {
+///     id: id.clone(),
+///     definition: Box::new(Definition::new(&spec, "/var/log".into(), now)),
+///     state: JobState::new(1, Status::Queued, now),
+/// }
+/// .into()])?;
+/// assert_eq!(outcomes, [UnitOutcome::Applied { seq: 1, event: 1 }]);
+/// assert_eq!(store.job(&id)?.map(|job| job.state.status), Some(Status::Queued));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type RedbStore = KeyValueStore<RedbEngine>;
 
 #[cfg(test)]
-mod tests {
-    use std::error::Error as _;
-
-    use super::*;
-
-    #[test]
-    fn opening_says_that_it_is_not_implemented_and_creates_nothing() {
-        let path = std::env::temp_dir().join(format!("nodejobs-no-redb-{}", std::process::id()));
-        let error = RedbStore::open(&path).expect_err("not implemented");
-        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
-        let source = error.source().expect("a source").to_string();
-        assert!(source.contains("not implemented yet; use sqlite"), "{source}");
-        assert!(!path.exists());
-    }
-}
+mod power;

@@ -1,55 +1,51 @@
-//! The sled store of nodejobs: **not implemented yet**.
+//! The sled store of nodejobs: a directory, pure Rust.
 //!
-//! It will keep jobs in a sled directory: pure Rust, one process at a time. What sled cannot promise when power
-//! is lost will be listed by `info`.
+//! | file | holds |
+//! |---|---|
+//! | `open.rs` | creating, checking and opening the directory |
+//! | `engine.rs` | the map of bytes that the store is made of |
+//! | `pieces.rs` | large values in pieces, because sled never syncs what it calls blobs |
+//! | `error.rs` | what the engine says, as what the caller can do next |
 //!
-//! Until then [`SledStore::open`] answers with an error that says so, before it touches the path, and there is no
-//! dependency on the engine. Use the sqlite store.
+//! What is kept under which key is the same in every store on a key-value engine: [`nodejobs_core::store::kv`].
 //!
-//! ```
-//! use std::error::Error as _;
-//! use nodejobs_store_sled::SledStore;
-//!
-//! let error = SledStore::open("jobs.sled".as_ref()).unwrap_err();
-//! assert!(error.source().is_some_and(|source| source.to_string().contains("use sqlite")));
-//! ```
+//! This crate knows core and its engine. That one owner has the data directory is decided above it; the lock here only
+//! tells another process from a handle of this one that sled has not let go of yet.
 
-use std::path::Path;
+mod engine;
+mod error;
+mod open;
+mod pieces;
 
-use nodejobs_core::store::StoreError;
+use nodejobs_core::store::kv::KeyValueStore;
 
-/// The store that will be here. It has no value yet, so nothing can be kept in it by mistake.
-#[derive(Debug)]
-pub enum SledStore {}
+pub use crate::engine::SledEngine;
 
-/// What [`SledStore::open`] says for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sled store is not implemented yet; use sqlite")]
-pub struct NotImplementedYet;
-
-impl SledStore {
-    /// Refuses, and leaves the path as it is.
-    ///
-    /// # Errors
-    /// Always [`StoreError::Failed`] with [`NotImplementedYet`] as its source.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Err(StoreError::Failed { operation: "open", path: path.to_owned(), source: NotImplementedYet.into() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::error::Error as _;
-
-    use super::*;
-
-    #[test]
-    fn opening_says_that_it_is_not_implemented_and_creates_nothing() {
-        let path = std::env::temp_dir().join(format!("nodejobs-no-sled-{}", std::process::id()));
-        let error = SledStore::open(&path).expect_err("not implemented");
-        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
-        let source = error.source().expect("a source").to_string();
-        assert!(source.contains("not implemented yet; use sqlite"), "{source}");
-        assert!(!path.exists());
-    }
-}
+/// Keeps jobs in one sled tree. What it promises less than the others is in its
+/// [`info`](nodejobs_core::store::JobStore::info).
+///
+/// # Example
+/// ```
+/// use nodejobs_core::job::{Definition, JobState};
+/// use nodejobs_core::spec::{Command, JobSpec};
+/// use nodejobs_core::store::{JobChange, JobStore, UnitOutcome};
+/// use nodejobs_core::{JobId, Status, Timestamp};
+/// use nodejobs_store_sled::SledStore;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("nodejobs.sled");
+/// let store = SledStore::open(&path)?;
+/// let now = Timestamp::from_millis(1_784_000_000_000);
+/// let id = JobId::new("hello")?;
+/// let spec = JobSpec::new(Command::argv(["echo", "hello"]), "/");
+/// let outcomes = store.commit(&[JobChange::Insert {
+///     id: id.clone(),
+///     definition: Box::new(Definition::new(&spec, "/var/log".into(), now)),
+///     state: JobState::new(1, Status::Queued, now),
+/// }
+/// .into()])?;
+/// assert_eq!(outcomes, [UnitOutcome::Applied { seq: 1, event: 1 }]);
+/// assert_eq!(store.job(&id)?.map(|job| job.state.status), Some(Status::Queued));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type SledStore = KeyValueStore<SledEngine>;

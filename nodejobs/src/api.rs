@@ -10,6 +10,7 @@
 //! | `GET /v1/daemon` | | 200 [`DaemonStatus`] |
 //! | `POST /v1/daemon/stop` | | 202; the daemon leaves, its jobs run on |
 //! | `POST /v1/daemon/stay` | | 202; the daemon does not leave when it has nothing to do |
+//! | `GET /v1/store` | | 200 [`StoreStatus`]; reads every document, so it takes a while where there are many |
 //! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
 //! | `GET /v1/jobs?KEY=VALUE&order=…&after=SEQ&limit=N` | | 200 [`JobPage`], see [`ListQuery`] |
@@ -52,6 +53,7 @@ mod problem;
 mod process;
 mod query;
 mod status_event;
+mod store_status;
 
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
@@ -66,6 +68,7 @@ pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
 pub use query::{FollowQuery, ListQuery, LogQuery};
 pub use status_event::{EventsQuery, StatusEvent};
+pub use store_status::StoreStatus;
 
 /// Name of the socket in the data directory.
 pub const SOCKET_NAME: &str = "sock";

@@ -17,7 +17,7 @@ use ureq::{Agent, Body};
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowQuery, JobPage,
     JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, RestartRequest, StopAnswer,
-    StopRequest, WaitRequest,
+    StopRequest, StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -150,6 +150,14 @@ impl Client {
     /// [`ClientError`], as with every method here.
     pub fn daemon_status(&self) -> Result<DaemonStatus, ClientError> {
         self.get("/v1/daemon", &[])?.json()
+    }
+
+    /// What the daemon's store is, promises and holds.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn store_status(&self) -> Result<StoreStatus, ClientError> {
+        self.get("/v1/store", &[])?.json()
     }
 
     /// Asks the daemon to leave. It still has to, when this returns; its jobs run on.

@@ -6,13 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::api::{LOG_NAME, START_LOCK_NAME};
+use crate::directory::OWNER_LOCK;
+use crate::store::is_temporary;
 
 /// Says what a data directory is: whoever has it is one.
 pub(crate) const META: &str = "nodejobs.json";
 
-/// What may be there before the directory is closed to others: it is left by whoever starts a daemon, and by file
-/// systems in their top directory.
-const HARMLESS: [&str; 4] = [START_LOCK_NAME, LOG_NAME, "failed-starts.json", "lost+found"];
+/// What may be there before the directory says what it is, besides stores that are being made: it is left by whoever
+/// starts a daemon or is killed while it imports, and by file systems in their top directory.
+const HARMLESS: [&str; 5] = [START_LOCK_NAME, OWNER_LOCK, LOG_NAME, "failed-starts.json", "lost+found"];
 
 /// A file in a directory that other users can look into and that is no data directory yet, or `None` if the directory
 /// may be closed to them and used.
@@ -38,7 +40,7 @@ pub fn foreign_file(directory: &Path) -> io::Result<Option<OsString>> {
     }
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+        if !HARMLESS.iter().any(|harmless| name == *harmless) && !is_temporary(&name) {
             return Ok(Some(name));
         }
     }

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{
     BatchResult, DaemonStatus, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, StopResult, WaitRequest,
+    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, StopResult, StoreStatus, WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::directory::{DataDirectory, Lock};
@@ -318,6 +318,17 @@ impl Jobs {
         }
     }
 
+    /// What the directory's store is, promises and holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn store_status(&self) -> Result<StoreStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.store_status().await,
+            Mode::Connected { .. } => self.ask(Client::store_status).await,
+        }
+    }
+
     /// The parts that a daemon needs; `None` if somebody else is the owner.
     pub(crate) fn owner(&self) -> Option<(&Arc<Owner>, &ServerHandle)> {
         match &self.mode {
@@ -394,7 +405,7 @@ enum Opened {
 const DYING: Duration = Duration::from_secs(5);
 
 /// Becomes the owner, or finds that the owner there is answers.
-fn own_or_reach(directory: &DataDirectory) -> Result<Option<Lock>, Error> {
+pub(crate) fn own_or_reach(directory: &DataDirectory) -> Result<Option<Lock>, Error> {
     let deadline = Instant::now() + DYING;
     loop {
         let holder = match directory.lock_owner()? {

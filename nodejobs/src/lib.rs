@@ -38,6 +38,7 @@
 //! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, listen | `local` |
 //! | [`JobOutput`], [`JobLogs`], [`JobPages`] | what some of its calls give | `local` |
 //! | [`daemon`] | a process that does nothing but own a data directory | `local` |
+//! | [`store`] | a directory's store as a whole: info, check, export, import, migrate | `local` |
 //! | [`doctor`] | what works here, what is weaker, what is broken | `local` |
 //! | [`serve_keeper_if_asked`] | lets the program that embeds this crate keep its own jobs | `local` |
 //! | [`client`] | a blocking client of the socket interface, without threads or an async runtime | `client` |
@@ -96,6 +97,8 @@ mod processes;
 mod server;
 #[cfg(feature = "local")]
 mod service;
+#[cfg(feature = "local")]
+pub mod store;
 #[cfg(feature = "local")]
 mod stores;
 #[cfg(feature = "local")]

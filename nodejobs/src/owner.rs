@@ -215,21 +215,25 @@ impl Drop for Owner {
     }
 }
 
+/// The key of the document with the generation of the last owner.
+pub(crate) const GENERATION: &str = "generation";
+
+/// The generation of the last owner that a store had, 0 if it had none.
+pub(crate) fn stored_generation(store: &dyn JobStore) -> Result<u64, Error> {
+    match store.document(DocumentKind::Meta, GENERATION)? {
+        None => Ok(0),
+        Some(body) => str::from_utf8(&body).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {
+            let message = "the store is damaged at document meta 'generation'; restore it from a backup";
+            Error::new(ProblemKind::Unavailable, message)
+        }),
+    }
+}
+
 fn next_generation(store: &dyn JobStore) -> Result<u64, Error> {
-    const KEY: &str = "generation";
-    let stored = store.document(DocumentKind::Meta, KEY)?;
-    let last = match stored {
-        None => 0,
-        Some(body) => {
-            str::from_utf8(&body).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {
-                let message = "the store is damaged at document meta 'generation'; restore it from a backup";
-                Error::new(ProblemKind::Unavailable, message)
-            })?
-        }
-    };
+    let last = stored_generation(store)?;
     let put = DocumentChange::Put {
         kind: DocumentKind::Meta,
-        key: KEY.to_owned(),
+        key: GENERATION.to_owned(),
         body: (last + 1).to_string().into_bytes(),
     };
     store.commit(&[Unit { job: None, documents: vec![put] }])?;

@@ -32,7 +32,7 @@ use tokio_stream::{Stream, StreamExt};
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowEvent, FollowQuery,
     JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest,
-    SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, WaitEvent,
+    SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -221,6 +221,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/daemon", get(daemon_status))
         .route("/v1/daemon/stop", post(daemon_stop))
         .route("/v1/daemon/stay", post(daemon_stay))
+        .route("/v1/store", get(store_status))
         .route("/v1/jobs", post(run).get(list))
         .route("/v1/jobs/batch", post(run_batch))
         .route("/v1/jobs/{reference}", get(status))
@@ -283,6 +284,10 @@ fn whole(body: BodyBytes) -> Result<Bytes, Error> {
 
 async fn daemon_status(State(state): State<ServerState>) -> Result<Json<DaemonStatus>, Error> {
     Ok(Json(state.owner.daemon_status(state.socket.clone()).await?))
+}
+
+async fn store_status(State(state): State<ServerState>) -> Result<Json<StoreStatus>, Error> {
+    Ok(Json(state.owner.store_status().await?))
 }
 
 // Both take the body, and so read it to its end: whoever is answered before it has sent all may find the connection

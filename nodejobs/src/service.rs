@@ -18,12 +18,13 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     self, ActionAnswer, ActionResult, Candidate, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, ProblemKind, StopAnswer, StopResult,
+    Problem, ProblemKind, StopAnswer, StopResult, StoreStatus,
 };
 use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
+use crate::store::status_of;
 
 impl Owner {
     /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.
@@ -124,6 +125,12 @@ impl Owner {
             keepers,
             jobs,
         })
+    }
+
+    pub(crate) async fn store_status(&self) -> Result<StoreStatus, Error> {
+        let (kind, directory) = (self.store_kind, self.directory.path().to_owned());
+        let pid = std::process::id();
+        self.blocking(move |store| Ok(status_of(store, kind, &directory, Some(pid))?)).await
     }
 
     /// Returns the job once `enough` is satisfied with its newest attempt and status.

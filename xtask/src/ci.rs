@@ -34,7 +34,6 @@ const FEATURES: &[&str] = &[
     "sqlite",
     "redb",
     "sled",
-    "local",
     "sqlite,local",
     "redb,local",
     "sled,local",

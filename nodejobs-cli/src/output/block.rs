@@ -1,9 +1,11 @@
 //! One thing as a block of `key: value` lines.
 
-use nodejobs::Timestamp;
-use nodejobs::api::DaemonStatus;
+use std::collections::BTreeMap;
+
+use nodejobs::api::{DaemonStatus, StoreStatus};
 use nodejobs::record::JobRecord;
 use nodejobs::units::show_duration;
+use nodejobs::{Status, Timestamp};
 
 use super::{Screen, signal_name};
 use crate::readable::{ago, printable};
@@ -82,13 +84,37 @@ pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
         let text = format!("guard {guard}, worker {worker}, version {}, {jobs}{draining}", keeper.version);
         block.line("keeper", &text);
     }
-    let counts: Vec<_> = status
-        .jobs
+    block.line("jobs", &counts(&status.jobs));
+    block.text
+}
+
+/// How many jobs have which status.
+fn counts(jobs: &BTreeMap<Status, u64>) -> String {
+    let counts: Vec<_> = jobs
         .iter()
         .filter(|(_, count)| **count > 0)
         .map(|(status, count)| format!("{count} {status}"))
         .collect();
-    block.line("jobs", &if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+/// A store as a block.
+pub(crate) fn store_block(store: &StoreStatus) -> String {
+    let mut block = Block::default();
+    block.line("store", &format!("{}, format {}", store.store, store.format));
+    block.line("path", &store.path.to_lossy());
+    block.line("size", &size(store.bytes));
+    block.maybe("in use by", store.owner_pid.map(|pid| format!("process {pid}")).as_deref());
+    let shareable = if store.shareable { "yes" } else { "no, only by its owner" };
+    block.line("readable", &format!("{shareable}, while it is in use"));
+    if store.weaker.is_empty() {
+        block.line("promises", "all");
+    }
+    store.weaker.iter().for_each(|sentence| block.line("weaker", sentence));
+    block.line("jobs", &counts(&store.jobs));
+    block.line("last job", &format!("seq {}", store.last_seq));
+    block.line("events", &format!("{}, the last one is {}", store.events, store.last_event));
+    block.line("documents", &store.documents.to_string());
     block.text
 }
 
@@ -127,7 +153,7 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use nodejobs::{Reason, Status};
+    use nodejobs::Reason;
 
     use super::*;
     use crate::output::tests::{noon, record};
@@ -216,5 +242,33 @@ jobs:        2 running, 10 finished
         assert_eq!(daemon_block(&status, noon()), expected);
         status.keepers.clear();
         assert!(daemon_block(&status, noon()).contains("keeper:      none yet\n"));
+    }
+
+    #[test]
+    fn a_store_is_a_block() {
+        let store = serde_json::json!({
+            "store": "sqlite", "format": 2, "path": "/d/jobs.sqlite", "bytes": 5 << 20, "shareable": true, "weaker": [],
+            "owner_pid": null, "jobs": {"running": 2, "finished": 10}, "events": 30, "documents": 3, "last_seq": 14,
+            "last_event": 40,
+        });
+        let mut store: StoreStatus = serde_json::from_value(store).expect("a store");
+        let expected = "\
+store:       sqlite, format 2
+path:        /d/jobs.sqlite
+size:        5.0 MiB
+readable:    yes, while it is in use
+promises:    all
+jobs:        2 running, 10 finished
+last job:    seq 14
+events:      30, the last one is 40
+documents:   3
+";
+        assert_eq!(store_block(&store), expected);
+        store.weaker = ["less".to_owned(), "still less".to_owned()].into();
+        (store.owner_pid, store.shareable) = (Some(7), false);
+        let block = store_block(&store);
+        for line in ["in use by:   process 7", "weaker:      less", "weaker:      still less"] {
+            assert!(block.lines().any(|found| found == line), "{block}");
+        }
     }
 }

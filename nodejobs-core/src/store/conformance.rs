@@ -65,6 +65,8 @@ mod whole;
 use std::path::Path;
 
 use self::case::{Case, DiskCase};
+#[cfg(feature = "key-value")]
+pub use self::damage::damage_state;
 pub use self::fixture::fixture_content;
 pub use self::table::RULES;
 use super::{JobStore, StoreError};
@@ -87,6 +89,18 @@ pub trait OnDisk: Subject {
     /// Whether a store is a directory; else it is a file.
     fn is_directory(&self) -> bool {
         false
+    }
+
+    /// Whether a damaged store is left as it is when it is refused; else the engine mends what it can beforehand, and the
+    /// store says so in [`StoreInfo::weaker`](super::StoreInfo::weaker).
+    fn leaves_damage_alone(&self) -> bool {
+        true
+    }
+
+    /// Whether a value in which a bit has changed is noticed. Without checksums that can be expected of the records'
+    /// number and names only.
+    fn has_checksums(&self) -> bool {
+        true
     }
 
     /// Makes the store say that it has this format, and changes nothing else.

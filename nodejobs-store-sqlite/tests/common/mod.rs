@@ -69,6 +69,10 @@ impl Subject for Sqlite {
 }
 
 impl OnDisk for Sqlite {
+    fn has_checksums(&self) -> bool {
+        false
+    }
+
     fn set_format(&self, path: &Path, format: u32) {
         execute(path, &format!("PRAGMA user_version = {format}"));
     }

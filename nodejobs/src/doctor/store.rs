@@ -1,7 +1,7 @@
 //! The store: what its owner says of it, or what is seen where nobody owns it.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -9,11 +9,28 @@ use super::owner::Running;
 use super::{Finding, bytes, count_of_jobs};
 use crate::directory::{OWNER_LOCK, parse};
 use crate::foreign::META;
+use crate::store::{put_aside, size_on_disk};
 use crate::stores::StoreKind;
 
 const CHECK: &str = "store";
 
 pub(super) fn look(data_dir: &Path, running: &Running) -> Vec<Finding> {
+    let mut findings = in_use(data_dir, running);
+    findings.extend(out_of_use(data_dir));
+    findings
+}
+
+/// What migrations have kept.
+fn out_of_use(data_dir: &Path) -> Option<Finding> {
+    let stores = put_aside(data_dir);
+    let names: Vec<_> =
+        stores.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy()).collect();
+    let size = bytes(stores.iter().map(|path| size_on_disk(path)).sum());
+    let text = format!("{} ({size}), kept by `store migrate`; may be deleted", names.join(", "));
+    (!stores.is_empty()).then(|| Finding::ok("old stores", text))
+}
+
+fn in_use(data_dir: &Path, running: &Running) -> Vec<Finding> {
     if let Running::Daemon(status) = running {
         let format = status.store_format.map_or_else(String::new, |format| format!(" format {format},"));
         let jobs = count_of_jobs(status.jobs.values().sum());
@@ -83,23 +100,16 @@ fn unowned(kind: StoreKind, _path: &Path, size: &str) -> Finding {
 
 fn not_looked_into(kind: StoreKind, size: &str) -> Finding {
     match kind.as_str().parse::<StoreKind>() {
-        Ok(_) => Finding::ok(CHECK, format!("{kind}, {size}; only a daemon looks into it")),
+        Ok(_) => Finding::ok(
+            CHECK,
+            format!(
+                "{kind}, {size}; not looked into, since opening it would change it: `nodejobs store check` reads it \
+                 through"
+            ),
+        ),
         Err(error) => {
             let way_out = "use a build that has it, or choose another directory with --data-dir";
             Finding::problem(CHECK, error.to_problem().message, way_out)
         }
     }
-}
-
-/// Bytes of a file with its write-ahead log, or of a directory's files.
-fn size_on_disk(path: &Path) -> u64 {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    let files = [path.to_owned(), PathBuf::from(log)].into_iter().chain(inside);
-    files
-        .filter_map(|file| std::fs::metadata(file).ok())
-        .filter(std::fs::Metadata::is_file)
-        .map(|found| found.len())
-        .sum()
 }

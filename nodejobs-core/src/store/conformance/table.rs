@@ -167,6 +167,8 @@ macro_rules! store_conformance {
                 "A store that lost the end of a file is refused, read as damaged, or whole: never one with less in it.";
             damage::damaged_records_are_named_and_never_left_out:
                 "A damaged record is an error naming the job, found by a check; other jobs can be read.";
+            damage::random_damage_is_noticed:
+                "Wherever its files are damaged, an error or a check says so, or it does no harm.";
             room::a_full_disk_takes_the_whole_commit_back:
                 "Without room a commit is refused as full, nothing of it is visible, reads go on, and later it works.";
             room::a_store_without_room_for_its_beginning_is_made_later:
