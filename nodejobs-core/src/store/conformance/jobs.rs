@@ -92,12 +92,41 @@ pub(super) fn content(store: &dyn JobStore) -> Vec<Item> {
 }
 
 pub(super) fn try_content(store: &dyn JobStore) -> Result<Vec<Item>, StoreError> {
-    let mut items = Vec::new();
-    walk(store, |item| {
+    let mut items: Vec<Item> = Vec::new();
+    let walked = walk(store, |item| {
+        let goes_on = items.last().is_none_or(|last| is_before(last, &item));
         items.push(item);
-        Ok::<_, StoreError>(())
-    })?;
-    Ok(items)
+        if goes_on { Ok(()) } else { Err(Stop::Circle) }
+    });
+    match walked {
+        // With one piece too many this is not what anybody expects; going on might never end.
+        Ok(()) | Err(Stop::Circle) => Ok(items),
+        Err(Stop::Store(error)) => Err(error),
+    }
+}
+
+enum Stop {
+    Circle,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Stop::Store(error)
+    }
+}
+
+fn is_before(first: &Item, second: &Item) -> bool {
+    match (first, second) {
+        (Item::Document { kind, key, .. }, Item::Document { kind: next_kind, key: next, .. }) => {
+            (kind, key) < (next_kind, next)
+        }
+        (Item::Job(first), Item::Job(second)) => {
+            first.first().map(|job| job.seq) < second.first().map(|job| job.seq)
+        }
+        (Item::Event(first), Item::Event(second)) => first.seq < second.seq,
+        _ => true,
+    }
 }
 
 /// Asserts that both hold the same; says in few words what they do not agree about.

@@ -47,7 +47,8 @@ impl Disk {
     }
 
     pub(super) fn make_read_only(&self, read_only: bool) {
-        mount(&["-o", if read_only { "remount,ro" } else { "remount,rw" }], &self.directory);
+        // The mount and not the file system, whose options name users that this namespace does not have.
+        mount(&["-o", if read_only { "remount,bind,ro" } else { "remount,bind,rw" }], &self.directory);
     }
 
     /// A place that is alone in its directory.
