@@ -1,7 +1,8 @@
 //! The words, rules and traits of nodejobs.
 //!
 //! Everything here is pure: no operating system, no clock, no threads, no printing. The parts that act (stores,
-//! processes, the daemon) depend on this crate and never the other way round.
+//! processes, the daemon) depend on this crate and never the other way round. The feature `conformance`, which is for the
+//! tests of stores, adds `store::conformance`, which does all of that; nothing that is delivered has it.
 //!
 //! | module | holds |
 //! |---|---|

@@ -4,6 +4,8 @@
 //! [`Unit`]s and gets one [`UnitOutcome`] for each. The in-memory store in [`memory`] is the strictest reading of
 //! the contract.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod content;
 #[cfg(feature = "disk")]
 pub mod disk;

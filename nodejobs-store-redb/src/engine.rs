@@ -25,6 +25,10 @@ pub struct RedbEngine {
 }
 
 impl RedbEngine {
+    pub(crate) fn new(path: &Path, database: Database) -> Self {
+        Self { path: path.to_owned(), database: RwLock::new(Some(database)) }
+    }
+
     /// Does something with the database, which nobody closes meanwhile.
     fn with<T>(
         &self,
@@ -36,29 +40,32 @@ impl RedbEngine {
             drop(database);
             let mut closed = self.database.write().unwrap_or_else(PoisonError::into_inner);
             if closed.is_none() {
-                *closed = Some(disk::guarded(&self.path, || open::reopen(&self.path))?);
+                *closed = Some(open::reopen(&self.path)?);
             }
             drop(closed);
             database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         }
         let failed = Failed::default();
-        // Until it is known to be well: a panic does not come back here.
-        let closes = Cell::new(true);
-        let result = disk::guarded(&self.path, || {
+        let mut came_back = false;
+        let result = disk::without_panic(&self.path, || {
             let Some(open) = &*database else {
                 unreachable!("the loop before ends with a database, and closing it needs the lock")
             };
-            let result = work(open, &self.path, &failed);
-            closes.set(failed.get() || matches!(result, Err(Fault::Engine(_))));
-            result.map_err(|fault| fault.into_store_error(operation, &self.path))
+            let worked = work(open, &self.path, &failed);
+            came_back = true;
+            worked.map_err(|fault| {
+                failed.set(failed.get() || matches!(fault, Fault::Engine(_)));
+                fault.into_store_error(operation, &self.path)
+            })
         });
         drop(database);
-        if closes.get() {
+        if failed.get() || !came_back {
             let closed = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
-            disk::guarded(&self.path, || {
+            // What it says when it is closed, it has said before.
+            let _ = disk::without_panic(&self.path, || {
                 drop(closed);
                 Ok(())
-            })?;
+            });
         }
         result
     }
@@ -66,8 +73,7 @@ impl RedbEngine {
 
 impl Engine for RedbEngine {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = disk::guarded(path, || open::open_or_create(path))?;
-        Ok(Self { path: path.to_owned(), database: RwLock::new(Some(database)) })
+        Ok(Self::new(path, open::open_or_create(path)?))
     }
 
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -99,19 +105,11 @@ impl Engine for RedbEngine {
 
     fn check(&self, check: &mut Check) -> Result<(), StoreError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = &mut *database else { return Ok(()) };
-        let checked = disk::guarded(&self.path, || {
-            open.check_integrity().map_err(|error| Fault::from(error).into_store_error("check", &self.path))
-        });
-        match checked {
-            Ok(true) => {}
-            Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
-            Err(error) => {
-                *database = None;
-                check.problem(match std::error::Error::source(&error) {
-                    Some(cause) => format!("{error}: {cause}"),
-                    None => error.to_string(),
-                });
+        if let Some(database) = &mut *database {
+            match database.check_integrity() {
+                Ok(true) => {}
+                Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
+                Err(error) => check.problem(error.to_string()),
             }
         }
         Ok(())

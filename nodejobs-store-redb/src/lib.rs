@@ -48,3 +48,6 @@ pub use crate::engine::RedbEngine;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type RedbStore = KeyValueStore<RedbEngine>;
+
+#[cfg(test)]
+mod power;

@@ -44,10 +44,10 @@ pub(crate) fn reopen(path: &Path) -> Result<Database, StoreError> {
         }
         database(file)
     };
-    open().map_err(|fault| fault.into_store_error("open", path))
+    disk::without_panic(path, || open().map_err(|fault| fault.into_store_error("open", path)))
 }
 
-fn database(file: impl StorageBackend) -> Result<Database, Fault> {
+pub(crate) fn database(file: impl StorageBackend) -> Result<Database, Fault> {
     Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(file)?)
 }
 
@@ -56,10 +56,12 @@ fn fill(new: &Path) -> Result<(), Fault> {
     let mut file = OpenOptions::new().read(true).write(true).open(new)?;
     MARK.write(&mut file)?;
     file.set_len(MARK_BYTES)?;
-    let database = database(MarkedFile::new(file)?)?;
+    make_table(&database(MarkedFile::new(file)?)?)?;
+    Ok(File::open(new)?.sync_all()?)
+}
+
+pub(crate) fn make_table(database: &Database) -> Result<(), Fault> {
     let transaction = database.begin_write()?;
     transaction.open_table(TABLE)?;
-    transaction.commit()?;
-    drop(database);
-    Ok(File::open(new)?.sync_all()?)
+    Ok(transaction.commit()?)
 }

@@ -17,7 +17,6 @@ use sled::{Db, IVec};
 use crate::error::store_error;
 use crate::open::{self, Open};
 use crate::pieces;
-use crate::witness;
 
 /// A sled database.
 pub struct SledEngine {
@@ -28,19 +27,21 @@ pub struct SledEngine {
 
 impl Engine for SledEngine {
     fn open(path: &Path) -> Result<Self, StoreError> {
-        let open = disk::guarded(path, || open::open_or_create(path))?;
+        let open = open::open_or_create(path)?;
         Ok(Self { path: path.to_owned(), open: RwLock::new(Some(open)) })
     }
 
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Open { db, .. }) = &*guard {
-            return disk::guarded(&self.path, || read(&Reading { db, path: &self.path }));
+        let mut guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        while guard.is_none() {
+            drop(guard);
+            self.opened(&mut self.open.write().unwrap_or_else(PoisonError::into_inner))?;
+            guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
         }
-        drop(guard);
-        let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Open { db, .. } = self.opened(&mut guard)?;
-        disk::guarded(&self.path, || read(&Reading { db, path: &self.path }))
+        disk::without_panic(&self.path, || match &*guard {
+            Some(Open { db, .. }) => read(&Reading { db, path: &self.path }),
+            None => unreachable!("the loop before ends with a database, and closing it needs the lock"),
+        })
     }
 
     fn write<T>(
@@ -49,22 +50,29 @@ impl Engine for SledEngine {
     ) -> Result<T, StoreError> {
         let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let open = self.opened(&mut guard)?;
-        let (written, changes) = disk::guarded(&self.path, || {
+        let (written, batch) = disk::without_panic(&self.path, || {
             let reading = Reading { db: &open.db, path: &self.path };
             let mut writing = Writing { reading, changes: BTreeMap::new() };
             let written = write(&mut writing)?;
-            Ok((written, writing.changes))
+            let Writing { changes, .. } = writing;
+            let sizes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+            let bytes = sizes.sum::<usize>() as u64;
+            disk::has_room(&self.path, bytes.saturating_mul(2).saturating_add(SEGMENTS))?;
+            Ok((written, changes))
         })?;
-        let bytes: usize =
-            changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
-        // A node of the tree is written again with each of its entries, now and then.
-        disk::has_room(&self.path, (bytes as u64).saturating_mul(2).saturating_add(SEGMENTS))?;
-        let applied = disk::guarded(&self.path, || self.apply(open, changes));
-        if applied.is_err() {
-            // It answers everything with the same error from now on.
-            *guard = None;
+        if batch.is_empty() {
+            return Ok(written);
         }
-        applied.map(|()| written)
+        let committed = disk::without_panic(&self.path, || open.commit(to_batch(batch), &self.path));
+        if committed.is_err() {
+            // It answers everything with the same error from now on, and what it says when it is closed it has said.
+            let closed = guard.take();
+            let _ = disk::without_panic(&self.path, || {
+                drop(closed);
+                Ok(())
+            });
+        }
+        committed.map(|()| written)
     }
 
     fn check(&self, check: &mut Check) -> Result<(), StoreError> {
@@ -97,39 +105,30 @@ const SEGMENTS: u64 = 4 << 20;
 const WEAKER: [&str; 4] = [
     "sled is beta software, and its authors advise to keep backups; each commit is synced, but how its files come back \
      after a loss of power was tested less than those of the other stores",
-    "where its log is damaged, sled cuts it off there when it is opened; that commits are missing is told after that, so \
-     keep backups of the whole directory",
+    "sled takes damage in its log for the end of it and drops what comes behind while it is opened; that is noticed and \
+     refused afterwards, so only a backup brings it back",
     "memory and space on disk grow with the history, and opening takes longer",
-    "seven threads of sled look for work each second, also while nothing happens",
+    "sled has seven threads, each of which wakes up once a second, also when there is nothing to do",
 ];
 
 impl SledEngine {
-    fn opened<'o>(&self, open: &'o mut Option<Open>) -> Result<&'o Open, StoreError> {
+    fn opened<'o>(&self, open: &'o mut Option<Open>) -> Result<&'o mut Open, StoreError> {
         match open {
             Some(open) => Ok(open),
-            None => Ok(open.insert(disk::guarded(&self.path, || open::reopen(&self.path))?)),
+            None => Ok(open.insert(open::reopen(&self.path)?)),
         }
     }
+}
 
-    fn apply(&self, open: &Open, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
+fn to_batch(changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        let count = witness::count(&self.path, &open.db)? + 1;
-        let (key, value) = witness::entry(count);
-        batch.insert(key, value);
-        open.db.apply_batch(batch).map_err(|error| store_error(error, "write to", &self.path))?;
-        open.sync(&self.path)?;
-        open.witness.note(count);
-        Ok(())
     }
+    batch
 }
 
 impl fmt::Debug for SledEngine {

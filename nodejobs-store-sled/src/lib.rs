@@ -5,19 +5,17 @@
 //! | `open.rs` | creating, checking and opening the directory |
 //! | `engine.rs` | the map of bytes that the store is made of |
 //! | `pieces.rs` | large values in pieces, because sled never syncs what it calls blobs |
-//! | `witness.rs` | how many commits there were, because sled does not say that it has lost some |
 //! | `error.rs` | what the engine says, as what the caller can do next |
 //!
 //! What is kept under which key is the same in every store on a key-value engine: [`nodejobs_core::store::kv`].
 //!
-//! This crate knows core and its engine. It has no clock, no threads and no locks between processes: that one owner
-//! has the data directory is decided above it.
+//! This crate knows core and its engine. That one owner has the data directory is decided above it; the lock here only
+//! tells another process from a handle of this one that sled has not let go of yet.
 
 mod engine;
 mod error;
 mod open;
 mod pieces;
-mod witness;
 
 use nodejobs_core::store::kv::KeyValueStore;
 

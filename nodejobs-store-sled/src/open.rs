@@ -1,42 +1,78 @@
 //! Creating, checking and opening the directory.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
 
 use nodejobs_core::store::disk::{self, Kind, Mark};
 use nodejobs_core::store::{StoreError, kv};
-use sled::Db;
+use sled::{Batch, Db};
 
 use crate::error::store_error;
-use crate::witness::Witness;
 
 /// What the file [`MARK_FILE`] says.
 pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT };
-/// Says whose the directory is; sled does not look at it.
+/// Says whose the directory is, and counts the commits; sled does not look at it.
 const MARK_FILE: &str = "nodejobs";
 /// sled's log, which holds everything.
 const LOG: &str = "db";
 /// What sled was configured with.
 const CONFIGURATION: &str = "conf";
 
+/// How long threads of sled may hold on to a log that was closed: they let go of it when they get to it.
+const HANGING_ON: Duration = Duration::from_secs(5);
+
 /// What the engine keeps in memory, in bytes, beside what it always keeps. Its own default is a GiB.
 const CACHE_BYTES: u64 = 4 << 20;
+
+/// Where the tree counts the commits; no key of the store begins so.
+const COMMITS: &[u8] = b"\xfecommits";
+/// The same count, behind the mark: so many digits.
+const DIGITS: usize = 20;
 
 /// An open store.
 pub(crate) struct Open {
     pub(crate) db: Db,
     /// sled's log, for syncing: its own flush only asks the system to begin writing.
-    pub(crate) log: File,
-    pub(crate) witness: Witness,
+    log: File,
+    /// Locked, and given up after all others.
+    mark: File,
+    commits: u64,
 }
 
 impl Open {
-    /// Has everything that was written on disk.
-    pub(crate) fn sync(&self, path: &Path) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| store_error(error, "write to", path))?;
-        self.log.sync_data().map_err(|error| disk::failed("write to", path, error))
+    /// Makes the changes of a batch, and has them on disk.
+    pub(crate) fn commit(&mut self, mut batch: Batch, path: &Path) -> Result<(), StoreError> {
+        let failed = |error| store_error(error, "write to", path);
+        let commits = self.commits + 1;
+        batch.insert(COMMITS, &commits.to_be_bytes());
+        self.db.apply_batch(batch).map_err(failed)?;
+        self.db.flush().map_err(failed)?;
+        let noted = self.log.sync_data().and_then(|()| {
+            // Written after it is true and never synced: at worst it is behind, and misses less.
+            self.mark.write_all_at(format!("{commits:0DIGITS$}\n").as_bytes(), MARK.line().len() as u64)
+        });
+        noted.map_err(|error| disk::failed("write to", path, error))?;
+        self.commits = commits;
+        Ok(())
+    }
+
+    /// sled takes a damaged log for one that ends there, and drops what comes behind. The count shows it.
+    fn has_all_commits(&self, path: &Path) -> Result<(), StoreError> {
+        let mut digits = [0; DIGITS];
+        let read = self.mark.read_exact_at(&mut digits, MARK.line().len() as u64);
+        let known = read.ok().and_then(|()| std::str::from_utf8(&digits).ok()?.parse::<u64>().ok());
+        match known {
+            None => Err(disk::damaged(path, format!("the count of commits in '{MARK_FILE}' is no number"))),
+            Some(known) if known > self.commits => {
+                let lost = known - self.commits;
+                Err(disk::damaged(path, format!("sled has come back without the last {lost} commits")))
+            }
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -60,35 +96,71 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
             .ok_or_else(|| disk::damaged(path, format!("'{}' is missing", file.display())))?;
     }
     let failed = |error: io::Error| disk::failed("open", path, error);
-    disk::keep_private(path).map_err(failed)?;
-    for entry in fs::read_dir(path).map_err(failed)? {
-        disk::keep_private(&entry.map_err(failed)?.path()).map_err(failed)?;
+    let mark = OpenOptions::new().read(true).write(true).open(path.join(MARK_FILE)).map_err(failed)?;
+    match mark.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    open(path)
+    disk::without_panic(path, || {
+        let open = open(path, mark)?;
+        open.has_all_commits(path)?;
+        // Some of the files were made just now.
+        keep_private(path).map_err(failed)?;
+        Ok(open)
+    })
 }
 
-fn open(path: &Path) -> Result<Open, StoreError> {
-    let db = sled::Config::new()
+fn keep_private(path: &Path) -> io::Result<()> {
+    disk::keep_private(path)?;
+    fs::read_dir(path)?.try_for_each(|entry| disk::keep_private(&entry?.path()))
+}
+
+fn database(path: &Path) -> Result<Db, sled::Error> {
+    sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
         // Nothing is to be flushed that a commit has not flushed, and nobody is to be woken for it.
         .flush_every_ms(None)
         .open()
-        .map_err(|error| store_error(error, "open", path))?;
+}
+
+fn open(path: &Path, mark: File) -> Result<Open, StoreError> {
+    let failed = |error| store_error(error, "open", path);
+    let deadline = Instant::now() + HANGING_ON;
+    let db = loop {
+        match database(path).map_err(failed) {
+            // The mark is locked, so nobody has it but what is left of a handle of our own.
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => park_timeout(HANGING_ON / 1000),
+            opened => break opened?,
+        }
+    };
+    let commits = match db.get(COMMITS).map_err(failed)? {
+        None => 0,
+        Some(count) => u64::from_be_bytes(
+            count
+                .as_ref()
+                .try_into()
+                .map_err(|_| disk::damaged(path, "its count of commits is no number"))?,
+        ),
+    };
     let log = File::open(path.join(LOG)).map_err(|error| disk::failed("open", path, error))?;
-    let witness = Witness::open(path, &db)?;
-    Ok(Open { db, log, witness })
+    Ok(Open { db, log, mark, commits })
 }
 
 /// Writes an empty store into an empty directory.
 fn fill(new: &Path, path: &Path) -> Result<(), StoreError> {
     let failed = |error: io::Error| disk::failed("create", path, error);
-    let open = open(new)?;
-    open.sync(path)?;
-    drop(open);
+    let db = database(new).map_err(|error| store_error(error, "create", path))?;
+    db.flush().map_err(|error| store_error(error, "create", path))?;
+    drop(db);
+    // Its threads end on their own, and one of them gives up the lock: whoever opens the store next would meet it.
+    File::open(new.join(LOG)).and_then(|log| log.lock()).map_err(failed)?;
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new.join(MARK_FILE));
     let mut mark = mark.map_err(failed)?;
-    MARK.write(&mut mark).and_then(|()| mark.sync_all()).map_err(failed)?;
+    let count = format!("{:0DIGITS$}\n", 0);
+    let written = MARK.write(&mut mark).and_then(|()| mark.write_all(count.as_bytes()));
+    written.and_then(|()| mark.sync_all()).map_err(failed)?;
     for name in [LOG, CONFIGURATION] {
         File::open(new.join(name)).and_then(|file| file.sync_all()).map_err(failed)?;
     }

@@ -1,9 +1,11 @@
 //! A look into a store that nobody has open: whether it can be read, without changing it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use nodejobs_core::store::StoreError;
+use nodejobs_core::store::disk::{self, Kind};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::Fault;
@@ -28,9 +30,8 @@ pub(crate) fn look(
     path: &Path,
     mut may_go_on: impl FnMut() -> bool + Send + 'static,
 ) -> Result<Look, StoreError> {
-    let found = fs::metadata(path).map_err(|error| open::failed(path, error))?;
-    if found.len() == 0 {
-        return Err(open::damaged(path, "the file is empty"));
+    if !disk::is_there(path, Kind::File)? {
+        return Err(disk::failed("open", path, io::ErrorKind::NotFound.into()));
     }
     open::refuse_unknown(path)?;
     let look = || -> Result<Look, Fault> {
@@ -58,7 +59,7 @@ pub(crate) fn look(
 
 /// A connection that only reads. Where no write-ahead log has to be heeded, not even the files beside it are made.
 fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let has_log = fs::metadata(open::beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let has_log = fs::metadata(disk::beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if has_log {
         Connection::open_with_flags(open::absolute(path)?, flags)

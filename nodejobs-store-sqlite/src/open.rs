@@ -3,15 +3,14 @@
 //! A file that exists is looked at without a lock and without its WAL first, so that what is not ours is left exactly
 //! as it is. A new one is made under another name and appears under its own only when it is complete and on disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nodejobs_core::store::StoreError;
+use nodejobs_core::store::disk::{self, Kind};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -36,21 +35,11 @@ const STATEMENTS: usize = 24;
 
 /// Opens the writing connection.
 pub(crate) fn open_or_create(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source: io::Error| failed(path, source);
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
-        Err(error) => return Err(failed(error)),
-        Ok(found) if !found.is_file() => {
-            return Err(failed(io::Error::other("this is not a regular file")));
-        }
-        Ok(found) if found.len() == 0 => {
-            // We never leave an empty file, so this is what is left of one.
-            return Err(damaged(path, "the file is empty"));
-        }
-        Ok(_) => {}
+    if !disk::is_there(path, Kind::File)? {
+        create(path)?;
     }
     refuse_unknown(path)?;
-    keep_private(path).map_err(failed)?;
+    keep_private(path).map_err(|error| disk::failed("open", path, error))?;
     open_writer(path).map_err(|fault| fault.into_store_error("open", path))
 }
 
@@ -75,7 +64,7 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
 }
 
 fn has_log(path: &Path) -> bool {
-    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+    fs::metadata(disk::beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 fn check_format(connection: &Connection, path: &Path) -> Result<(), Fault> {
@@ -146,34 +135,13 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
 /// Makes a complete, empty store appear at the path. One that appears there meanwhile is left alone.
 fn create(path: &Path) -> Result<(), StoreError> {
     // Looked for in this order, since whoever creates the file at the same time makes it appear before its log.
-    if beside(path, "-wal").exists() && !path.exists() {
+    if disk::beside(path, "-wal").exists() && !path.exists() {
         // A new file would be mixed with what the old one left.
-        return Err(damaged(path, "the file is missing, but its write-ahead log is there"));
+        return Err(disk::damaged(path, "the file is missing, but its write-ahead log is there"));
     }
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::Full { operation: "create", path: path.to_owned() }
-        }
-        _ => StoreError::Failed { operation: "create", path: path.to_owned(), source: source.into() },
-    };
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let new = beside(path, &format!(".new-{}-{number}", std::process::id()));
-    // One of that name can only be left over from a process that died: this one has not used it yet.
-    remove_if_there(&new).map_err(failed)?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
-    let made =
-        fill(&new).map_err(|error| Fault::Engine(error).into_store_error("create", path)).and_then(|()| {
-            match fs::hard_link(&new, path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-                _ => Ok(()),
-            }
-        });
-    let removed = remove_if_there(&new).map_err(failed);
-    made.and(removed)?;
-    // A path without a directory part is in the current one.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    disk::create(path, Kind::File, |new| {
+        fill(new).map_err(|error| Fault::Engine(error).into_store_error("create", path))
+    })
 }
 
 /// Writes the tables outside WAL mode, so that the header of the file tells its format from the first instant.
@@ -190,19 +158,11 @@ fn fill(new: &Path) -> Result<(), rusqlite::Error> {
     connection.close().map_err(|(_, error)| error)
 }
 
-/// Takes the file away from everybody but its owner; the engine gives the files beside it the same mode.
+/// The engine gives the files beside it the mode of the file.
 fn keep_private(path: &Path) -> io::Result<()> {
-    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
-        match fs::metadata(&file) {
-            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
-                fs::set_permissions(&file, fs::Permissions::from_mode(found.permissions().mode() & 0o700))?;
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    [path.to_owned(), disk::beside(path, "-wal"), disk::beside(path, "-shm")]
+        .iter()
+        .try_for_each(|file| disk::keep_private(file))
 }
 
 /// An absolute path means a file to the engine, whatever it is called; `:memory:` and `file:x` would not.
@@ -222,25 +182,4 @@ pub(crate) fn immutable_uri(path: &Path) -> Result<String, rusqlite::Error> {
     }
     uri.push_str("?immutable=1");
     Ok(uri)
-}
-
-pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut bytes = path.as_os_str().as_bytes().to_vec();
-    bytes.extend_from_slice(ending.as_bytes());
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn damaged(path: &Path, message: &'static str) -> StoreError {
-    StoreError::Damaged { what: path.display().to_string(), source: message.into() }
-}
-
-pub(crate) fn failed(path: &Path, source: io::Error) -> StoreError {
-    StoreError::Failed { operation: "open", path: path.to_owned(), source: source.into() }
 }

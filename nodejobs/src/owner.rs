@@ -259,3 +259,6 @@ pub(crate) fn live_jobs(store: &dyn JobStore) -> Result<Vec<Job>, StoreError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A data directory's store as a whole: what it is, whether it is sound, and the ways into a file and into another store.
 //!
 //! All but [`info`] need the directory for themselves: with an owner in it they fail with
-//! [`ProblemKind::Conflict`], and nobody can become its owner meanwhile. Jobs run on all the same: the next owner hears
+//! [`Conflict`](crate::api::ProblemKind::Conflict), and nobody can become its owner meanwhile. Jobs run on all the same: the next owner hears
 //! from their keepers what has happened. Nothing here is async; each call may take as long as reading and writing
 //! everything takes.
 //!

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace::{STORES, Workspace};
-use crate::{bench, chaos, features, fuzz, layers};
+use crate::{bench, chaos, conformance, features, fuzz, layers};
 
 /// Every step. New ones are a row here.
 #[rustfmt::skip]
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step { name: "stores",   when: When::Always, run: Run::Here(stores) },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
+    Step { name: "rules",    when: When::Full,   run: Run::Here(full_conformance) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
@@ -30,6 +31,8 @@ const STEPS: &[Step] = &[
 
 const TEST: &str = "test --workspace";
 const REPEATS: u32 = 20;
+/// Processes killed while they commit, for each store.
+const KILLS: u32 = 300;
 
 struct Step {
     name: &'static str,
@@ -124,6 +127,10 @@ fn repeat(workspace: &Workspace) -> Result<()> {
 
 fn full_fuzz(workspace: &Workspace) -> Result<()> {
     fuzz::run(workspace, &fuzz::Options::default())
+}
+
+fn full_conformance(workspace: &Workspace) -> Result<()> {
+    conformance::run(workspace, &conformance::Options { store: None, kills: Some(KILLS) })
 }
 
 fn full_chaos(workspace: &Workspace) -> Result<()> {

@@ -1,8 +1,10 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `fuzz`, `chaos` and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos` and
+//! `bench`.
 
 mod bench;
 mod chaos;
 mod ci;
+mod conformance;
 mod features;
 mod fuzz;
 mod layers;
@@ -34,6 +36,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Runs the rules of the store contract for each store, and shows which of them hold
+    Conformance(conformance::Options),
     /// Runs the fuzz targets, for which a nightly Rust has to be there
     Fuzz(fuzz::Options),
     /// Submits jobs while the daemon and the keepers are killed, and checks that nothing was lost
@@ -58,6 +62,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Layers => layers::run(&workspace),
         Task::Features => features::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
+        Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),

@@ -28,6 +28,7 @@ mod restarts;
 mod schema;
 mod secrets;
 mod stop;
+mod stores;
 mod support;
 mod survival;
 mod tokens;

@@ -153,12 +153,29 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
             add(name, vec![line]);
         }
     }
+    add("store", vec![said(&["store", "info"])]);
     let examination = said(&["doctor"]);
     add("finding", all(examination["checks"].clone()));
     add("examination", vec![examination]);
     add("daemon stop", vec![said(&["daemon", "stop"]), said(&["daemon", "stop"])]);
     // Where pidfds cannot be opened; the unit test of the command has the same.
     add("daemon stop", vec![json!({"stopped": null, "leaving": 7})]);
+
+    add("store", vec![said(&["store", "info"])]);
+    add("store check", vec![said(&["store", "check"])]);
+    home.ok(["store", "export", "--to", "export"]);
+    let copy = Home::new();
+    let export = home.path().join("export");
+    let import = ["-o", "json", "store", "import", export.to_str().expect("UTF-8")];
+    add("store import", vec![copy.nodejobs(import).json()]);
+    let kind = text(&said(&["store", "info"]), "store").to_owned();
+    add("store migration", vec![said(&["store", "migrate", "--to", &kind])]);
+    // As it is printed where there is another kind to go to; `stores.rs` has it from the program.
+    let migrated = json!({
+        "from": "sqlite", "to": "redb", "already": false, "jobs": 1, "attempts": 1, "events": 1, "documents": 1,
+        "old": "/d/jobs.sqlite.old-x", "leftovers": [],
+    });
+    add("store migration", vec![migrated]);
 
     let mut nested: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for document in documents.values().flatten() {

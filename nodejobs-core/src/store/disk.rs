@@ -9,7 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,19 +38,6 @@ pub fn failed(operation: &'static str, path: &Path, source: io::Error) -> StoreE
 /// The error of a store that is not what it has to be.
 pub fn damaged(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Damaged { what: path.display().to_string(), source: why.into() }
-}
-
-/// Lets an engine work that panics where it finds what it did not expect. That is damage too, and whoever has the store
-/// in their process goes on. The engine itself is in no state to be used again.
-///
-/// # Errors
-/// What `work` says, and [`StoreError::Damaged`] for a panic.
-pub fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
-        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(damaged(path, format!("its engine cannot go on: {words}")))
-    })
 }
 
 /// Whether there is something at the path; it is of that kind then.
@@ -135,6 +122,21 @@ pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     // A path without a directory part is in the current one.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Lets an engine work that panics on some kinds of damage instead of saying so.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the words of the panic, and what `work` says.
+pub fn without_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // Whoever calls this gives the engine up after an error, so nobody sees what the panic has left half done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = match panic.downcast_ref::<&str>() {
+            Some(words) => (*words).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        };
+        Err(damaged(path, format!("the engine has given up: {words}")))
+    })
 }
 
 /// What has to be free beside what is written, for the engine's own purposes.

@@ -121,7 +121,9 @@ impl Tables {
             Item::Job(attempts) => match attempts.first() {
                 Some(first) => {
                     self.last_seq = self.last_seq.max(first.seq);
-                    self.jobs.insert(first.id.clone(), attempts).is_none()
+                    let has_place = |other: &Vec<Job>| other.first().is_some_and(|job| job.seq == first.seq);
+                    let is_free = !self.jobs.values().any(has_place);
+                    self.jobs.insert(first.id.clone(), attempts).is_none() && is_free
                 }
                 None => true,
             },

@@ -3,10 +3,15 @@
 // Each test file uses some of these.
 #![allow(dead_code, unreachable_pub)]
 
+use std::path::Path;
+
 use nodejobs_core::job::{Definition, Job, JobState};
 use nodejobs_core::spec::{Command, JobSpec};
-use nodejobs_core::store::{JobChange, JobStore, Order, PageRequest, Unit, UnitOutcome};
+use nodejobs_core::store::conformance::{OnDisk, Subject};
+use nodejobs_core::store::{JobChange, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome};
 use nodejobs_core::{JobId, Status, Timestamp};
+use nodejobs_store_sqlite::SqliteStore;
+use rusqlite::Connection;
 
 pub const NOW: i64 = 1_784_000_000_000;
 
@@ -48,4 +53,36 @@ pub fn all_jobs(store: &dyn JobStore) -> Vec<Job> {
     let request =
         PageRequest { filter: Default::default(), order: Order::OldestFirst, after: None, limit: usize::MAX };
     store.jobs(&request).expect("a listing").jobs
+}
+
+/// The store, for the rules of `nodejobs_core::store::conformance`.
+pub struct Sqlite;
+
+impl Subject for Sqlite {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn JobStore>, StoreError> {
+        Ok(Box::new(SqliteStore::open(path)?))
+    }
+}
+
+impl OnDisk for Sqlite {
+    fn has_checksums(&self) -> bool {
+        false
+    }
+
+    fn set_format(&self, path: &Path, format: u32) {
+        execute(path, &format!("PRAGMA user_version = {format}"));
+    }
+
+    fn damage_record(&self, path: &Path, id: &JobId) {
+        execute(path, &format!("UPDATE jobs SET command = '{{' WHERE id = '{id}'"));
+    }
+}
+
+/// What somebody with a shell can do to the file.
+pub fn execute(path: &Path, sql: &str) {
+    Connection::open(path).and_then(|raw| raw.execute_batch(sql)).expect("raw");
 }

@@ -174,5 +174,5 @@ fn raise_generation(store: &dyn JobStore, held: &Held) -> Result<(), Error> {
 }
 
 fn bad_export(error: ReadError) -> Error {
-    Error::new(ProblemKind::Failed, format!("nothing was imported: {error}"))
+    Error::new(ProblemKind::Failed, "nothing was imported").with_source(error)
 }

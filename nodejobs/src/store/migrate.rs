@@ -7,12 +7,14 @@ use std::path::Path;
 
 use nodejobs_core::RawText;
 use nodejobs_core::store::content::{Item, walk};
+use nodejobs_core::store::export::Totals;
 use serde::Serialize;
 
 use super::access::Held;
 use super::build::{NewStore, failed};
 use super::{Progress, files};
 use crate::api::ProblemKind;
+use crate::directory::DataDirectory;
 use crate::error::Error;
 use crate::log_files::path_text;
 use crate::stores::{DirectoryAge, StoreKind};
@@ -78,8 +80,37 @@ pub fn migrate(
     if from == to {
         return Ok(migrated);
     }
+    let totals = copy(&directory, from, to, progress)?;
+    held.meta.store = to;
+    directory.keep_meta(&held.meta)?;
+    // From here on the new one counts, whatever becomes of the old one.
+    let aside = files::set_aside(directory.path(), from)
+        .map_err(|error| failed(&directory, "set its old store aside (the new one is in use)", error))?;
+    if let (Some(aside), true) = (&aside, delete_old) {
+        files::remove_store(aside)
+            .map_err(|error| failed(&directory, "delete its old store (the new one is in use)", error))?;
+    }
+    let Totals { jobs, attempts, events, documents } = totals;
+    Ok(Migrated {
+        already: false,
+        jobs: Some(jobs),
+        attempts: Some(attempts),
+        events: Some(events),
+        documents: Some(documents),
+        old: aside.filter(|_| !delete_old).as_deref().map(path_text),
+        ..migrated
+    })
+}
+
+/// Makes the new store and gives it its name. The old one is closed when this returns.
+fn copy(
+    directory: &DataDirectory,
+    from: StoreKind,
+    to: StoreKind,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Totals, Error> {
     let old = from.open(directory.path(), DirectoryAge::Used)?;
-    let mut new = NewStore::begin(&directory, to, progress)?;
+    let mut new = NewStore::begin(directory, to, progress)?;
     walk(&*old, |item| {
         let bytes = if let Item::Document { body, .. } = &item { body.len() } else { 0 };
         new.push(item, bytes)
@@ -90,22 +121,6 @@ pub fn migrate(
         let message = format!("the new {to} store counts other jobs than the old one; nothing was changed");
         return Err(Error::new(ProblemKind::Failed, message));
     }
-    drop(old);
     new.put_in_place()?;
-    held.meta.store = to;
-    directory.keep_meta(&held.meta)?;
-    // From here on the new one counts, whatever becomes of the old one.
-    let aside = files::set_aside(directory.path(), from)
-        .map_err(|error| failed(&directory, "set its old store aside (the new one is in use)", error))?;
-    if let (Some(aside), true) = (&aside, delete_old) {
-        files::remove_store(aside)
-            .map_err(|error| failed(&directory, "delete its old store (the new one is in use)", error))?;
-    }
-    migrated.already = false;
-    migrated.jobs = Some(totals.jobs);
-    migrated.attempts = Some(totals.attempts);
-    migrated.events = Some(totals.events);
-    migrated.documents = Some(totals.documents);
-    migrated.old = aside.filter(|_| !delete_old).as_deref().map(path_text);
-    Ok(migrated)
+    Ok(totals)
 }

@@ -17,8 +17,8 @@ pub(super) fn indexes(view: &dyn View, check: &mut Check) -> Result<(), StoreErr
         let stored = match record::decode::<StoredState>(value) {
             Ok(stored) => stored,
             Err(why) => {
-                check.problem(format!("the job with seq {seq}, its state: {why}"));
-                return Ok(());
+                let error = record::state_damaged(view, seq, why)?;
+                return check.note_damage::<()>(Err(error)).map(drop);
             }
         };
         *counts.entry(stored.state.status).or_insert(0) += 1;

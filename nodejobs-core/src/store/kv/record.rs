@@ -122,9 +122,24 @@ pub(super) fn seq_of(view: &dyn View, id: &JobId) -> Result<Option<u64>, StoreEr
 }
 
 pub(super) fn newest_state(view: &dyn View, seq: u64) -> Result<StoredState, StoreError> {
-    let what = || format!("the job with seq {seq}, its state");
-    let record = view.get(&keys::job(seq))?.ok_or_else(|| damaged(what(), Unreadable::Missing))?;
-    decode(&record).map_err(|why| damaged(what(), why))
+    let record = view.get(&keys::job(seq))?.ok_or(Unreadable::Missing);
+    match record.and_then(|record| decode(&record)) {
+        Ok(stored) => Ok(stored),
+        Err(why) => Err(state_damaged(view, seq, why)?),
+    }
+}
+
+/// The error of a state that cannot be understood, and so does not say which job's it is: the index of ids does.
+pub(super) fn state_damaged(view: &dyn View, seq: u64, why: Unreadable) -> Result<StoreError, StoreError> {
+    let mut id = "?".to_owned();
+    view.scan(keys::IDS, &keys::behind(keys::IDS), Direction::Forward, &mut |key, value| {
+        if decode_seq(value).ok() != Some(seq) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        id = String::from_utf8_lossy(&key[keys::IDS.len()..]).into_owned();
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(damaged(format!("job {id} (seq {seq}), its state"), why))
 }
 
 pub(super) fn definition(

@@ -1,24 +1,23 @@
-//! The store does what the in-memory store does: the same outcomes and the same answers, whatever is asked.
+//! Jobs, changes and questions by chance.
 
 use std::collections::BTreeMap;
 
-use nodejobs_core::filter::{JobFilter, TimeRange};
-use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
-use nodejobs_core::logs::{LogLayout, LogStart, Logs};
-use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::{Command, JobSpec, Output, Policy, Restart, Start};
-use nodejobs_core::store::memory::MemoryStore;
-use nodejobs_core::store::{DocumentChange, DocumentKind, JobChange, JobStore, Order, PageRequest, Unit};
-use nodejobs_core::time::{BootTime, Moment};
-use nodejobs_core::{JobId, RawText, Reason, Status, Timestamp};
-use nodejobs_store_sqlite::SqliteStore;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const IDS: [&str; 9] = ["a", "ab", "abc", "b", "A", "a.b", "a-b", "_", "0"];
+use super::super::{DocumentChange, DocumentKind, Order, PageRequest};
+use crate::filter::{JobFilter, TimeRange};
+use crate::id::AttemptId;
+use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
+use crate::logs::{LogLayout, LogStart, Logs};
+use crate::signal::Signal;
+use crate::spec::{Command, JobSpec, Output, Policy, Restart, Start};
+use crate::time::{BootTime, Moment};
+use crate::{JobId, RawText, Reason, Status, Timestamp};
+
+pub(super) const IDS: [&str; 9] = ["a", "ab", "abc", "b", "A", "a.b", "a-b", "_", "0"];
 
 fn ids() -> impl Strategy<Value = JobId> {
     select(IDS.as_slice()).prop_map(|id| JobId::new(id).expect("valid"))
@@ -148,7 +147,7 @@ prop_compose! {
 
 /// What is tried with one job. `honest` ones name the revision and attempt that fit.
 #[derive(Clone, Debug)]
-enum Attempted {
+pub(super) enum Attempted {
     Insert,
     NewAttempt,
     Update,
@@ -156,14 +155,14 @@ enum Attempted {
 }
 
 #[derive(Clone, Debug)]
-struct Step {
-    job: Option<(Attempted, JobId, Definition, JobState)>,
-    honest: bool,
-    documents: Vec<DocumentChange>,
+pub(super) struct Step {
+    pub(super) job: Option<(Attempted, JobId, Definition, JobState)>,
+    pub(super) honest: bool,
+    pub(super) documents: Vec<DocumentChange>,
 }
 
 fn document_kinds() -> impl Strategy<Value = DocumentKind> {
-    select([DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta].as_slice())
+    select(DocumentKind::ALL.as_slice())
 }
 
 fn document_changes() -> impl Strategy<Value = DocumentChange> {
@@ -176,7 +175,7 @@ fn document_changes() -> impl Strategy<Value = DocumentChange> {
 }
 
 prop_compose! {
-    fn steps()(
+    pub(super) fn steps()(
         attempted in prop_oneof![
             3 => Just(Attempted::Insert), 2 => Just(Attempted::NewAttempt), 5 => Just(Attempted::Update),
             1 => Just(Attempted::Remove),
@@ -249,7 +248,7 @@ fn ranges(often: f64) -> impl Strategy<Value = TimeRange> {
     (sometimes(often, times()), sometimes(often, times())).prop_map(|(from, until)| TimeRange { from, until })
 }
 
-fn requests() -> impl Strategy<Value = PageRequest> {
+pub(super) fn requests() -> impl Strategy<Value = PageRequest> {
     let cursor = prop_oneof![0_u64..12, Just(u64::MAX)];
     let limit = prop_oneof![1 => 1_usize..4, 1 => Just(usize::MAX)];
     let filters = prop_oneof![filters(0.1), single_filters()];
@@ -259,179 +258,4 @@ fn requests() -> impl Strategy<Value = PageRequest> {
             PageRequest { filter, order, after, limit }
         },
     )
-}
-
-/// Fits the step to the jobs as they are, unless it is meant to be refused.
-fn unit_of(step: Step, model: &MemoryStore) -> Unit {
-    let job = step.job.map(|(attempted, id, definition, mut state)| {
-        let stored = model.job(&id).expect("memory does not fail");
-        let revision = stored.as_ref().map_or(1, |job| job.revision);
-        let attempt = stored.as_ref().map_or(1, |job| job.state.attempt);
-        let expected = if step.honest { revision } else { revision.wrapping_sub(1) };
-        let definition = Box::new(definition);
-        match attempted {
-            Attempted::Insert => JobChange::Insert { id, definition, state },
-            Attempted::NewAttempt => {
-                state.attempt = attempt + 1;
-                JobChange::NewAttempt { id, expected, definition, state }
-            }
-            Attempted::Update => {
-                state.attempt = attempt;
-                // Most random moves are illegal; most of these are not.
-                let from = stored.map_or(Status::Queued, |job| job.state.status);
-                if step.honest
-                    && let Some(to) = Status::ALL.into_iter().rev().find(|to| from.may_become(*to))
-                    && !from.may_become(state.status)
-                {
-                    state.status = to;
-                }
-                JobChange::Update { id, expected, state }
-            }
-            Attempted::Remove => JobChange::Remove { id, expected },
-        }
-    });
-    Unit { job, documents: step.documents }
-}
-
-fn compare(store: &dyn JobStore, model: &dyn JobStore, requests: &[PageRequest]) {
-    for id in IDS {
-        let id = JobId::new(id).expect("valid");
-        assert_eq!(store.job(&id).expect("job"), model.job(&id).expect("job"));
-        assert_eq!(store.attempts(&id).expect("attempts"), model.attempts(&id).expect("attempts"));
-    }
-    assert_eq!(store.counts().expect("counts"), model.counts().expect("counts"));
-    for (after, limit) in [(0, usize::MAX), (3, 2), (u64::MAX, 1)] {
-        assert_eq!(store.events(after, limit).expect("events"), model.events(after, limit).expect("events"));
-    }
-    for kind in [DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta] {
-        for text in ["", "x", "1", "a", "\u{10ffff}", "nothing"] {
-            assert_eq!(store.document(kind, text).expect("body"), model.document(kind, text).expect("body"));
-            assert_eq!(
-                store.documents(kind, text, None, 9).expect("family"),
-                model.documents(kind, text, None, 9).expect("family")
-            );
-        }
-    }
-    for request in requests {
-        assert_eq!(store.jobs(request).expect("page"), model.jobs(request).expect("page"), "{request:?}");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn it_answers_as_the_in_memory_store_does(
-        commits in vec((vec(steps(), 0..8), prop::bool::weighted(0.2)), 1..10),
-        requests in vec(requests(), 100),
-    ) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("nodejobs.sqlite");
-        let model = MemoryStore::new();
-        let mut store = SqliteStore::open(&path).expect("open");
-        for (steps, reopen) in commits {
-            // Units are made for the state before the commit, so several of one job meet each other's changes.
-            let units: Vec<Unit> = steps.into_iter().map(|step| unit_of(step, &model)).collect();
-            prop_assert_eq!(store.commit(&units).expect("commit"), model.commit(&units).expect("commit"));
-            if reopen {
-                drop(store);
-                store = SqliteStore::open(&path).expect("open again");
-            }
-        }
-        compare(&store, &model, &requests);
-    }
-}
-
-/// One condition at a time over many jobs, so that each index is gone along in both directions and over several pages.
-#[test]
-fn every_filter_pages_through_exactly_the_jobs_that_match() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = SqliteStore::open(&directory.path().join("nodejobs.sqlite")).expect("open");
-    let model = MemoryStore::new();
-    let mut units = Vec::new();
-    for number in 0..60_u32 {
-        let id = JobId::new(&format!("{}{number}", ["a", "ab", "b"][number as usize % 3])).expect("valid");
-        let time = Timestamp::from_millis(i64::from(number % 10));
-        let mut definition = Definition::new(
-            &JobSpec::new(Command::argv(["true"]), format!("/{}", number % 5)),
-            "/l".into(),
-            time,
-        );
-        definition.name = (number % 2 == 0).then(|| format!("n{}", number % 4));
-        definition.group = (number % 3 == 0).then(|| format!("g{}", number % 6));
-        definition.labels.insert("parity".to_owned(), (number % 2).to_string());
-        if number % 7 == 0 {
-            definition.labels.insert("rare".to_owned(), String::new());
-        }
-        let mut state = JobState::new(1, Status::ALL[number as usize % Status::ALL.len()], time);
-        state.process = Some(Process { handle: String::new(), pid: Some(number % 4) });
-        state.started = Some(Moment { wall: time, boot: BootTime::default() });
-        state.ended = (number % 2 == 0).then_some(Moment { wall: time, boot: BootTime::default() });
-        state.exit = Some(ExitStatus::Code(i32::from(number % 3 == 0)));
-        units.push(Unit::from(JobChange::Insert { id, definition: Box::new(definition), state }));
-    }
-    assert_eq!(store.commit(&units).expect("commit"), model.commit(&units).expect("commit"));
-
-    let logfile = model.job(&JobId::new("a0").expect("valid")).expect("read").expect("there");
-    let logfile = logfile.log_paths().stdout.to_string();
-    let early = Timestamp::from_millis(4).to_string();
-    let conditions = [
-        ("status", "running"),
-        ("status", "finished,failed,lost"),
-        ("status", "queued,running,queued"),
-        ("self_id", "a0"),
-        ("id_prefix", "a"),
-        ("id_prefix", "ab"),
-        ("id_prefix", ""),
-        ("name", "n0"),
-        ("group", "g3"),
-        ("label", "parity=1"),
-        ("label", "rare"),
-        ("label", "rare=1"),
-        ("cwd", "/3"),
-        ("dirname", "3"),
-        ("logdir", "/l"),
-        ("logfile", &logfile),
-        ("last_pid", "2"),
-        ("exit_code", "1"),
-        ("last_update_from", &early),
-        ("last_update_until", &early),
-        ("created_from", &early),
-        ("created_until", &early),
-        ("started_from", &early),
-        ("started_until", &early),
-        ("ended_from", &early),
-        ("ended_until", &early),
-    ];
-    for key in JobFilter::KEYS {
-        assert!(conditions.iter().any(|(tested, _)| *tested == key), "{key} is not tested");
-    }
-    for (index, (key, value)) in conditions.iter().enumerate() {
-        for (second_key, second) in &conditions[index..] {
-            let mut filter = JobFilter::default();
-            filter.set(key, value).expect("a filter");
-            // One with itself is that one alone; another value for what can hold only once is no filter.
-            if (key, value) != (second_key, second) && filter.set(second_key, second).is_err() {
-                assert_eq!(key, second_key);
-                continue;
-            }
-            for order in [Order::OldestFirst, Order::NewestFirst] {
-                let mut after = None;
-                loop {
-                    let request = PageRequest { filter: filter.clone(), order, after, limit: 4 };
-                    let page = store.jobs(&request).expect("page");
-                    assert_eq!(
-                        page,
-                        model.jobs(&request).expect("page"),
-                        "{key}={value} {second_key}={second}"
-                    );
-                    after = page.next;
-                    if after.is_none() {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    assert_eq!(store.commit(&[]).expect("nothing to do"), []);
 }
