@@ -42,6 +42,7 @@ const FIGURES: &[Figure] = &[
     figure("commits-1",       "jobs accepted, 1 caller",                         "/s",  &[]),
     figure("commits-8",       "jobs accepted, 8 callers",                        "/s",  &[]),
     figure("commits-64",      "jobs accepted, 64 callers",                       "/s",  &[]),
+    figure("history-jobs",    "ended jobs for the figures below",                "",    &[]),
     figure("history-import",  "`store import`, ended jobs",                      "/s",  &[]),
     figure("history-bytes",   "bytes on disk, an ended job",                     "",    &[]),
     figure("history-run",     "`run` returns, with history",                     "ms",  &[Limit::AtMost(2.0)]),
