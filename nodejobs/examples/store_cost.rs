@@ -35,6 +35,8 @@ const STORES: &[(&str, Open)] = &[
 ];
 
 const COMMITS: usize = 2000;
+/// How many jobs [`lives`] adds.
+const LIVES: usize = COMMITS + 100 * COMMITS / 10;
 /// The job that a process commits that is killed then.
 const LAST: usize = 999_999_999;
 /// Instead of a number of jobs: commit that one to the store at a path, say so, and wait to be killed.
@@ -78,7 +80,7 @@ fn measure_all(name: &str, open: Open, ended: usize) -> Outcome {
     println!(
         "{ended} ended jobs: {:.1} s to insert, {} bytes a job",
         took.as_secs_f64(),
-        size(directory.path())? / ended as u64
+        size(directory.path())? / (ended + LIVES) as u64
     );
 
     lives(&*store, "full store", 100_000_000)?;
