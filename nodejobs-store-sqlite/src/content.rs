@@ -102,11 +102,10 @@ pub(crate) fn damaged_records(connection: &Connection, check: &mut Check, path: 
     const JOBS: &str = concat!("SELECT ", attempt_columns!(), " FROM jobs");
     const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts");
     const EVENTS: &str = "SELECT seq, id, attempt, status, reason, at FROM events";
-    let decode_job = |row: &Row<'_>| rows::job(row).map(drop);
-    let decode_event = |row: &Row<'_>| rows::event(row).map(drop);
-    let tables: [(&str, &dyn Fn(&Row<'_>) -> Result<(), Fault>); 3] =
-        [(JOBS, &decode_job), (ATTEMPTS, &decode_job), (EVENTS, &decode_event)];
-    for (sql, decode) in tables {
+    type Decode = fn(&Row<'_>) -> Result<(), Fault>;
+    let job: Decode = |row| rows::job(row).map(drop);
+    let event: Decode = |row| rows::event(row).map(drop);
+    for (sql, decode) in [(JOBS, job), (ATTEMPTS, job), (EVENTS, event)] {
         let mut statement = connection.prepare(sql)?;
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
