@@ -110,10 +110,7 @@ pub(crate) fn damaged_records(connection: &Connection, check: &mut Check, path: 
         let mut found = statement.query([])?;
         while let Some(row) = found.next()? {
             if let Err(fault @ Fault::Record { .. }) = decode(row) {
-                let mut one = Check::default();
-                one.note_damage::<()>(Err(fault.into_store_error("check", path)))?;
-                let news = one.problems.into_iter().filter(|problem| !check.problems.contains(problem));
-                news.collect::<Vec<_>>().into_iter().for_each(|problem| check.problem(problem));
+                check.note_damage::<()>(Err(fault.into_store_error("check", path)))?;
             }
         }
     }
