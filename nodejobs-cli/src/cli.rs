@@ -2,23 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, store, wait,
 };
 use crate::output::Format;
-
-/// The stores that this program was built with.
-pub(crate) const STORES: &[&str] = &[
-    #[cfg(feature = "sqlite")]
-    "sqlite",
-    #[cfg(feature = "redb")]
-    "redb",
-    #[cfg(feature = "sled")]
-    "sled",
-];
+use crate::store_option::{self, StoreParser};
 
 /// Any command becomes a durable job: a record, its logs, its true outcome, whatever dies in between.
 #[derive(Debug, Parser)]
@@ -62,9 +52,9 @@ pub(crate) struct Global {
     /// Where jobs are kept [default: $NODEJOBS_DIR, $XDG_STATE_HOME/nodejobs or ~/.local/state/nodejobs]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The store of a new data directory; one that exists must be of this kind [default: sqlite]
+    /// The store of a new data directory; one that exists must be of this kind
     #[arg(long, global = true, value_name = "STORE", help_heading = GLOBAL)]
-    #[arg(value_parser = PossibleValuesParser::new(STORES))]
+    #[arg(value_parser = StoreParser, help = store_option::help())]
     pub(crate) store: Option<String>,
     /// Print for people (table), one JSON document (json), or a JSON document a line (jsonl)
     #[arg(short, long, global = true, value_name = "FORMAT", help_heading = GLOBAL, value_enum, default_value_t)]

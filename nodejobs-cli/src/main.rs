@@ -7,6 +7,7 @@ mod exit;
 mod output;
 mod readable;
 mod starts;
+mod store_option;
 mod times;
 mod watch;
 

@@ -139,7 +139,8 @@ fn files_of(data_dir: &Path) -> String {
         Ok(found) => format!("{}:{}.{:09}", found.ino(), found.ctime(), found.ctime_nsec()),
         Err(_) => "-".to_owned(),
     };
-    ["nodejobs.json", "jobs.sqlite", "jobs.redb", "jobs.sled"].map(look).join(" ")
+    // A directory does not change with what is inside of its files.
+    ["nodejobs.json", "jobs.sqlite", "jobs.redb", "jobs.sled", "jobs.sled/db"].map(look).join(" ")
 }
 
 #[cfg(test)]

@@ -325,12 +325,15 @@ mod tests {
         let (_parent, directory) = directory();
         let (first, _) = directory.meta(None, &machine(Some("one"))).expect("new");
         directory.keep_meta(&first).expect("written");
-        let again = directory.meta(Some(StoreKind::Sqlite), &machine(Some("one"))).expect("the same");
+        let again = directory.meta(Some(StoreKind::default()), &machine(Some("one"))).expect("the same");
         assert_eq!(again, (first, DirectoryAge::Used));
         let error = directory.meta(None, &machine(Some("two"))).expect_err("another machine");
         assert!(error.to_string().contains("one"), "{error}");
-        let error = directory.meta(Some(StoreKind::Redb), &machine(Some("one"))).expect_err("another store");
-        assert!(error.to_string().contains("sqlite"), "{error}");
+        let others = [StoreKind::Sqlite, StoreKind::Redb, StoreKind::Sled];
+        for other in others.into_iter().filter(|other| *other != StoreKind::default()) {
+            let error = directory.meta(Some(other), &machine(Some("one"))).expect_err("another store");
+            assert!(error.to_string().contains(StoreKind::default().as_str()), "{error}");
+        }
         let later = [
             r#"{"format":9,"store":"sqlite","directory_id":"x","machine_id":null}"#,
             r#"{"format":9,"stores":["paper"]}"#,

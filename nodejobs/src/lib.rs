@@ -5,7 +5,7 @@
 //! ends neither with the value nor with the process.
 //!
 //! ```standalone_crate
-//! # #[cfg(all(feature = "local", feature = "sqlite"))]
+//! # #[cfg(feature = "local")]
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     use nodejobs::Jobs;
 //!     use nodejobs::api::LogQuery;
@@ -29,7 +29,7 @@
 //!         Ok(())
 //!     })
 //! }
-//! # #[cfg(not(all(feature = "local", feature = "sqlite")))]
+//! # #[cfg(not(feature = "local"))]
 //! # fn main() {}
 //! ```
 //!

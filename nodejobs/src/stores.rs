@@ -110,11 +110,15 @@ impl StoreKind {
     pub(crate) fn open_at(self, path: &Path) -> Result<Arc<dyn JobStore>, Error> {
         match STORES.iter().find(|(kind, ..)| *kind == self) {
             Some((_, _, Some(open))) => open(path),
-            _ => Err(Error::new(
-                ProblemKind::Unavailable,
-                format!("the store {self} is not in this build; it has {}", available().join(", ")),
-            )),
+            _ => Err(Error::new(ProblemKind::Unavailable, self.not_here())),
         }
+    }
+
+    fn not_here(self) -> String {
+        format!(
+            "the store {self} is not in this build; it has {}; build with `--features {self}` to have it",
+            available().join(", ")
+        )
     }
 }
 
@@ -132,14 +136,12 @@ impl FromStr for StoreKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = STORES.iter().find(|(_, name, open)| *name == text && open.is_some());
-        found.map(|(kind, ..)| *kind).ok_or_else(|| {
-            let available = available().join(", ");
-            Error::new(
-                ProblemKind::Usage,
-                format!("'{text}' is not a store of this build; it has {available}"),
-            )
-        })
+        let message = match STORES.iter().find(|(_, name, _)| *name == text) {
+            Some((kind, _, Some(_))) => return Ok(*kind),
+            Some((kind, ..)) => kind.not_here(),
+            None => format!("'{text}' is no store; this build has {}", available().join(", ")),
+        };
+        Err(Error::new(ProblemKind::Usage, message))
     }
 }
 

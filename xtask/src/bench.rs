@@ -3,9 +3,11 @@
 //! [`groups`] says what is measured, [`report`] what is allowed. Floors are measured in the same run. A group that
 //! fails is reported and the others still run.
 
+mod export;
 mod floor;
 mod groups;
 mod report;
+mod stores;
 
 use std::path::PathBuf;
 
@@ -13,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::product::Product;
 use crate::scratch::Scratch;
-use crate::workspace::Workspace;
+use crate::workspace::{STORES, Workspace};
 use report::{Measured, Report};
 
 #[derive(clap::Args, Default)]
@@ -27,12 +29,22 @@ pub(crate) struct Options {
     /// Measures one group (repeatable)
     #[arg(long, value_name = "NAME", value_parser = groups::find)]
     only: Vec<&'static groups::Group>,
-    /// Adds the figures with this many ended jobs in the store
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// How many ended jobs a store has for the figures with history
+    #[arg(long, value_name = "N", default_value_t = HISTORY)]
     history: usize,
-    /// The store to measure, when not the default one
-    #[arg(long, value_name = "STORE")]
+    /// Measures this store: what is measured with one uses it instead of the default one, what compares stores leaves
+    /// the others out
+    #[arg(long, value_name = "STORE", value_parser = STORES)]
     store: Option<String>,
+}
+
+const HISTORY: usize = 20_000;
+
+impl Options {
+    /// Everything, with as many ended jobs as the budgets are for.
+    pub(crate) fn full() -> Self {
+        Self { history: 1_000_000, ..Self::default() }
+    }
 }
 
 /// One run of the bench.
@@ -91,12 +103,28 @@ impl Bench {
         Product::start(binary, &self.scratch.path(name), self.store.as_deref())
     }
 
+    /// The stores that are compared.
+    fn stores(&self) -> Vec<&'static str> {
+        STORES.into_iter().filter(|store| self.store.as_deref().is_none_or(|only| only == *store)).collect()
+    }
+
     /// `full`, or the smaller number with `--quick`.
     fn count(&self, full: usize, quick: usize) -> usize {
         if self.quick { quick } else { full }
     }
 
     fn record(&mut self, figure: &str, measured: impl Into<Measured>, floor: Option<f64>) {
-        self.report.record(figure, measured.into(), floor);
+        self.report.record(figure, None, measured.into(), floor);
+    }
+
+    /// [`record`](Self::record), for a figure that each store has.
+    fn record_of(
+        &mut self,
+        store: &'static str,
+        figure: &str,
+        measured: impl Into<Measured>,
+        floor: Option<f64>,
+    ) {
+        self.report.record(figure, Some(store), measured.into(), floor);
     }
 }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::process::{Ended, pause};
 use crate::product::{CommandLine, Keeper, Product};
 use crate::scratch::Scratch;
-use crate::workspace::Workspace;
+use crate::workspace::{STORES, Workspace};
 use check::Submitted;
 use random::Random;
 
@@ -41,21 +41,26 @@ pub(crate) struct Options {
     /// Draws the same jobs and the same kills again, though never at the same instants [default: a random one]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// The store to try, when not the default one
+    #[arg(long, value_name = "STORE", value_parser = STORES)]
+    store: Option<String>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { seconds: SECONDS, seed: None }
+impl Options {
+    /// As long as usual, with this store.
+    pub(crate) fn of(store: &str) -> Self {
+        Self { seconds: SECONDS, seed: None, store: Some(store.to_owned()) }
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     workspace.build_product()?;
     let scratch = Scratch::take(workspace, "chaos")?;
-    let product = Product::attach(scratch.product(), &scratch.path("data"));
+    let product = Product::attach(scratch.product(), &scratch.path("data"), options.store.as_deref());
     let directory = scratch.fresh("work")?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
-    eprintln!("chaos: {} s with seed {seed}", options.seconds);
+    let store = options.store.as_deref().unwrap_or("default");
+    eprintln!("chaos: {} s with seed {seed}, {store} store", options.seconds);
 
     let started = Instant::now();
     let turmoil = Turmoil {
@@ -84,7 +89,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         eprintln!("chaos: {violation}");
     }
     println!(
-        "chaos: {} jobs ({} asked to stop), kills: {}, statuses: {}, {} violations, {:.1} s, seed {seed}",
+        "chaos: {store} store, {} jobs ({} asked to stop), kills: {}, statuses: {}, {} violations, {:.1} s, seed {seed}",
         jobs.len(),
         jobs.iter().filter(|job| job.stop.is_some()).count(),
         counts(&kills),
@@ -94,7 +99,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     );
     if !violations.is_empty() {
         bail!(
-            "chaos: {} violations, seed {seed}; the data directory stays until the next run",
+            "chaos: {} violations, {store} store, seed {seed}; the data directory stays until the next run",
             violations.len()
         );
     }

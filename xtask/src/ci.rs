@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace::Workspace;
-use crate::{bench, chaos, conformance, fuzz, layers};
+use crate::workspace::{STORES, Workspace};
+use crate::{bench, chaos, conformance, features, fuzz, layers};
 
 /// Every step. New ones are a row here.
 #[rustfmt::skip]
@@ -19,25 +19,14 @@ const STEPS: &[Step] = &[
     Step { name: "doc",      when: When::Always, run: Run::Here(doc) },
     Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
     Step { name: "test",     when: When::Always, run: Run::Cargo(TEST) },
-    Step { name: "features", when: When::Always, run: Run::Here(features) },
+    Step { name: "stores",   when: When::Always, run: Run::Here(stores) },
+    Step { name: "features", when: When::Always, run: Run::Here(features::run) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
-    Step { name: "stores",   when: When::Full,   run: Run::Here(full_conformance) },
+    Step { name: "rules",    when: When::Full,   run: Run::Here(full_conformance) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
-];
-
-/// Features of the crate `nodejobs` that must build by themselves, without the default ones.
-const FEATURES: &[&str] = &[
-    "client",
-    "sqlite",
-    "redb",
-    "sled",
-    "sqlite,local",
-    "redb,local",
-    "sled,local",
-    "sqlite,redb,sled,local",
 ];
 
 const TEST: &str = "test --workspace";
@@ -117,9 +106,14 @@ fn doc(workspace: &Workspace) -> Result<()> {
     finish(command(workspace, arguments).env("RUSTDOCFLAGS", "-D warnings"), arguments)
 }
 
-fn features(workspace: &Workspace) -> Result<()> {
-    FEATURES.iter().try_for_each(|features| {
-        cargo(workspace, &format!("check -p nodejobs --no-default-features --features {features}"))
+/// The scenarios with the stores that are not the default one.
+fn stores(workspace: &Workspace) -> Result<()> {
+    STORES[1..].iter().try_for_each(|store| {
+        cargo(
+            workspace,
+            &format!("test -p nodejobs --no-default-features --features local,{store} --lib --tests"),
+        )?;
+        cargo(workspace, &format!("test -p nodejobs-cli --no-default-features --features {store}"))
     })
 }
 
@@ -140,9 +134,9 @@ fn full_conformance(workspace: &Workspace) -> Result<()> {
 }
 
 fn full_chaos(workspace: &Workspace) -> Result<()> {
-    chaos::run(workspace, &chaos::Options::default())
+    STORES.iter().try_for_each(|store| chaos::run(workspace, &chaos::Options::of(store)))
 }
 
 fn full_bench(workspace: &Workspace) -> Result<()> {
-    bench::run(workspace, &bench::Options::default())
+    bench::run(workspace, &bench::Options::full())
 }

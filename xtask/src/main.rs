@@ -1,10 +1,11 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `ci`, `conformance`, `fuzz`, `chaos` and
+//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos` and
 //! `bench`.
 
 mod bench;
 mod chaos;
 mod ci;
 mod conformance;
+mod features;
 mod fuzz;
 mod layers;
 mod process;
@@ -27,6 +28,8 @@ struct Arguments {
 enum Task {
     /// Checks the direction of the dependencies and the rules every source file keeps
     Layers,
+    /// Checks that every set of features builds, and links no engine that was not chosen
+    Features,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
         /// Also runs the fuzz targets, repeats the tests, and runs the chaos and the bench
@@ -57,6 +60,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     let workspace = workspace::Workspace::load()?;
     match task {
         Task::Layers => layers::run(&workspace),
+        Task::Features => features::run(&workspace),
         Task::Ci { full } => ci::run(&workspace, full),
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),

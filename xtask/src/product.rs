@@ -84,17 +84,17 @@ impl CommandLine {
 impl Product {
     /// Starts a daemon in an empty directory and lets it run one job, so that there is a keeper.
     pub(crate) fn start(binary: &Path, directory: &Path, store: Option<&str>) -> Result<Self> {
-        let mut product = Self::attach(binary, directory);
-        product.command_line.store = store.map(str::to_owned);
+        let product = Self::attach(binary, directory, store);
         product.call(&["daemon", "start"])?;
         product.call(&["run", "--wait", "--", "true"])?;
         product.status()?;
         Ok(product)
     }
 
-    /// Takes charge of whatever runs in a directory.
-    pub(crate) fn attach(binary: &Path, directory: &Path) -> Self {
-        let command_line = CommandLine { binary: binary.into(), directory: directory.into(), store: None };
+    /// Takes charge of whatever runs in a directory. If nothing does, the first call starts a daemon with this store.
+    pub(crate) fn attach(binary: &Path, directory: &Path, store: Option<&str>) -> Self {
+        let store = store.map(str::to_owned);
+        let command_line = CommandLine { binary: binary.into(), directory: directory.into(), store };
         Self { command_line, learned: RefCell::default() }
     }
 

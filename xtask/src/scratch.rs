@@ -39,7 +39,7 @@ impl Scratch {
             let path = entry.with_context(cannot)?.path();
             if path.is_dir() {
                 if self.product.exists() && path.join("sock").exists() {
-                    drop(Product::attach(&self.product, &path));
+                    drop(Product::attach(&self.product, &path, None));
                 }
                 fs::remove_dir_all(&path).with_context(cannot)?;
             }

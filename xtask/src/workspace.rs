@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+/// The stores that the product is built with, where it is measured and tried.
+pub(crate) const STORES: [&str; 3] = ["sqlite", "redb", "sled"];
+const ALL_STORES: &str = "sqlite,redb,sled";
+
 /// Where the workspace is and what its members depend on.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -41,9 +45,10 @@ impl Workspace {
         command
     }
 
-    /// Builds what is measured and tried: [`product`](Self::product), with the program that keeps its jobs.
+    /// Builds what is measured and tried: [`product`](Self::product), with the program that keeps its jobs, and every
+    /// store.
     pub(crate) fn build_product(&self) -> Result<()> {
-        let build = ["build", "--release", "-p", "nodejobs-cli", "--bins"];
+        let build = ["build", "--release", "-p", "nodejobs-cli", "--bins", "--features", ALL_STORES];
         let status = self.cargo(&build).status().context("cannot start cargo")?;
         ensure!(status.success(), "`cargo {}` ended with {status}", build.join(" "));
         Ok(())

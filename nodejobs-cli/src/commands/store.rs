@@ -6,15 +6,14 @@ use std::io::{self, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use nodejobs::store::{Check, Imported, Migrated, Progress, Totals};
 use nodejobs::{Error, StoreKind, store};
 
-use crate::cli::STORES;
 use crate::connect::Target;
 use crate::exit::{CONFLICT, FAILED, Failure, USAGE, say};
 use crate::output::{self, Format, store_block};
+use crate::store_option::StoreParser;
 
 /// Look at the store of the jobs, check it, copy it, or change its kind
 #[derive(Args, Debug)]
@@ -92,7 +91,7 @@ Nothing is imported from a file that is damaged or cut off.";
 #[derive(Args, Debug)]
 struct Migrate {
     /// The kind of the new store
-    #[arg(long, value_name = "STORE", value_parser = PossibleValuesParser::new(STORES))]
+    #[arg(long, value_name = "STORE", value_parser = StoreParser)]
     to: String,
     /// Delete the old store once the new one is in use
     #[arg(long)]

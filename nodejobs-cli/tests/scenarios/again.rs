@@ -99,8 +99,8 @@ fn a_restart_while_somebody_stops_the_job_follows_the_stop() {
     home.ready("asked");
     let mut restart = in_background(&home, &["restart", "a"]);
     eventually("the restart is asked for", || {
-        (home.count_in_store("SELECT count(*) FROM jobs WHERE pending_restart IS NOT NULL") == 1)
-            .then_some(())
+        // The stop is one change, the restart that waits for it another.
+        (home.changes("a", "stopping") == 2).then_some(())
     });
     std::fs::write(home.path().join("over"), "").expect("written");
     assert!(restart.wait().expect("ended").success());
@@ -141,8 +141,7 @@ fn two_restarts_at_once_are_one_attempt() {
     });
     home.ready("asked");
     // Both are with the daemon once it has heard of the second.
-    let changes = "SELECT count(*) FROM events WHERE id = 'a' AND status = 'stopping'";
-    eventually("the first is asked for", || (home.count_in_store(changes) >= 1).then_some(()));
+    eventually("the first is asked for", || (home.changes("a", "stopping") >= 1).then_some(()));
     home.ok(["ls"]);
     // With less patience than they have: it is killed, and both get what they wait for.
     let third = home.ok(["restart", "--force", "a"]);

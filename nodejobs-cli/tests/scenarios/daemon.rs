@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Cue, Home, eventually, is_alive, kill, pid_of, signal};
+#[cfg(feature = "sqlite")]
+use crate::support::Cue;
+use crate::support::{Home, eventually, is_alive, kill, pid_of, signal};
 
 /// The bytes of the daemon's log, or of the one before it.
 fn log_length(home: &Home, ending: &str) -> u64 {
@@ -25,7 +27,7 @@ fn failed_starts(home: &Home) -> Value {
 
 /// Overwrites the store of a directory without a daemon; what it held.
 fn damage_store(home: &Home) -> Vec<u8> {
-    let store = home.data_dir().join("jobs.sqlite");
+    let store = home.store_file();
     let good = std::fs::read(&store).expect("a store");
     std::fs::write(&store, "this is no store").expect("written");
     good
@@ -52,13 +54,14 @@ fn a_daemon_that_cannot_serve_is_not_started_by_every_command() {
     for (command, code) in [(&["ls"][..], 5), (&["run", "--", "true"], 5), (&["wait", "a"], 125)] {
         let refused = home.nodejobs(command);
         assert_eq!(refused.code, code, "{refused:?}");
-        for words in ["failed 7 times in a row", "next try is in ", "`nodejobs daemon start`", "jobs.sqlite"]
-        {
+        let path = home.store_path();
+        let path = path.to_str().expect("UTF-8");
+        for words in ["failed 7 times in a row", "next try is in ", "`nodejobs daemon start`", path] {
             assert!(refused.stderr.contains(words), "'{words}' is not in {refused:?}");
         }
     }
     assert_eq!(failed_starts(&home)["failures"], 7, "nothing was started");
-    std::fs::write(home.data_dir().join("jobs.sqlite"), good).expect("restored");
+    std::fs::write(home.store_file(), good).expect("restored");
     assert!(home.ok(["ls"]).contains("finished"), "who has put things in order does not wait");
     home.ok(["daemon", "stop"]);
     assert_eq!(failed_starts(&home), Value::Null, "a daemon has left in order");
@@ -92,13 +95,14 @@ fn a_daemon_that_is_killed_while_it_starts_is_told_so_and_started_by_hand() {
     assert_eq!(home.nodejobs(["ls"]).code, 0);
 }
 
-/// Somebody else writes to the store, and the owner, which cannot go on then, says so and ends.
+/// Somebody else writes to the store, which only SQLite lets them do, and the owner, which cannot go on then, says so and ends.
+#[cfg(feature = "sqlite")]
 fn confuse_owner(home: &Home, id: &str) {
     let cue = Cue::new(home, id);
     home.ok(["run", "--id", id, "--shell", "--", &format!("read line < {}", cue.path())]);
     home.running(id);
     let daemon = home.daemon_pid();
-    let store = rusqlite::Connection::open(home.data_dir().join("jobs.sqlite")).expect("the store");
+    let store = rusqlite::Connection::open(home.store_file()).expect("the store");
     let changed = store.execute("UPDATE jobs SET revision = revision + 7 WHERE id = ?1", [id]);
     assert_eq!(changed.expect("written"), 1);
     drop(store);
@@ -106,6 +110,7 @@ fn confuse_owner(home: &Home, id: &str) {
     eventually("the owner has ended by itself", || (!is_alive(daemon)).then_some(()));
 }
 
+#[cfg(feature = "sqlite")]
 #[test]
 fn a_daemon_that_dies_by_itself_again_and_again_is_let_be() {
     let home = Home::new();
@@ -160,7 +165,7 @@ fn the_daemon_s_log_has_its_bounds() {
     let good = damage_store(&home);
     assert_eq!(home.nodejobs(["daemon", "start"]).code, 5);
     assert!(log_length(&home, "") < 2000, "{}", log_length(&home, ""));
-    std::fs::write(home.data_dir().join("jobs.sqlite"), good).expect("restored");
+    std::fs::write(home.store_file(), good).expect("restored");
 }
 
 /// A daemon in the foreground, as a service manager runs it.

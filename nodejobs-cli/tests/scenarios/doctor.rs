@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::engine::{damages, store};
 use crate::support::{Home, Said, eventually, is_alive, kill, pid_of, signal};
 
 /// The checks of this name.
@@ -78,7 +79,13 @@ fn a_daemon_and_its_keeper_are_told_by_their_processes() {
     assert_eq!((said.code, &said.json()["level"] == "problem"), (0, false), "{said:?}");
     found(&said, "daemon", "ok", &format!("pid {pid}, has served for "));
     found(&said, "keeper", "ok", &format!("guard {guard}, worker {worker}, 1 job,"));
-    found(&said, "store", "ok", "sqlite, format 2, ");
+    let stores = checks(&said, "store");
+    assert_eq!(stores[0]["level"], "ok", "{stores:?}");
+    let words = format!("{}, format ", store());
+    assert!(stores[0]["text"].as_str().expect("text").starts_with(&words), "{stores:?}");
+    // What a store does not promise is said beside it.
+    assert_eq!(stores.len() > 1, store() == "sled", "{stores:?}");
+    assert!(stores[1..].iter().all(|check| check["level"] == "weaker"), "{stores:?}");
     found(&said, "directory", "ok", "mode 700");
     // Looked at from outside; whoever asks like this drives nobody away.
     for _ in 0..3 {
@@ -105,10 +112,14 @@ fn a_store_that_a_killed_daemon_left_is_read_with_its_log() {
         home.ok(["run", "--id", id, "--wait", "--", "true"]);
     }
     kill(home.daemon_pid());
-    let log = home.data_dir().join("jobs.sqlite-wal");
-    assert!(std::fs::metadata(log).expect("a write-ahead log").len() > 0);
     let said = doctor(&home);
-    found(&said, "store", "ok", "3 jobs, read through");
+    if cfg!(feature = "sqlite") {
+        let log = home.data_dir().join("jobs.sqlite-wal");
+        assert!(std::fs::metadata(log).expect("a write-ahead log").len() > 0);
+        found(&said, "store", "ok", "3 jobs, read through");
+    } else {
+        found(&said, "store", "ok", store());
+    }
     found(&said, "daemon", "ok", "none runs");
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(home.records().len(), 3);
@@ -120,33 +131,33 @@ fn a_broken_store_is_found_without_a_daemon_and_left_as_it_is() {
     home.ok(["run", "--id", "a", "--wait", "--", "true"]);
     home.ok(["daemon", "stop"]);
     eventually("the keeper has left", || home.processes().is_empty().then_some(()));
-    let store = home.data_dir().join("jobs.sqlite");
-    let good = std::fs::read(&store).expect("a store");
-    let (head, behind) = good.split_at(8192);
-    let broken = [
-        vec![0xAB; 50_000],
-        Vec::new(),
-        head.to_vec(),
-        [head, &vec![0xAB; behind.len()]].concat(),
-        // Somewhere in the middle, where no start of a daemon looks.
-        [&good[..good.len() - 4096], &[0xAB; 4096]].concat(),
-    ];
-    for content in broken {
-        std::fs::write(&store, content).expect("written");
+    let file = home.store_file();
+    let good = std::fs::read(&file).expect("a store");
+    // Somewhere in the middle, where no start of a daemon looks.
+    let middle = [&good[..good.len() - 4096], &[0xAB; 4096]].concat();
+    for (what, content, _) in damages(&good).into_iter().chain([("the end", middle, "")]) {
+        std::fs::write(&file, content).expect("written");
         let before = holdings(home.data_dir());
         let said = doctor(&home);
-        assert_eq!((said.code, &said.json()["level"]), (1, &json!("problem")), "{said:?}");
-        found(&said, "store", "problem", "jobs.sqlite");
+        if cfg!(feature = "sqlite") {
+            assert_eq!((said.code, &said.json()["level"]), (1, &json!("problem")), "{what}: {said:?}");
+            found(&said, "store", "problem", "jobs.sqlite");
+        } else {
+            // The others cannot be opened without a change, so they are left to those who may change them.
+            found(&said, "store", "ok", store());
+        }
         assert_eq!(holdings(home.data_dir()), before);
     }
-    std::fs::remove_file(&store).expect("removed");
+    std::fs::write(&file, &good).expect("restored");
+    let path = home.store_path();
+    std::fs::rename(&path, home.path().join("kept")).expect("moved");
     found(&doctor(&home), "store", "problem", "is missing");
-    assert!(!store.exists());
-    std::fs::write(&store, &good).expect("restored");
+    assert!(!path.exists());
+    std::fs::rename(home.path().join("kept"), &path).expect("restored");
     let before = holdings(home.data_dir());
     let said = doctor(&home);
     assert_eq!(said.code, 0, "{said:?}");
-    found(&said, "store", "ok", "1 job, read through");
+    found(&said, "store", "ok", if cfg!(feature = "sqlite") { "1 job, read through" } else { store() });
     assert_eq!(holdings(home.data_dir()), before, "no daemon was started, and no file was made");
 }
 
@@ -237,7 +248,7 @@ fn keepers_are_found_by_their_files_whatever_else_is_broken() {
     home.running("a");
     let (guard, worker) = home.keeper();
     kill(home.daemon_pid());
-    std::fs::rename(home.data_dir().join("jobs.sqlite"), home.path().join("kept")).expect("moved");
+    std::fs::rename(home.store_path(), home.path().join("kept")).expect("moved");
     let look = || {
         let said = home.nodejobs(["doctor", "--keepers", "-o", "json"]);
         let keepers = said.json().as_array().expect("keepers").clone();
@@ -260,7 +271,7 @@ fn keepers_are_found_by_their_files_whatever_else_is_broken() {
     assert_eq!(seen, (0, &json!("dead"), &Value::Null, &Value::Null), "{keeper}");
     let table = home.nodejobs(["doctor", "--keepers"]);
     assert!(table.text().contains("no process; the next daemon reads what it has left"), "{table:?}");
-    std::fs::rename(home.path().join("kept"), home.data_dir().join("jobs.sqlite")).expect("restored");
+    std::fs::rename(home.path().join("kept"), home.store_path()).expect("restored");
     let record = home.record("a");
     assert_eq!(record["status"], "running", "{record}");
     assert!(is_alive(pid_of(&record["last_pid"])));

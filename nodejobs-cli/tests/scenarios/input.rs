@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::engine::{STORES, available, damages, store};
 use crate::support::{Home, Said, eventually, is_alive, pid_of, said};
 
 /// A failure with this code whose words hold all of these, and no data on standard output.
@@ -216,19 +217,27 @@ fn left_alone() -> Home {
 
 /// Puts something else in place of a file, expects every command to refuse the directory with the words and to leave
 /// it as it is, and puts the file back.
-fn refused_while(home: &Home, file: &str, content: &[u8], words: &[&str]) {
-    let path = home.data_dir().join(file);
-    let original = std::fs::read(&path).expect(file);
-    std::fs::write(&path, content).expect("written");
-    let before = holdings(home);
+fn refused_while(home: &Home, path: &Path, content: &[u8], words: &[&str]) {
+    let original = tree(home.data_dir());
+    std::fs::write(path, content).expect("written");
+    // sled cuts a damaged log off before it can be asked, and says so among what it does not promise.
+    let holdings = || {
+        let mut holdings = holdings(home);
+        holdings.retain(|path, _| store() != "sled" || !path.starts_with(home.store_path()));
+        holdings
+    };
+    let before = holdings();
     for command in
         [&["ls"][..], &["run", "--id", "new", "--", "true"], &["status", "before"], &["daemon", "start"]]
     {
-        refused(&home.nodejobs(command), 5, &[words, &[path.to_str().expect("UTF-8")]].concat());
+        refused(&home.nodejobs(command), 5, words);
     }
-    assert_eq!(holdings(home), before, "nothing was half done");
+    assert_eq!(holdings(), before, "nothing was half done");
     eventually("no daemon is left", || home.processes().is_empty().then_some(()));
-    std::fs::write(&path, original).expect("written");
+    for (path, content) in original.iter().filter_map(|(path, content)| Some((path, content.as_ref()?))) {
+        let is_known = path == home.data_dir().join("nodejobs.json") || path.starts_with(home.store_path());
+        is_known.then(|| std::fs::write(path, content).expect("written"));
+    }
     assert_eq!(home.record("before")["status"], "finished", "what was there is there again");
     home.ok(["daemon", "stop"]);
     eventually("the keeper has left", || home.processes().is_empty().then_some(()));
@@ -238,14 +247,15 @@ fn refused_while(home: &Home, file: &str, content: &[u8], words: &[&str]) {
 #[test]
 fn a_damaged_store_is_refused_by_name_and_left_as_it_is() {
     let home = left_alone();
-    refused_while(&home, "jobs.sqlite", &[0xAB; 50_000], &[]);
-    refused_while(&home, "jobs.sqlite", b"", &["empty"]);
-    refused_while(&home, "jobs.sqlite", b"SQLite format 3\0", &[]);
-    // Its head is good, and what is behind it is not, or is not there.
-    let good = std::fs::read(home.data_dir().join("jobs.sqlite")).expect("a store");
-    let (head, behind) = good.split_at(8192);
-    refused_while(&home, "jobs.sqlite", &[head, &vec![0xAB; behind.len()]].concat(), &["damaged"]);
-    refused_while(&home, "jobs.sqlite", head, &["damaged"]);
+    let good = std::fs::read(home.store_file()).expect("a store");
+    for (_, content, word) in damages(&good) {
+        refused_while(
+            &home,
+            &home.store_file(),
+            &content,
+            &[word, home.store_path().to_str().expect("UTF-8")],
+        );
+    }
 }
 
 #[test]
@@ -260,16 +270,20 @@ fn a_directory_that_says_what_cannot_be_understood_is_refused_by_name() {
         }
         meta.to_string().into_bytes()
     };
+    let path = home.data_dir().join("nodejobs.json");
+    let refused_by = |content: &[u8], words: &[&str]| {
+        refused_while(&home, &path, content, &[words, &[path.to_str().expect("UTF-8")]].concat());
+    };
     for garbage in [&b"\xff\xfe\0"[..], b"", b"{}", b"{\"format\":", b"null", b"[1]"] {
-        refused_while(&home, "nodejobs.json", garbage, &["cannot be understood"]);
+        refused_by(garbage, &["cannot be understood"]);
     }
-    refused_while(&home, "nodejobs.json", &with(json!({"format": 9})), &["format 9"]);
+    refused_by(&with(json!({"format": 9})), &["format 9"]);
     // A later version writes more, and it is the version that has to be said.
     let later = with(json!({"format": 2, "store": "paper", "colour": "red"}));
-    refused_while(&home, "nodejobs.json", &later, &["format 2"]);
+    refused_by(&later, &["format 2"]);
     let elsewhere = with(json!({"machine_id": "0123456789abcdef0123456789abcdef"}));
     let words = ["another machine", "0123456789abcdef0123456789abcdef"];
-    refused_while(&home, "nodejobs.json", &elsewhere, &words);
+    refused_by(&elsewhere, &words);
 }
 
 #[test]
@@ -277,19 +291,43 @@ fn another_store_than_the_directory_s_is_refused_by_name() {
     let home = left_alone();
     let path = home.data_dir().join("nodejobs.json");
     let original = std::fs::read_to_string(&path).expect("nodejobs.json");
-    std::fs::write(&path, original.replace("\"sqlite\"", "\"redb\"")).expect("written");
-    refused(&home.nodejobs(["--store", "sqlite", "ls"]), 4, &["redb", "sqlite"]);
-    if cfg!(not(feature = "redb")) {
-        refused(&home.nodejobs(["ls"]), 5, &["redb", "sqlite"]);
-        refused(&home.nodejobs(["--store", "redb", "ls"]), 2, &["redb", "sqlite"]);
+    let others = STORES.iter().filter(|(other, _)| *other != store());
+    for (other, is_here) in others.clone() {
+        let names = [store(), other];
+        std::fs::write(&path, original.replace(&format!("\"{}\"", store()), &format!("\"{other}\"")))
+            .expect("written");
+        refused(&home.nodejobs(["--store", store(), "ls"]), 4, &names);
+        if !is_here {
+            // What the directory says cannot be had, and the way out is another build.
+            let here = format!("it has {}", available());
+            refused(&home.nodejobs(["ls"]), 5, &[other, &here, &format!("--features {other}")]);
+            refused(&home.nodejobs(["daemon", "start"]), 5, &[other, &here]);
+        }
+        std::fs::write(&path, &original).expect("written");
+        if *is_here {
+            refused(&home.nodejobs(["--store", other, "ls"]), 4, &names);
+            home.ok(["daemon", "start"]);
+            refused(&home.nodejobs(["--store", other, "ls"]), 4, &names);
+        }
     }
-    std::fs::write(&path, original).expect("written");
-    if cfg!(feature = "redb") {
-        refused(&home.nodejobs(["--store", "redb", "ls"]), 4, &["redb", "sqlite"]);
-        home.ok(["daemon", "start"]);
-        refused(&home.nodejobs(["--store", "redb", "ls"]), 4, &["redb", "sqlite"]);
+    home.ok(["--store", store(), "status", "before"]);
+}
+
+#[test]
+fn a_store_that_is_not_in_this_build_is_refused_with_those_that_are() {
+    let home = Home::new();
+    let here = available();
+    for (name, is_here) in STORES {
+        if !is_here {
+            let words = [name, "not in this build", &here, &format!("--features {name}")];
+            refused(&home.nodejobs(["--store", name, "ls"]), 2, &words);
+            refused(&home.nodejobs(["run", "--store", name, "--", "true"]), 2, &words);
+        }
     }
-    home.ok(["--store", "sqlite", "status", "before"]);
+    refused(&home.nodejobs(["--store", "paper", "ls"]), 2, &["'paper'", "is no store", &here]);
+    let help = home.ok(["help", "run"]);
+    assert!(help.contains(&format!("[default: {}]", store())), "{help}");
+    assert!(!home.data_dir().exists(), "nothing was made");
 }
 
 /// Prints checksums of its arguments and of a variable.
@@ -445,7 +483,7 @@ fn json_is_json() {
     assert_eq!(one(&["-o", "json", "run", "--id", "d", "--wait", "--", "true"])["status"], "finished");
     assert_eq!(one(&["-o", "json", "wait", "c"])["status"], "finished");
     assert_eq!(one(&["-o", "json", "stop", "b"])[0]["record"]["status"], "stopped");
-    assert_eq!(one(&["-o", "json", "daemon", "status"])["store"], "sqlite");
+    assert_eq!(one(&["-o", "json", "daemon", "status"])["store"], store());
     let nothing = home.nodejobs(["-o", "json", "ls", "--filter", "name=nobody"]);
     assert_eq!((nothing.code, nothing.text().as_str()), (0, "[]"), "{nothing:?}");
 }
@@ -590,17 +628,18 @@ fn a_store_that_is_missing_is_not_made_anew() {
     let home = Home::new();
     home.ok(["run", "--wait", "--", "true"]);
     home.ok(["daemon", "stop"]);
-    for ending in ["", "-wal", "-shm"] {
-        let _ = std::fs::rename(
-            home.data_dir().join(format!("jobs.sqlite{ending}")),
-            home.path().join(format!("kept{ending}")),
-        );
+    let store = home.store_path();
+    let kept = home.path().join("kept");
+    std::fs::rename(&store, &kept).expect("moved");
+    for ending in ["-wal", "-shm"] {
+        // What SQLite may have beside it.
+        let _ = std::fs::remove_file(home.data_dir().join(format!("jobs.sqlite{ending}")));
     }
     let said = home.nodejobs(["ls"]);
     assert_eq!(said.code, 5, "{said:?}");
-    assert!(said.stderr.contains("jobs.sqlite' is missing"), "{said:?}");
-    assert!(!home.data_dir().join("jobs.sqlite").exists());
-    std::fs::rename(home.path().join("kept"), home.data_dir().join("jobs.sqlite")).expect("restored");
+    assert!(said.stderr.contains(&format!("'{}' is missing", store.display())), "{said:?}");
+    assert!(!store.exists());
+    std::fs::rename(kept, store).expect("restored");
     assert_eq!(home.ok(["ls"]).lines().count(), 2);
 }
 

@@ -4,6 +4,7 @@ mod again;
 mod daemon;
 mod doctor;
 mod ending;
+mod engine;
 mod follow;
 mod idle;
 mod input;

@@ -26,8 +26,8 @@ fn inputs_on_disk(home: &Home) -> Vec<String> {
     names(&home.data_dir().join("keepers"), ".input")
 }
 
-fn inputs_in_store(home: &Home) -> i64 {
-    home.count_in_store("SELECT count(*) FROM documents WHERE kind = 'input'")
+fn inputs_in_store(home: &Home) -> usize {
+    home.documents("input")
 }
 
 /// P2

@@ -379,14 +379,6 @@ impl Home {
         assert_eq!(said.code, 0, "{said:?}");
         said.json().as_array().expect("a list").clone()
     }
-
-    /// What is asked of the store behind the program's back.
-    pub(crate) fn count_in_store(&self, sql: &str) -> i64 {
-        let path = self.data_dir().join("jobs.sqlite");
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let store = rusqlite::Connection::open_with_flags(path, flags).expect("the store");
-        store.query_row(sql, [], |row| row.get(0)).expect("a number")
-    }
 }
 
 impl Home {

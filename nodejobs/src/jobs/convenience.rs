@@ -96,9 +96,6 @@ impl Jobs {
     /// that may be large.
     ///
     /// ```standalone_crate
-    /// # #[cfg(not(feature = "sqlite"))]
-    /// # fn main() {}
-    /// # #[cfg(feature = "sqlite")]
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # nodejobs::serve_keeper_if_asked();
     /// # let directory = tempfile::tempdir()?;

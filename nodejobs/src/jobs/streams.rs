@@ -90,9 +90,6 @@ impl Jobs {
     /// An error is the last item. Dropping the receiver ends the binding; the job does not notice.
     ///
     /// ```standalone_crate
-    /// # #[cfg(not(feature = "sqlite"))]
-    /// # fn main() {}
-    /// # #[cfg(feature = "sqlite")]
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use nodejobs::spec::{Command, JobSpec};
     /// # nodejobs::serve_keeper_if_asked();

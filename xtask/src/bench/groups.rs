@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Bench;
 use super::floor::{self, milliseconds, repeat};
 use super::report::percentile;
+use super::stores;
 use crate::process::{cpu, pss, sealed, succeed, wake_ups};
 use crate::product::{Product, Status};
 
@@ -32,7 +33,8 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { name: "output",  needs_product: true,  measure: output,  about: "200 MB of output" },
     Group { name: "idle",    needs_product: true,  measure: idle,    about: "wake-ups while nothing happens" },
     Group { name: "crash",   needs_product: true,  measure: crash,   about: "exit codes after kill -9 of the daemon" },
-    Group { name: "history", needs_product: true,  measure: history, about: "the same with many ended jobs" },
+    Group { name: "commits", needs_product: true,  measure: stores::commits, about: "jobs accepted a second, store by store" },
+    Group { name: "history", needs_product: true,  measure: stores::history, about: "many ended jobs, store by store" },
 ];
 
 /// Finds a group by its name.
@@ -208,39 +210,18 @@ fn crash(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn history(bench: &mut Bench) -> Result<()> {
-    if bench.history == 0 {
-        eprintln!("bench: history: left out, give --history N");
-        return Ok(());
-    }
-    let count = bench.count(200, 50);
-    let floor = Floors::measure(bench, count)?;
-    let product = bench.start("history")?;
-    let mut filled = 0;
-    while filled < bench.history {
-        let batch = (bench.history - filled).min(5000);
-        no_op_jobs(&product, batch)?;
-        filled += batch;
-        eprintln!("bench: history: {filled} of {} jobs", bench.history);
-    }
-    bench.record("history-run", run_latency(&product, count)?, Some(floor.call + floor.append));
-    bench.record("history-ls", repeat(count, || product.time(&["ls"]))?, Some(floor.call));
-    bench.record("history-manager", pss(product.status()?.daemon)?, None);
-    Ok(())
-}
-
 /// The medians, in ms, of what a call of the command line cannot do without.
-struct Floors {
+pub(super) struct Floors {
     /// A process of its own.
-    call: f64,
+    pub(super) call: f64,
     /// One durable record.
-    append: f64,
+    pub(super) append: f64,
     /// The launch of a job.
     spawn: f64,
 }
 
 impl Floors {
-    fn measure(bench: &Bench, count: usize) -> Result<Self> {
+    pub(super) fn measure(bench: &Bench, count: usize) -> Result<Self> {
         let directory = bench.fresh("floor")?;
         Ok(Self {
             call: percentile(&floor::call(count)?, 50),
@@ -282,7 +263,7 @@ fn all_finished(records: &[Value]) -> Result<()> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
-fn number(count: usize) -> f64 {
+pub(super) fn number(count: usize) -> f64 {
     count as f64
 }
 

@@ -1,4 +1,5 @@
-//! As much HTTP/1.1 over a unix socket as is needed here: one POST a connection, JSON or events back.
+//! As much HTTP/1.1 over a unix socket as is needed here: a connection for one request, with JSON or events back, or one
+//! for many small ones.
 
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -56,17 +57,30 @@ impl Api {
         Ok(records)
     }
 
+    /// Gets JSON.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        let body = self.ask("GET", path, 200, "")?;
+        serde_json::from_reader(body).with_context(|| format!("GET {path}: the reply is not JSON"))
+    }
+
+    /// A connection for many requests.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        let cannot = || format!("cannot connect to {}", self.socket.display());
+        let stream = UnixStream::connect(&self.socket).with_context(cannot)?;
+        stream.set_read_timeout(Some(SILENCE)).with_context(cannot)?;
+        Ok(Connection(BufReader::new(stream)))
+    }
+
     /// Posts and checks the status; what is left to read is the body.
     fn post(&self, path: &str, expected: u16, body: &Value) -> Result<Box<dyn BufRead>> {
-        let cannot = || format!("POST {path} on {}", self.socket.display());
+        self.ask("POST", path, expected, &body.to_string())
+    }
+
+    fn ask(&self, method: &str, path: &str, expected: u16, body: &str) -> Result<Box<dyn BufRead>> {
+        let cannot = || format!("{method} {path} on {}", self.socket.display());
         let mut stream = UnixStream::connect(&self.socket).with_context(cannot)?;
         stream.set_read_timeout(Some(SILENCE)).with_context(cannot)?;
-        let body = body.to_string();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: nodejobs\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
+        let request = request(method, path, "close", body);
         // A refusal may come before the body is read: then the reply says why, not the failed write.
         let sent = stream.write_all(request.as_bytes());
         let (status, mut body) = match read_head(BufReader::new(stream)) {
@@ -76,36 +90,83 @@ impl Api {
         if status != expected {
             let mut text = String::new();
             body.read_to_string(&mut text).with_context(cannot)?;
-            bail!("POST {path}: {status} instead of {expected}: {}", text.trim());
+            bail!("{method} {path}: {status} instead of {expected}: {}", text.trim());
         }
         Ok(body)
     }
 }
 
+fn request(method: &str, path: &str, connection: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: nodejobs\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: {connection}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A connection that stays for the next request.
+pub(crate) struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    /// Posts, and reads the whole answer away. It has to have this status, and say how long it is.
+    pub(crate) fn post(&mut self, path: &str, expected: u16, body: &str) -> Result<()> {
+        let cannot = || format!("POST {path}");
+        self.0
+            .get_mut()
+            .write_all(request("POST", path, "keep-alive", body).as_bytes())
+            .with_context(cannot)?;
+        let Head { status, length, .. } = Head::read(&mut self.0).with_context(cannot)?;
+        let mut answer = vec![0; length.with_context(|| format!("POST {path}: no length"))?];
+        self.0.read_exact(&mut answer).with_context(cannot)?;
+        ensure!(
+            status == expected,
+            "POST {path}: {status} instead of {expected}: {}",
+            String::from_utf8_lossy(&answer).trim()
+        );
+        Ok(())
+    }
+}
+
 /// Reads status line and headers; the status and a reader of the body.
 fn read_head(mut reader: impl BufRead + 'static) -> Result<(u16, Box<dyn BufRead>)> {
-    let first = read_line(&mut reader)?;
-    let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    let status = status.with_context(|| format!("no status in `{first}`"))?;
-    let (mut length, mut chunked) = (None, false);
-    loop {
-        let line = read_line(&mut reader)?;
-        if line.is_empty() {
-            break;
-        }
-        let (name, value) = line.split_once(':').with_context(|| format!("no header in `{line}`"))?;
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => length = Some(value.trim().parse().context("no length in Content-Length")?),
-            "transfer-encoding" => chunked = value.trim().eq_ignore_ascii_case("chunked"),
-            _ => {}
-        }
-    }
+    let Head { status, length, chunked } = Head::read(&mut reader)?;
     let body: Box<dyn BufRead> = match length {
         _ if chunked => Box::new(BufReader::new(Chunks { inner: reader, left: 0, ended: false })),
-        Some(length) => Box::new(reader.take(length)),
+        Some(length) => Box::new(reader.take(length as u64)),
         None => Box::new(reader),
     };
     Ok((status, body))
+}
+
+/// What comes before a body.
+struct Head {
+    status: u16,
+    length: Option<usize>,
+    chunked: bool,
+}
+
+impl Head {
+    fn read(reader: &mut impl BufRead) -> Result<Self> {
+        let first = read_line(reader)?;
+        let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status = status.with_context(|| format!("no status in `{first}`"))?;
+        let (mut length, mut chunked) = (None, false);
+        loop {
+            let line = read_line(reader)?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').with_context(|| format!("no header in `{line}`"))?;
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => {
+                    length = Some(value.trim().parse().context("no length in Content-Length")?);
+                }
+                "transfer-encoding" => chunked = value.trim().eq_ignore_ascii_case("chunked"),
+                _ => {}
+            }
+        }
+        Ok(Self { status, length, chunked })
+    }
 }
 
 /// Reads server-sent events up to `done`; the records of the `ended` ones.
@@ -221,6 +282,18 @@ mod tests {
         assert_eq!(body.as_array().unwrap().len(), 2);
         assert_eq!(body[1]["command"]["argv"], json!(["true"]));
         assert_eq!(body[1]["context"]["environment"], json!([["PATH", "/usr/bin:/bin"]]));
+    }
+
+    #[test]
+    fn a_connection_that_stays_reads_each_answer_to_its_end() {
+        let reply = "HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nbodyHTTP/1.1 400 Bad\r\nContent-Length: 3\r\n\r\nwhy";
+        let (second, body) = served(reply, |api| {
+            let mut connection = api.connect().unwrap();
+            connection.post("/a", 201, "{\"n\":1}").unwrap();
+            let Head { status, length, .. } = Head::read(&mut connection.0).unwrap();
+            (status, length)
+        });
+        assert_eq!((second, body), ((400, Some(3)), json!({ "n": 1 })));
     }
 
     #[test]

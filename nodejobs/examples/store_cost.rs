@@ -1,34 +1,71 @@
-//! What the store costs, in microseconds: `cargo run --release -p nodejobs-store-sqlite --example commit_cost`.
+//! What a store costs, without us around it:
 //!
-//! Takes the number of ended jobs as an argument, 1,000,000 unless given. The first line is the floor: what appending
-//! a record to a plain file and `fdatasync` cost on the same disk at the same time.
+//! ```text
+//! cargo run --release -p nodejobs --no-default-features --features sqlite,redb,sled --example store_cost -- redb 100000
+//! ```
+//!
+//! Takes the store and the number of ended jobs, and measures in a directory of its own below the current one. The first
+//! line is the floor: what appending a record to a plain file and `fdatasync` cost on the same disk at the same time.
 
 use std::error::Error;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use nodejobs_core::filter::JobFilter;
-use nodejobs_core::job::{Definition, ExitStatus, JobState, Process, ResourceUsage};
+use nodejobs_core::job::{Definition, ExitStatus, JobState, Process as JobProcess, ResourceUsage};
 use nodejobs_core::spec::{Command, JobSpec};
 use nodejobs_core::store::{JobChange, JobStore, Order, PageRequest, Unit};
 use nodejobs_core::time::{BootTime, Moment};
 use nodejobs_core::{JobId, Status, Timestamp};
-use nodejobs_store_sqlite::SqliteStore;
 
 type Outcome = Result<(), Box<dyn Error>>;
+type Open = fn(&Path) -> Result<Box<dyn JobStore>, Box<dyn Error>>;
+
+/// The stores of this build.
+const STORES: &[(&str, Open)] = &[
+    #[cfg(feature = "sqlite")]
+    ("sqlite", |path| Ok(Box::new(nodejobs_store_sqlite::SqliteStore::open(path)?))),
+    #[cfg(feature = "redb")]
+    ("redb", |path| Ok(Box::new(nodejobs_store_redb::RedbStore::open(path)?))),
+    #[cfg(feature = "sled")]
+    ("sled", |path| Ok(Box::new(nodejobs_store_sled::SledStore::open(path)?))),
+];
 
 const COMMITS: usize = 2000;
+/// The job that a process commits that is killed then.
+const LAST: usize = 999_999_999;
+/// Instead of a number of jobs: commit that one to the store at a path, say so, and wait to be killed.
+const HOLD: &str = "--hold";
 
 fn main() -> Outcome {
-    let ended = std::env::args().nth(1).map_or(Ok(1_000_000), |number| number.parse())?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let usage = || {
+        let names: Vec<_> = STORES.iter().map(|(name, _)| *name).collect();
+        format!("usage: store_cost {} [JOBS]", names.join("|"))
+    };
+    let (name, rest) = arguments.split_first().ok_or_else(usage)?;
+    let (_, open) = STORES.iter().find(|(store, _)| store == name).ok_or_else(usage)?;
+    match rest {
+        [hold, path] if hold == HOLD => self::hold(*open, path.as_ref()),
+        [] => measure_all(name, *open, 1_000_000),
+        [ended] => measure_all(name, *open, ended.parse()?),
+        _ => Err(usage().into()),
+    }
+}
+
+fn measure_all(name: &str, open: Open, ended: usize) -> Outcome {
     // Not the system's temporary directory, which may be in memory.
     let directory = tempfile::tempdir_in(".")?;
+    println!("-- {name}");
     floor(&mut File::create(directory.path().join("floor"))?)?;
 
-    let path = directory.path().join("nodejobs.sqlite");
-    let store = SqliteStore::open(&path)?;
-    lives(&store, "empty store", 0)?;
+    let path = directory.path().join("jobs");
+    let without = pss()?;
+    let store = open(&path)?;
+    lives(&*store, "empty store", 0)?;
 
     let started = Instant::now();
     let mut first = 1_000_000;
@@ -38,24 +75,67 @@ fn main() -> Outcome {
         first = numbers.end;
     }
     let took = started.elapsed();
-    let bytes = std::fs::metadata(&path)?.len();
     println!(
         "{ended} ended jobs: {:.1} s to insert, {} bytes a job",
         took.as_secs_f64(),
-        bytes / ended as u64
+        size(directory.path())? / ended as u64
     );
 
-    lives(&store, "full store", 100_000_000)?;
-    reads(&store, ended)?;
+    lives(&*store, "full store", 100_000_000)?;
+    reads(&*store, ended)?;
+    println!("memory: {} KiB more than without a store", pss()?.saturating_sub(without));
 
     let started = Instant::now();
     drop(store);
     println!("close: {:?}", started.elapsed());
-    let started = Instant::now();
-    let store = SqliteStore::open(&path)?;
-    store.job(&job_id(1_000_000))?;
-    println!("open and first read: {:?}", started.elapsed());
-    Ok(())
+    let reopen = |when: &str, number: usize| -> Outcome {
+        let before = pss()?;
+        let started = Instant::now();
+        let store = open(&path)?;
+        store.job(&job_id(number))?.ok_or("a job is missing")?;
+        let took = started.elapsed();
+        println!("open and first read, {when}: {took:?}, {} KiB", pss()?.saturating_sub(before));
+        Ok(())
+    };
+    reopen("after a close", 1_000_000)?;
+    let mut child = Process::new(std::env::current_exe()?)
+        .args([name, HOLD])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let said = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines().next();
+    child.kill()?;
+    child.wait()?;
+    said.ok_or("the other process did not commit")??;
+    reopen("after a kill", LAST)
+}
+
+fn hold(open: Open, path: &Path) -> Outcome {
+    let store = open(path)?;
+    store.commit(&[insert(LAST, Status::Running)])?;
+    println!("committed");
+    std::io::stdin().read_line(&mut String::new())?;
+    Err("nobody has killed this process".into())
+}
+
+/// Memory of this process in KiB, shared pages divided among those that share them.
+fn pss() -> Result<u64, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    Ok(line.and_then(|line| line.split_whitespace().next()).ok_or("no Pss")?.parse()?)
+}
+
+/// Bytes that everything below a directory takes on the disk.
+fn size(directory: &Path) -> Result<u64, Box<dyn Error>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        bytes += if found.is_dir() { size(&entry.path())? } else { found.blocks() * 512 };
+    }
+    Ok(bytes)
 }
 
 fn floor(file: &mut File) -> Outcome {
@@ -67,7 +147,7 @@ fn floor(file: &mut File) -> Outcome {
 }
 
 /// The lives of jobs: each is inserted, starts, runs and finishes.
-fn lives(store: &SqliteStore, title: &str, first: usize) -> Outcome {
+fn lives(store: &dyn JobStore, title: &str, first: usize) -> Outcome {
     println!("-- {title}");
     let one = first..first + COMMITS;
     measure("insert, 1 a commit", 1, COMMITS, |index| {
@@ -91,7 +171,7 @@ fn lives(store: &SqliteStore, title: &str, first: usize) -> Outcome {
     Ok(())
 }
 
-fn reads(store: &SqliteStore, ended: usize) -> Outcome {
+fn reads(store: &dyn JobStore, ended: usize) -> Outcome {
     println!("-- reads");
     // A few that still run, submitted long before the last that ended.
     commit(store, &(0..20).map(|number| insert(900_000_000 + number, Status::Running)).collect::<Vec<_>>())?;
@@ -144,7 +224,7 @@ fn reads(store: &SqliteStore, ended: usize) -> Outcome {
     })
 }
 
-fn commit(store: &SqliteStore, units: &[Unit]) -> Outcome {
+fn commit(store: &dyn JobStore, units: &[Unit]) -> Outcome {
     store.commit(units)?;
     Ok(())
 }
@@ -160,7 +240,7 @@ fn measure(what: &str, units: u32, times: usize, mut action: impl FnMut(usize) -
     let micros = |span: Duration| span.as_secs_f64() * 1e6 / f64::from(units);
     let mean = spans.iter().sum::<Duration>() / u32::try_from(times)?;
     println!(
-        "{what:45} {:10.1} us a unit p50, {:10.1} p99, {:10.1} mean",
+        "{what:60} {:10.1} us a unit p50, {:10.1} p99, {:10.1} mean",
         micros(spans[times / 2]),
         micros(spans[times * 99 / 100]),
         micros(mean)
@@ -205,7 +285,7 @@ fn state(number: usize, status: Status) -> JobState {
     if !matches!(status, Status::Queued | Status::Starting) {
         let handle =
             "5c1e0a4f-0000-4000-8000-000000000000:4026531836:12345:67890:0011223344556677".to_owned();
-        state.process = Some(Process { handle, pid: u32::try_from(number % 30_000 + 100).ok() });
+        state.process = Some(JobProcess { handle, pid: u32::try_from(number % 30_000 + 100).ok() });
         state.started = Some(moment);
     }
     if status.is_terminal() {
