@@ -235,7 +235,7 @@ fn refused_while(home: &Home, path: &Path, content: &[u8], words: &[&str]) {
     assert_eq!(holdings(), before, "nothing was half done");
     eventually("no daemon is left", || home.processes().is_empty().then_some(()));
     for (path, content) in original.iter().filter_map(|(path, content)| Some((path, content.as_ref()?))) {
-        let is_known = path == home.data_dir().join("nodejobs.json") || path.starts_with(home.store_path());
+        let is_known = *path == home.data_dir().join("nodejobs.json") || path.starts_with(home.store_path());
         is_known.then(|| std::fs::write(path, content).expect("written"));
     }
     assert_eq!(home.record("before")["status"], "finished", "what was there is there again");
