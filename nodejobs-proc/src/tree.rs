@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_job_is_not_of_it() {
-        assert_eq!(root_pids(None, &[process(102, 10, 100, 49)], &[102]), []);
+        assert_eq!(root_pids(None, &[process(102, 10, 100, 49)], &[102]), Vec::<u32>::new());
     }
 
     #[test]

@@ -154,8 +154,6 @@ fn fill(new: &Path, path: &Path) -> Result<(), StoreError> {
     let db = database(new).map_err(|error| store_error(error, "create", path))?;
     db.flush().map_err(|error| store_error(error, "create", path))?;
     drop(db);
-    // Its threads end on their own, and one of them gives up the lock: whoever opens the store next would meet it.
-    File::open(new.join(LOG)).and_then(|log| log.lock()).map_err(failed)?;
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new.join(MARK_FILE));
     let mut mark = mark.map_err(failed)?;
     let count = format!("{:0DIGITS$}\n", 0);

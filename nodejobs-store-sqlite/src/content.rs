@@ -6,10 +6,10 @@ use nodejobs_core::job::Job;
 use nodejobs_core::status::Reason;
 use nodejobs_core::store::content::{Check, Item};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Row, Transaction, TransactionBehavior, params};
 
 use crate::error::Fault;
-use crate::rows::{Binder, from_u64, raw_value};
+use crate::rows::{self, Binder, from_u64, raw_value};
 use crate::schema::attempt_columns;
 use crate::write::LABEL;
 
@@ -94,6 +94,26 @@ fn insert_whole(transaction: &Transaction<'_>, statement: &str, job: &Job) -> Re
     binder.put_state(&job.state)?;
     binder.put_definition(&job.definition, &job.attempt_id())?;
     statement.raw_execute()?;
+    Ok(())
+}
+
+/// Every record that cannot be understood, where one was met: it has ended the walk through the others.
+pub(crate) fn damaged_records(connection: &Connection, check: &mut Check, path: &Path) -> Result<(), Fault> {
+    const JOBS: &str = concat!("SELECT ", attempt_columns!(), " FROM jobs");
+    const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts");
+    const EVENTS: &str = "SELECT seq, id, attempt, status, reason, at FROM events";
+    type Decode = fn(&Row<'_>) -> Result<(), Fault>;
+    let job: Decode = |row| rows::job(row).map(drop);
+    let event: Decode = |row| rows::event(row).map(drop);
+    for (sql, decode) in [(JOBS, job), (ATTEMPTS, job), (EVENTS, event)] {
+        let mut statement = connection.prepare(sql)?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            if let Err(fault @ Fault::Record { .. }) = decode(row) {
+                check.note_damage::<()>(Err(fault.into_store_error("check", path)))?;
+            }
+        }
+    }
     Ok(())
 }
 

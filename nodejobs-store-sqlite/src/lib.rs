@@ -170,6 +170,10 @@ impl JobStore for SqliteStore {
 
     fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
         let mut check = check_content(self, progress)?;
+        if !check.is_sound() {
+            let read = self.read(|connection| content::damaged_records(connection, &mut check, &self.path));
+            check.note_damage(read)?;
+        }
         self.read(|connection| content::check(connection, &mut check))?;
         Ok(check)
     }

@@ -132,10 +132,14 @@ impl Check {
         self.problems.is_empty()
     }
 
-    /// Notes something that is wrong.
+    /// Notes something that is wrong, once.
     pub fn problem(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if self.problems.contains(&text) {
+            return;
+        }
         if self.problems.len() < SAID {
-            self.problems.push(text.into());
+            self.problems.push(text);
         } else {
             self.more_problems += 1;
         }

@@ -223,7 +223,12 @@ impl<E: Engine> JobStore for KeyValueStore<E> {
 
     fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
         let mut check = check_content(self, progress)?;
-        let walked = self.read(|view| check::indexes(view, &mut check));
+        let walked = self.read(|view| {
+            if !check.is_sound() {
+                check::damaged_records(view, &mut check)?;
+            }
+            check::indexes(view, &mut check)
+        });
         check.note_damage(walked)?;
         self.engine.check(&mut check)?;
         Ok(check)

@@ -36,6 +36,11 @@ impl Case {
         directory.join(format!("store.{}", self.subject.name()))
     }
 
+    /// Where all its places are.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(super) fn open(&self, path: &Path) -> Box<dyn JobStore> {
         self.subject.open(path).unwrap_or_else(|error| panic!("cannot open: {error:?}"))
     }

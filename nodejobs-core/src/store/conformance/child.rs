@@ -66,6 +66,8 @@ pub(super) fn command(case: &DiskCase, role: Role, place: &Path, wrapper: &[&str
         .args(["--exact", case.child, "--nocapture", "--test-threads", "1"])
         .env(ROLE, role.as_str())
         .env(PLACE, place)
+        // What it makes for itself and leaves when it is killed goes with the case.
+        .env("TMPDIR", case.directory())
         // Where a core would be dumped.
         .current_dir(super::files::around(place))
         .stdin(Stdio::null());

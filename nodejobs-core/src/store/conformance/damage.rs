@@ -27,8 +27,8 @@ pub(super) fn damaged_records_are_named_and_never_left_out(case: &DiskCase) -> V
     }
     drop(store);
     case.subject.damage_record(&place, &id("second"));
-    let store = case.open(&place);
-    let store: &dyn JobStore = &*store;
+    let kept = case.open(&place);
+    let store: &dyn JobStore = &*kept;
     for order in [Order::OldestFirst, Order::NewestFirst] {
         assert_damaged(store.jobs(&request(order, None, 9)), "a listing with it");
         // What is behind it in that direction can be read.
@@ -49,6 +49,15 @@ pub(super) fn damaged_records_are_named_and_never_left_out(case: &DiskCase) -> V
     commit(store, &[update("first", 1, Status::Finished), insert("fourth", Status::Queued)]);
     assert_eq!(job(store, "first").map(|job| job.revision), Some(2));
     assert_eq!(job(store, "fourth").map(|job| job.seq), Some(4));
+    drop(kept);
+
+    // One does not hide the other.
+    case.subject.damage_record(&place, &id("third"));
+    let check = case.open(&place).check(&mut |_| {}).expect("a check goes on");
+    for name in ["second", "third"] {
+        let named = check.problems.iter().filter(|problem| problem.contains(name)).count();
+        assert!(named > 0, "{name} is not named: {:?}", check.problems);
+    }
     Verdict::Held
 }
 

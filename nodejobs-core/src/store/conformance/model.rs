@@ -13,7 +13,7 @@ use super::jobs::{assert_same, assert_sound, content};
 use crate::{JobId, Status};
 
 /// How many there are if `PROPTEST_CASES` does not say.
-const CASES: u32 = 32;
+const CASES: u32 = 20;
 
 pub(super) fn it_answers_as_the_in_memory_store_does(case: &DiskCase) -> Verdict {
     let commits = vec((vec(steps(), 0..8), prop::bool::weighted(0.2)), 1..10);

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use super::super::StoreError;
 use super::super::content::Check;
-use super::record::{self, StoredState};
+use super::record::{self, StoredState, Unreadable};
 use super::{Direction, View, keys};
+use crate::job::Definition;
 use crate::status::Status;
 
 pub(super) fn indexes(view: &dyn View, check: &mut Check) -> Result<(), StoreError> {
@@ -52,6 +53,35 @@ pub(super) fn indexes(view: &dyn View, check: &mut Check) -> Result<(), StoreErr
         stray_entries(view, check)?;
     }
     Ok(())
+}
+
+/// Every record that cannot be understood, where one was met: it has ended the walk through the others.
+pub(super) fn damaged_records(view: &dyn View, check: &mut Check) -> Result<(), StoreError> {
+    let seq = |key: &[u8]| keys::last_number(key.get(..key.len().saturating_sub(4)).unwrap_or_default());
+    walk(view, keys::DEFINITIONS, |key, value| {
+        let what = || format!("the job with seq {}, a definition", seq(key).unwrap_or(0));
+        note(check, record::decode::<Definition>(value), what)
+    })?;
+    walk(view, keys::ATTEMPTS, |key, value| {
+        let what = || format!("the job with seq {}, an earlier attempt", seq(key).unwrap_or(0));
+        note(check, record::decode::<StoredState>(value), what)
+    })?;
+    walk(view, keys::EVENTS, |key, value| {
+        let what = || format!("event {}", keys::last_number(key).unwrap_or(0));
+        note(check, record::check_event(value), what)
+    })?;
+    walk(view, keys::DOCUMENTS, |key, value| {
+        let what = || format!("document {}", key[keys::DOCUMENTS.len()..].escape_ascii());
+        note(check, record::check_document(value), what)
+    })
+}
+
+fn note<T>(
+    check: &mut Check,
+    decoded: Result<T, Unreadable>,
+    what: impl FnOnce() -> String,
+) -> Result<(), StoreError> {
+    check.note_damage(decoded.map_err(|why| record::damaged(what(), why))).map(drop)
 }
 
 #[derive(Default)]

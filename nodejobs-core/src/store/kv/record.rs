@@ -182,6 +182,10 @@ pub(super) fn encode_event(event: &JobEvent) -> Vec<u8> {
     encode(&StoredEvent { id, attempt, status, reason, at })
 }
 
+pub(super) fn check_event(record: &[u8]) -> Result<(), Unreadable> {
+    decode::<StoredEvent>(record).map(drop)
+}
+
 pub(super) fn events(view: &dyn View, after: u64, limit: usize) -> Result<Vec<JobEvent>, StoreError> {
     let mut events = Vec::new();
     let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(events) };
@@ -208,6 +212,10 @@ fn decode_document(record: &[u8]) -> Result<(&[u8], &[u8]), Unreadable> {
         .ok_or(Unreadable::Contradiction("there is no length of the key"))?;
     let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
     rest.split_at_checked(length).ok_or(Unreadable::Contradiction("the key is cut off"))
+}
+
+pub(super) fn check_document(record: &[u8]) -> Result<(), Unreadable> {
+    decode_document(record).map(drop)
 }
 
 fn document_damaged(kind: DocumentKind, name: &str, why: Unreadable) -> StoreError {

@@ -178,6 +178,21 @@ fn no_damage_stays_unseen() {
 }
 
 #[test]
+fn what_is_behind_damage_is_checked_as_well() {
+    let store = filled();
+    for key in
+        [keys::document(DocumentKind::Meta, "k"), keys::event(2), keys::definition(1, 1), keys::event(3)]
+    {
+        let mut map = store.engine.map.lock().expect("no panic");
+        *map.get_mut(&key).expect("there").last_mut().expect("not empty") ^= 1;
+    }
+    let found = problems(&store).join("\n");
+    for what in ["document meta 'k'", "event 2", "event 3", "the job with seq 1, a definition"] {
+        assert!(found.contains(what), "{what}: {found}");
+    }
+}
+
+#[test]
 fn a_damaged_record_is_named_with_its_store() {
     let store = filled();
     store.engine.map.lock().expect("no panic").insert(keys::job(2), b"nonsense".to_vec());
