@@ -218,7 +218,9 @@ mod tests {
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).expect("a body");
                 let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-                write!(reader.get_mut(), "{head}{:x}\r\n{events}\r\n", events.len()).expect("sent");
+                // In one piece: whoever has read `done` closes the connection.
+                let answer = format!("{head}{:x}\r\n{events}\r\n", events.len());
+                reader.get_mut().write_all(answer.as_bytes()).expect("sent");
                 format!(
                     "{} {}",
                     request.trim_end().trim_end_matches(" HTTP/1.1"),
