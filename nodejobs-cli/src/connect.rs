@@ -118,8 +118,12 @@ impl Target {
             let lock = self.lock_starts()?;
             // Somebody may have started one while we waited for the lock.
             if let Ok(client) = self.reach_running()? {
-                self.check_store(&client)?;
-                return Ok(Err(client));
+                match self.check_store(&client)? {
+                    Ok(()) => return Ok(Err(client)),
+                    Err(broken) if attempts == START_ATTEMPTS => return Err(broken.into()),
+                    // It has just been killed.
+                    Err(_) => continue,
+                }
             }
             if lifetime == Lifetime::WhileNeeded
                 && let Some(refusal) = FailedStarts::refusal(&self.data_dir)
@@ -145,22 +149,27 @@ impl Target {
     }
 
     fn reach(&self) -> Result<Client, Failure> {
-        match self.reach_running()? {
-            Ok(client) => {
-                self.check_store(&client)?;
-                Ok(client)
-            }
-            Err(_) => match self.start(Lifetime::WhileNeeded)? {
-                Ok(client) | Err(client) => Ok(client),
-            },
+        if let Ok(client) = self.reach_running()?
+            && self.check_store(&client)?.is_ok()
+        {
+            return Ok(client);
+        }
+        match self.start(Lifetime::WhileNeeded)? {
+            Ok(client) | Err(client) => Ok(client),
         }
     }
 
-    fn check_store(&self, client: &Client) -> Result<(), Failure> {
-        let Some(wanted) = &self.store else { return Ok(()) };
-        let found = client.daemon_status()?.store;
+    /// Refuses a daemon with another store than the one that was asked for; the inner error is a connection that broke
+    /// meanwhile.
+    fn check_store(&self, client: &Client) -> Result<Result<(), ClientError>, Failure> {
+        let Some(wanted) = &self.store else { return Ok(Ok(())) };
+        let found = match client.daemon_status() {
+            Ok(status) => status.store,
+            Err(error) if error.is_broken() => return Ok(Err(error)),
+            Err(error) => return Err(error.into()),
+        };
         if found == *wanted {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let path = self.data_dir.display();
         Err(Failure::new(
