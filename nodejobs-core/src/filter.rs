@@ -4,7 +4,8 @@ use std::num::{IntErrorKind, ParseIntError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ExitStatus, Job};
+use crate::id::JobId;
+use crate::job::{ExitStatus, Job, JobState};
 use crate::status::Status;
 use crate::text::RawText;
 use crate::time::Timestamp;
@@ -195,20 +196,35 @@ impl JobFilter {
 
     /// Whether the job meets every condition. This is the meaning; stores may use indexes to get there sooner.
     pub fn matches(&self, job: &Job) -> bool {
-        let Job { definition, state, .. } = job;
-        let wants = |wanted: &Option<String>, value: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| value == Some(wanted))
-        };
-        let is =
-            |wanted: &Option<RawText>, value: &RawText| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        self.matches_state(&job.id, &job.state) && self.matches_definition(job)
+    }
+
+    /// Whether it meets the conditions on its id and on how far it got: a store that keeps what the job runs elsewhere
+    /// need not look there if not.
+    pub fn matches_state(&self, id: &JobId, state: &JobState) -> bool {
+        let id = id.as_str();
         let exit_code = match state.exit {
             Some(ExitStatus::Code(code)) => Some(code),
             _ => None,
         };
         (self.status.is_empty() || self.status.contains(&state.status))
-            && wants(&self.self_id, Some(job.id.as_str()))
-            && self.id_prefix.as_ref().is_none_or(|prefix| job.id.as_str().starts_with(prefix.as_str()))
-            && wants(&self.name, definition.name.as_deref())
+            && self.self_id.as_deref().is_none_or(|wanted| wanted == id)
+            && self.id_prefix.as_deref().is_none_or(|prefix| id.starts_with(prefix))
+            && self.last_pid.is_none_or(|pid| state.process.as_ref().and_then(|p| p.pid) == Some(pid))
+            && self.exit_code.is_none_or(|code| exit_code == Some(code))
+            && self.last_update.contains(Some(state.last_update))
+            && self.started.contains(state.started.map(|moment| moment.wall))
+            && self.ended.contains(state.ended.map(|moment| moment.wall))
+    }
+
+    fn matches_definition(&self, job: &Job) -> bool {
+        let definition = &job.definition;
+        let wants = |wanted: &Option<String>, value: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| value == Some(wanted))
+        };
+        let is =
+            |wanted: &Option<RawText>, value: &RawText| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        wants(&self.name, definition.name.as_deref())
             && wants(&self.group, definition.group.as_deref())
             && self.label.iter().all(|(key, wanted)| {
                 definition.labels.get(key).is_some_and(|value| wanted.as_ref().is_none_or(|w| w == value))
@@ -217,12 +233,7 @@ impl JobFilter {
             && self.dirname.as_ref().is_none_or(|wanted| *wanted == definition.dirname())
             && is(&self.logdir, &definition.logs.directory())
             && self.logfile.as_ref().is_none_or(|wanted| *wanted == job.log_paths().stdout)
-            && self.last_pid.is_none_or(|pid| state.process.as_ref().and_then(|p| p.pid) == Some(pid))
-            && self.exit_code.is_none_or(|code| exit_code == Some(code))
-            && self.last_update.contains(Some(state.last_update))
             && self.created.contains(Some(definition.created_at))
-            && self.started.contains(state.started.map(|moment| moment.wall))
-            && self.ended.contains(state.ended.map(|moment| moment.wall))
     }
 }
 

@@ -30,7 +30,11 @@ pub(super) fn jobs(view: &dyn View, request: &PageRequest) -> Result<Page, Store
     };
     let mut jobs = Vec::new();
     while let Some(seq) = candidates.next(view, *order)? {
-        let job = record::job(view, seq)?;
+        let stored = record::newest_state(view, seq)?;
+        if !filter.matches_state(&stored.id, &stored.state) {
+            continue;
+        }
+        let job = record::whole(view, seq, stored)?;
         if !filter.matches(&job) {
             continue;
         }

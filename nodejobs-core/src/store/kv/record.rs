@@ -159,7 +159,8 @@ pub(super) fn job(view: &dyn View, seq: u64) -> Result<Job, StoreError> {
     whole(view, seq, newest_state(view, seq)?)
 }
 
-fn whole(view: &dyn View, seq: u64, stored: StoredState) -> Result<Job, StoreError> {
+/// The job with its newest or an earlier state.
+pub(super) fn whole(view: &dyn View, seq: u64, stored: StoredState) -> Result<Job, StoreError> {
     let StoredState { id, revision, state } = stored;
     let definition = definition(view, seq, &id, state.attempt)?;
     Ok(Job { seq, id, revision, definition, state })
