@@ -1,8 +1,9 @@
 //! The words, rules and traits of nodejobs.
 //!
 //! Everything here is pure: no operating system, no clock, no threads, no printing. The parts that act (stores,
-//! processes, the daemon) depend on this crate and never the other way round. The feature `conformance`, which is for the
-//! tests of stores, adds `store::conformance`, which does all of that; nothing that is delivered has it.
+//! processes, the daemon) depend on this crate and never the other way round. Two features add what is outside of that:
+//! `disk` what stores on disk have in common, in `store::disk`, and `conformance`, which nothing that is delivered has, the
+//! tests of stores.
 //!
 //! | module | holds |
 //! |---|---|
