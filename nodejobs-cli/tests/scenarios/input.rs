@@ -308,6 +308,8 @@ fn another_store_than_the_directory_s_is_refused_by_name() {
             refused(&home.nodejobs(["--store", other, "ls"]), 4, &names);
             home.ok(["daemon", "start"]);
             refused(&home.nodejobs(["--store", other, "ls"]), 4, &names);
+            // The next round is about a directory that nobody owns.
+            home.ok(["daemon", "stop"]);
         }
     }
     home.ok(["--store", store(), "status", "before"]);
