@@ -13,8 +13,9 @@ use tokio::sync::watch;
 
 pub use crate::api::LOG_NAME;
 use crate::api::ProblemKind;
-use crate::directory::{Lock, OWNER_LOCK};
+use crate::directory::Lock;
 use crate::error::Error;
+use crate::foreign::OWNER_LOCK;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;

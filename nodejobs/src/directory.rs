@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{ProblemKind, START_LOCK_NAME};
 use crate::error::Error;
-use crate::foreign::{META, foreign_file};
+use crate::foreign::{META, OWNER_LOCK, foreign_file};
 use crate::stores::{DirectoryAge, StoreKind};
 
 const FORMAT: u32 = 1;
-pub(crate) const OWNER_LOCK: &str = "owner.lock";
 
 /// A directory that exists and may be used.
 #[derive(Clone, Debug)]

@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::api::{LOG_NAME, START_LOCK_NAME};
-use crate::directory::OWNER_LOCK;
-use crate::store::is_temporary;
+use crate::store_files::is_temporary;
 
 /// Says what a data directory is: whoever has it is one.
 pub(crate) const META: &str = "nodejobs.json";
+/// Locked by the owner, as long as there is one.
+pub(crate) const OWNER_LOCK: &str = "owner.lock";
 
 /// What may be there before the directory says what it is, besides stores that are being made: it is left by whoever
 /// starts a daemon or is killed while it imports, and by file systems in their top directory.

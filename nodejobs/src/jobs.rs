@@ -8,14 +8,12 @@ mod streams;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use nodejobs_core::JobId;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
 use nodejobs_proc::KeeperProgram;
 use nodejobs_proc::machine::Machine;
-use rustix::event::{Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -28,6 +26,7 @@ use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::follow::follow;
 use crate::owner::Owner;
+use crate::reach::own_or_reach;
 use crate::server::{Server, ServerHandle};
 use crate::stores::StoreKind;
 
@@ -398,35 +397,6 @@ impl From<ClientError> for Error {
 enum Opened {
     Owner(Arc<Owner>, Server),
     Connected(PathBuf),
-}
-
-/// How long an owner that does not answer may still hold the directory: one that was killed gives up its socket a
-/// moment before its lock.
-const DYING: Duration = Duration::from_secs(5);
-
-/// Becomes the owner, or finds that the owner there is answers.
-pub(crate) fn own_or_reach(directory: &DataDirectory) -> Result<Option<Lock>, Error> {
-    let deadline = Instant::now() + DYING;
-    loop {
-        let holder = match directory.lock_owner()? {
-            Ok(lock) => return Ok(Some(lock)),
-            Err(holder) => holder,
-        };
-        match Client::connect(directory.path()) {
-            Ok(_) => return Ok(None),
-            Err(error) if !error.is_no_daemon() => return Err(error.into()),
-            Err(error) if Instant::now() >= deadline => {
-                let pid = holder.map_or("a process".to_owned(), |holder| format!("process {}", holder.pid));
-                let message = format!(
-                    "data directory '{}' is owned by {pid}, which does not answer",
-                    directory.path().display()
-                );
-                return Err(Error::new(ProblemKind::Unavailable, message).with_source(error));
-            }
-            // Nothing tells when a lock is given up, except waiting for it without end.
-            Err(_) => drop(poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 }))),
-        }
-    }
 }
 
 fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result<Opened, Error> {

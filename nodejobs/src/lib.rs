@@ -94,11 +94,17 @@ mod owner;
 #[cfg(feature = "local")]
 mod processes;
 #[cfg(feature = "local")]
+mod reach;
+#[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
 mod service;
 #[cfg(feature = "local")]
 pub mod store;
+#[cfg(feature = "local")]
+mod store_files;
+#[cfg(feature = "local")]
+mod store_status;
 #[cfg(feature = "local")]
 mod stores;
 #[cfg(feature = "local")]

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
-use crate::store::status_of;
+use crate::store_status::status_of;
 
 impl Owner {
     /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.

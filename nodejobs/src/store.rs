@@ -31,19 +31,16 @@
 mod access;
 mod build;
 mod export;
-mod files;
 mod import;
 mod migrate;
 
 use std::fmt;
 use std::path::Path;
 
-use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
-
 use crate::api::StoreStatus;
 use crate::client::Client;
 use crate::error::Error;
-use crate::log_files::path_text;
+use crate::store_status::status_of;
 use crate::stores::{DirectoryAge, StoreKind};
 use access::Held;
 
@@ -52,8 +49,6 @@ pub use import::{Imported, import};
 pub use migrate::{Migrated, migrate};
 pub use nodejobs_core::store::content::Check;
 pub use nodejobs_core::store::export::Totals;
-
-pub(crate) use files::{is_temporary, put_aside, size_on_disk};
 
 /// How far something got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,48 +111,4 @@ pub fn check(
     let held = Held::used(data_dir, store)?;
     let store = held.meta.store.open(held.directory.path(), DirectoryAge::Used)?;
     Ok(store.check(&mut |records| progress(Progress { step: Step::Checking, records }))?)
-}
-
-/// What is said of a store that is open.
-pub(crate) fn status_of(
-    store: &dyn JobStore,
-    kind: StoreKind,
-    directory: &Path,
-    owner_pid: Option<u32>,
-) -> Result<StoreStatus, StoreError> {
-    let info = store.info();
-    let counters = store.counters()?;
-    // Their numbers have no gap.
-    let first_event = store.events(0, 1)?.first().map(|event| event.seq);
-    let path = directory.join(kind.file_name());
-    Ok(StoreStatus {
-        store: kind.to_string(),
-        format: info.format,
-        path: path_text(&path),
-        bytes: files::size_on_disk(&path),
-        shareable: info.shareable,
-        weaker: info.weaker,
-        owner_pid,
-        jobs: store.counts()?,
-        events: first_event.map_or(0, |first| (counters.last_event + 1).saturating_sub(first)),
-        documents: count_documents(store)?,
-        last_seq: counters.last_seq,
-        last_event: counters.last_event,
-    })
-}
-
-fn count_documents(store: &dyn JobStore) -> Result<u64, StoreError> {
-    let mut count = 0;
-    for kind in DocumentKind::ALL {
-        // Their bodies come along, and input may be large.
-        let at_once = if kind == DocumentKind::Input { 4 } else { 100 };
-        let mut after: Option<String> = None;
-        loop {
-            let found = store.documents(kind, "", after.as_deref(), at_once)?;
-            count += found.len() as u64;
-            let Some((last, _)) = found.into_iter().next_back() else { break };
-            after = Some(last);
-        }
-    }
-    Ok(count)
 }

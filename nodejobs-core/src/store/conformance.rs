@@ -12,7 +12,7 @@
 //! | `table.rs` | the rules: names, statements, groups |
 //! | `case.rs` | what a rule gets: a store, a directory, the hooks |
 //! | `jobs.rs`, `fixture.rs` | jobs to keep |
-//! | `child.rs` | the processes that are killed, traced or put on a small disk |
+//! | `child.rs`, `roles.rs` | the processes that are killed, traced or put on a small disk |
 //! | everything else | the rules, by theme |
 //!
 //! # Example
@@ -56,6 +56,7 @@ mod namespace;
 mod openers;
 mod random;
 mod reopening;
+mod roles;
 mod room;
 mod strangers;
 mod table;
@@ -214,7 +215,7 @@ impl Suite {
     /// # Panics
     /// If what is asked of it goes wrong.
     pub fn child(&self) {
-        child::body(self);
+        roles::play(self);
     }
 
     /// Writes the fixture of the present format: [`fixture_content`] in a store in the directory of fixtures.

@@ -13,7 +13,8 @@ use serde::Serialize;
 use super::{Finding, count_of_jobs};
 use crate::api::DaemonStatus;
 use crate::client::{Client, ClientError};
-use crate::directory::{Holder, OWNER_LOCK};
+use crate::directory::Holder;
+use crate::foreign::OWNER_LOCK;
 
 /// What the owner says, if there is one.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::owner::Running;
 use super::{Finding, bytes, count_of_jobs};
-use crate::directory::{OWNER_LOCK, parse};
-use crate::foreign::META;
-use crate::store::{put_aside, size_on_disk};
+use crate::directory::parse;
+use crate::foreign::{META, OWNER_LOCK};
+use crate::store_files::{put_aside, size_on_disk};
 use crate::stores::StoreKind;
 
 const CHECK: &str = "store";

@@ -8,7 +8,7 @@ use crate::api::ProblemKind;
 use crate::directory::{DataDirectory, Holder, Lock, Meta};
 use crate::error::Error;
 use crate::foreign::META;
-use crate::jobs::own_or_reach;
+use crate::reach::own_or_reach;
 use crate::stores::{DirectoryAge, StoreKind};
 
 /// A directory that nobody else owns, as long as this lives.

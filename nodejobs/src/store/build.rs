@@ -8,10 +8,11 @@ use nodejobs_core::store::JobStore;
 use nodejobs_core::store::content::Item;
 use nodejobs_core::store::export::Totals;
 
-use super::{Progress, Step, files};
+use super::{Progress, Step};
 use crate::api::ProblemKind;
 use crate::directory::DataDirectory;
 use crate::error::Error;
+use crate::store_files;
 use crate::stores::StoreKind;
 
 /// So many items are written with one flush,
@@ -37,7 +38,8 @@ impl<'a> NewStore<'a> {
         kind: StoreKind,
         progress: &'a mut dyn FnMut(Progress),
     ) -> Result<Self, Error> {
-        files::remove_temporary(directory.path()).map_err(|error| failed(directory, "be tidied", error))?;
+        store_files::remove_temporary(directory.path())
+            .map_err(|error| failed(directory, "be tidied", error))?;
         let mut new = Self {
             directory,
             kind,
@@ -47,7 +49,7 @@ impl<'a> NewStore<'a> {
             loaded: Totals::default(),
             progress,
         };
-        new.store = Some(kind.open_at(&files::temporary(directory.path(), kind))?);
+        new.store = Some(kind.open_at(&store_files::temporary(directory.path(), kind))?);
         Ok(new)
     }
 
@@ -112,8 +114,8 @@ impl<'a> NewStore<'a> {
     pub(super) fn put_in_place(mut self) -> Result<Option<PathBuf>, Error> {
         self.store = None;
         let place = || {
-            let aside = files::set_aside(self.directory.path(), self.kind)?;
-            files::put_in_place(self.directory.path(), self.kind)?;
+            let aside = store_files::set_aside(self.directory.path(), self.kind)?;
+            store_files::put_in_place(self.directory.path(), self.kind)?;
             Ok(aside)
         };
         place().map_err(|error| failed(self.directory, "take the new store", error))
@@ -124,7 +126,7 @@ impl Drop for NewStore<'_> {
     fn drop(&mut self) {
         self.store = None;
         // What cannot be removed now is removed by the next one.
-        let _ = files::remove_temporary(self.directory.path());
+        let _ = store_files::remove_temporary(self.directory.path());
     }
 }
 

@@ -10,13 +10,14 @@ use nodejobs_core::store::content::{Item, walk};
 use nodejobs_core::store::export::Totals;
 use serde::Serialize;
 
+use super::Progress;
 use super::access::Held;
 use super::build::{NewStore, failed};
-use super::{Progress, files};
 use crate::api::ProblemKind;
 use crate::directory::DataDirectory;
 use crate::error::Error;
 use crate::log_files::path_text;
+use crate::store_files;
 use crate::stores::{DirectoryAge, StoreKind};
 
 /// What a migration came to.
@@ -71,9 +72,10 @@ pub fn migrate(
         old: None,
         leftovers: Vec::new(),
     };
-    files::remove_temporary(directory.path()).map_err(|error| failed(&directory, "be tidied", error))?;
+    store_files::remove_temporary(directory.path())
+        .map_err(|error| failed(&directory, "be tidied", error))?;
     for other in StoreKind::all().filter(|kind| *kind != from) {
-        let aside = files::set_aside(directory.path(), other)
+        let aside = store_files::set_aside(directory.path(), other)
             .map_err(|error| failed(&directory, "set aside what an earlier migration has left", error))?;
         migrated.leftovers.extend(aside.as_deref().map(path_text));
     }
@@ -84,10 +86,10 @@ pub fn migrate(
     held.meta.store = to;
     directory.keep_meta(&held.meta)?;
     // From here on the new one counts, whatever becomes of the old one.
-    let aside = files::set_aside(directory.path(), from)
+    let aside = store_files::set_aside(directory.path(), from)
         .map_err(|error| failed(&directory, "set its old store aside (the new one is in use)", error))?;
     if let (Some(aside), true) = (&aside, delete_old) {
-        files::remove_store(aside)
+        store_files::remove_store(aside)
             .map_err(|error| failed(&directory, "delete its old store (the new one is in use)", error))?;
     }
     let Totals { jobs, attempts, events, documents } = totals;

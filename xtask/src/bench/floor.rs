@@ -134,6 +134,31 @@ fn spawn_true(stdout: &CStr, stderr: &CStr) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
 
+/// The medians, in ms, of what a call of the command line cannot do without.
+pub(super) struct Floors {
+    /// A process of its own.
+    pub(super) call: f64,
+    /// One durable record.
+    pub(super) append: f64,
+    /// The launch of a job.
+    pub(super) spawn: f64,
+}
+
+impl Floors {
+    pub(super) fn measure(directory: &Path, count: usize) -> Result<Self> {
+        Ok(Self {
+            call: percentile(&call(count)?, 50),
+            append: percentile(&durable_append(directory, count)?, 50),
+            spawn: milliseconds(spawn(directory, count, 1)?) / number(count),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
+pub(super) fn number(count: usize) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Bench;
-use super::floor::{self, milliseconds, repeat};
+use super::floor::{self, Floors, milliseconds, number, repeat};
 use super::report::percentile;
 use super::stores;
 use crate::process::{cpu, pss, sealed, succeed, wake_ups};
@@ -64,7 +64,7 @@ fn floors(bench: &mut Bench) -> Result<()> {
 /// Each `run` finds the machine quiet: the job before it has ended. The shell loop shows the other case.
 fn run(bench: &mut Bench) -> Result<()> {
     let count = bench.count(200, 50);
-    let floor = Floors::measure(bench, count)?;
+    let floor = Floors::measure(&bench.fresh("floor")?, count)?;
     let product = bench.start("run")?;
     let samples = run_latency(&product, count)?;
     bench.record("run", samples, Some(floor.call + floor.append));
@@ -130,7 +130,7 @@ fn memory(bench: &mut Bench) -> Result<()> {
 }
 
 fn stop(bench: &mut Bench) -> Result<()> {
-    let one = Floors::measure(bench, bench.count(200, 50))?;
+    let one = Floors::measure(&bench.fresh("floor")?, bench.count(200, 50))?;
     let many = one.call + floor::kill(50)?;
     let product = bench.start("stop")?;
     let samples = repeat(bench.count(50, 10), || {
@@ -210,27 +210,6 @@ fn crash(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The medians, in ms, of what a call of the command line cannot do without.
-pub(super) struct Floors {
-    /// A process of its own.
-    pub(super) call: f64,
-    /// One durable record.
-    pub(super) append: f64,
-    /// The launch of a job.
-    spawn: f64,
-}
-
-impl Floors {
-    pub(super) fn measure(bench: &Bench, count: usize) -> Result<Self> {
-        let directory = bench.fresh("floor")?;
-        Ok(Self {
-            call: percentile(&floor::call(count)?, 50),
-            append: percentile(&floor::durable_append(&directory, count)?, 50),
-            spawn: milliseconds(floor::spawn(&directory, count, 1)?) / number(count),
-        })
-    }
-}
-
 fn run_latency(product: &Product, count: usize) -> Result<Vec<f64>> {
     repeat(count, || {
         let ended = product.call(&["run", "--", "true"])?;
@@ -262,11 +241,6 @@ fn all_finished(records: &[Value]) -> Result<()> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
-pub(super) fn number(count: usize) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,6 +248,6 @@ mod tests {
     #[test]
     fn a_group_that_is_not_there_is_answered_with_those_that_are() {
         assert!(find("floor").is_ok());
-        assert!(find("flor").err().unwrap().ends_with("crash, history"));
+        assert!(find("flor").err().unwrap().ends_with("crash, commits, history"));
     }
 }

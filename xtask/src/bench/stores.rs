@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::floor::{self, milliseconds};
-use super::groups::{Floors, number};
+use super::floor::{self, Floors, milliseconds, number};
 use super::report::percentile;
 use super::{Bench, export};
 use crate::process::{PATH, pss, sealed, succeed};
@@ -82,7 +81,7 @@ const LISTINGS: [(&[&str], &str, &str, &str); 3] = [
 
 pub(super) fn history(bench: &mut Bench) -> Result<()> {
     let count = bench.count(200, 50);
-    let floor = Floors::measure(bench, count)?;
+    let floor = Floors::measure(&bench.fresh("floor")?, count)?;
     let products = filled(bench)?;
     for (store, product) in &products {
         let status = product.status()?;

@@ -1,16 +1,15 @@
 //! The processes that a rule starts of the test program itself: to be killed, traced, or put on a small disk.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::case::DiskCase;
-use super::{RULES, Suite, crash, flush, openers, room};
 
 /// Set for such a process: what it is to do.
-const ROLE: &str = "NODEJOBS_CONFORMANCE_ROLE";
+pub(super) const ROLE: &str = "NODEJOBS_CONFORMANCE_ROLE";
 /// Set for the same: the store, or the directory, that it is to do it with.
-const PLACE: &str = "NODEJOBS_CONFORMANCE_PLACE";
+pub(super) const PLACE: &str = "NODEJOBS_CONFORMANCE_PLACE";
 
 /// What a process is for.
 #[derive(Clone, Copy)]
@@ -26,7 +25,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 8] = [
+    pub(super) const ALL: [Role; 8] = [
         Role::Rules,
         Role::Commits,
         Role::Abort,
@@ -37,7 +36,7 @@ impl Role {
         Role::ReadOnly,
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Role::Rules => "rules",
             Role::Commits => "commits",
@@ -87,29 +86,4 @@ pub(super) fn succeed(command: &mut Command) -> String {
 pub(super) fn say(line: &str) {
     let mut stdout = std::io::stdout();
     stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout.flush()).expect("the parent reads");
-}
-
-pub(super) fn body(suite: &Suite) {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let role = Role::ALL.into_iter().find(|known| known.as_str() == role).expect("a role");
-    // The test's name is on this line already.
-    say("");
-    if let Role::Rules = role {
-        for rule in RULES {
-            say(&format!("rule {} {} {}", rule.group().as_str(), rule.name, rule.statement));
-        }
-        return;
-    }
-    let place = PathBuf::from(std::env::var_os(PLACE).expect("a place"));
-    let case = DiskCase::new(suite.disk.expect("a store with a path"));
-    match role {
-        Role::Rules => {}
-        Role::Commits => crash::commit_for_ever(&case, &place),
-        Role::Abort => crash::commit_and_abort(&case, &place),
-        Role::Open => openers::try_to_open(&case, &place),
-        Role::Flush => flush::commit_between_marks(&case, &place),
-        Role::FullDisk => room::fill_the_disk(&case, &place),
-        Role::FullFromTheBeginning => room::begin_on_a_full_disk(&case, &place),
-        Role::ReadOnly => room::open_read_only(&case, &place),
-    }
 }

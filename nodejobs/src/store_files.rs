@@ -49,12 +49,12 @@ pub(crate) fn size_on_disk(path: &Path) -> u64 {
 }
 
 /// Where a store is made.
-pub(super) fn temporary(directory: &Path, kind: StoreKind) -> PathBuf {
+pub(crate) fn temporary(directory: &Path, kind: StoreKind) -> PathBuf {
     directory.join(kind.file_name() + ".new")
 }
 
 /// Removes what is left of stores that were never finished. Nobody else may be making one.
-pub(super) fn remove_temporary(directory: &Path) -> io::Result<()> {
+pub(crate) fn remove_temporary(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if is_temporary(&entry.file_name()) {
@@ -65,7 +65,7 @@ pub(super) fn remove_temporary(directory: &Path) -> io::Result<()> {
 }
 
 /// Gives a complete store that nobody has open its name, on disk when this returns.
-pub(super) fn put_in_place(directory: &Path, kind: StoreKind) -> io::Result<()> {
+pub(crate) fn put_in_place(directory: &Path, kind: StoreKind) -> io::Result<()> {
     let made = temporary(directory, kind);
     for end in BESIDE {
         let beside = with(&made, end);
@@ -82,7 +82,7 @@ pub(super) fn put_in_place(directory: &Path, kind: StoreKind) -> io::Result<()> 
 }
 
 /// Keeps a store, or what is left of one, under another name; that name, or `None` if there is nothing of it.
-pub(super) fn set_aside(directory: &Path, kind: StoreKind) -> io::Result<Option<PathBuf>> {
+pub(crate) fn set_aside(directory: &Path, kind: StoreKind) -> io::Result<Option<PathBuf>> {
     let path = directory.join(kind.file_name());
     let pieces = || std::iter::once("").chain(BESIDE).map(|end| (with(&path, end), end));
     if !pieces().any(|(piece, _)| fs::symlink_metadata(piece).is_ok()) {
@@ -101,7 +101,7 @@ pub(super) fn set_aside(directory: &Path, kind: StoreKind) -> io::Result<Option<
 }
 
 /// Removes a store, with what is beside it.
-pub(super) fn remove_store(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_store(path: &Path) -> io::Result<()> {
     remove(path)?;
     BESIDE.iter().try_for_each(|end| remove(&with(path, end)))
 }
