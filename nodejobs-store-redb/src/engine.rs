@@ -60,14 +60,18 @@ impl RedbEngine {
         });
         drop(database);
         if failed.get() || !came_back {
-            let closed = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
-            // What it says when it is closed, it has said before.
-            let _ = disk::without_panic(&self.path, || {
-                drop(closed);
-                Ok(())
-            });
+            self.close(&mut self.database.write().unwrap_or_else(PoisonError::into_inner));
         }
         result
+    }
+
+    /// Gives up a database that has failed. What it says when it is closed, it has said before.
+    fn close(&self, database: &mut Option<Database>) {
+        let failed = database.take();
+        let _ = disk::without_panic(&self.path, || {
+            drop(failed);
+            Ok(())
+        });
     }
 }
 
@@ -105,11 +109,17 @@ impl Engine for RedbEngine {
 
     fn check(&self, check: &mut Check) -> Result<(), StoreError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &mut *database {
-            match database.check_integrity() {
-                Ok(true) => {}
-                Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
-                Err(error) => check.problem(error.to_string()),
+        // After a fault there is none, and what is wrong has been noted by whoever met it.
+        let Some(open) = &mut *database else { return Ok(()) };
+        let checked = disk::without_panic(&self.path, || {
+            open.check_integrity().map_err(|error| Fault::from(error).into_store_error("check", &self.path))
+        });
+        match checked {
+            Ok(true) => {}
+            Ok(false) => check.problem("redb has found pages that nobody uses, and mended that"),
+            Err(error) => {
+                self.close(&mut database);
+                check.note_damage::<()>(Err(error))?;
             }
         }
         Ok(())
