@@ -157,6 +157,9 @@ enum Run {
     Disk(fn(&DiskCase) -> Verdict),
 }
 
+/// Set where a rule that is not run is a failure, as in CI.
+const ALL: &str = "NODEJOBS_ALL_RULES";
+
 /// What became of a rule that did not fail.
 enum Verdict {
     Held,
@@ -194,7 +197,8 @@ impl Suite {
     /// Runs a rule. One that the machine has no means for prints `not run: NAME: WHY`.
     ///
     /// # Panics
-    /// If it does not hold, and if there is no such rule for this store.
+    /// If it does not hold, if there is no such rule for this store, and, with the variable `NODEJOBS_ALL_RULES`, if it
+    /// was not run.
     pub fn run(&self, name: &str) {
         let rule = RULES.iter().find(|rule| rule.name == name);
         let rule = rule.unwrap_or_else(|| panic!("{name} is not a rule"));
@@ -204,6 +208,7 @@ impl Suite {
             (Run::Disk(run), Some(disk)) => {
                 if let Verdict::NotRun(why) = run(&DiskCase::new(disk)) {
                     println!("not run: {name}: {why}");
+                    assert!(std::env::var_os(ALL).is_none(), "{name} was not run: {why}");
                 }
             }
             (Run::Disk(_), None) => panic!("{name} is for stores with a path"),
