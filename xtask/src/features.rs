@@ -26,9 +26,7 @@ const fn default(package: &'static str, features: &'static [&'static str]) -> Se
 /// Every set that has to build.
 const SETS: &[Set] = &[
     set("nodejobs", &["client"]),
-    set("nodejobs", &["sqlite"]),
-    set("nodejobs", &["redb"]),
-    set("nodejobs", &["sled"]),
+    // A store without `local` is of no use, and adds nothing to these.
     set("nodejobs", &["local", "sqlite"]),
     set("nodejobs", &["local", "redb"]),
     set("nodejobs", &["local", "sled"]),
