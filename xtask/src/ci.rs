@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step { name: "stores",   when: When::Always, run: Run::Here(stores) },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
+    Step { name: "library",  when: When::Full,   run: Run::Here(library) },
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
@@ -133,12 +134,21 @@ fn doc(workspace: &Workspace) -> Result<()> {
 
 /// The scenarios with the stores that are not the default one.
 fn stores(workspace: &Workspace) -> Result<()> {
+    // The first of them is that of the default build.
+    STORES[1..].iter().try_for_each(|store| {
+        cargo(
+            workspace,
+            &format!("test -p nodejobs-cli --no-default-features --features {store} --test scenarios"),
+        )
+    })
+}
+
+fn library(workspace: &Workspace) -> Result<()> {
     STORES[1..].iter().try_for_each(|store| {
         cargo(
             workspace,
             &format!("test -p nodejobs --no-default-features --features local,{store} --lib --tests"),
-        )?;
-        cargo(workspace, &format!("test -p nodejobs-cli --no-default-features --features {store}"))
+        )
     })
 }
 
