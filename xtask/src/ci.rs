@@ -19,9 +19,10 @@ const STEPS: &[Step] = &[
     Step { name: "doc",      when: When::Always, run: Run::Here(doc) },
     Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
     Step { name: "test",     when: When::Always, run: Run::Here(test) },
-    Step { name: "stores",   when: When::Always, run: Run::Here(stores) },
+    Step { name: "redb",     when: When::Always, run: Run::Cargo("test -p nodejobs-cli --no-default-features --features redb --test scenarios") },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
+    Step { name: "sled",     when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --no-default-features --features sled --test scenarios") },
     Step { name: "library",  when: When::Full,   run: Run::Here(library) },
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
@@ -130,17 +131,6 @@ fn works(command: &[&str]) -> bool {
 fn doc(workspace: &Workspace) -> Result<()> {
     let arguments = "doc --workspace --no-deps";
     finish(command(workspace, arguments).env("RUSTDOCFLAGS", "-D warnings"), arguments)
-}
-
-/// The scenarios with the stores that are not the default one.
-fn stores(workspace: &Workspace) -> Result<()> {
-    // The first of them is that of the default build.
-    STORES[1..].iter().try_for_each(|store| {
-        cargo(
-            workspace,
-            &format!("test -p nodejobs-cli --no-default-features --features {store} --test scenarios"),
-        )
-    })
 }
 
 fn library(workspace: &Workspace) -> Result<()> {
