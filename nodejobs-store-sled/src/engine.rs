@@ -18,6 +18,9 @@ use crate::error::store_error;
 use crate::open::{self, Open};
 use crate::pieces;
 
+/// What will be under each key; `None` is what will be gone.
+type Pending = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// A sled database.
 pub struct SledEngine {
     path: PathBuf,
@@ -38,10 +41,20 @@ impl Engine for SledEngine {
             self.opened(&mut self.open.write().unwrap_or_else(PoisonError::into_inner))?;
             guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
         }
-        disk::without_panic(&self.path, || match &*guard {
-            Some(Open { db, .. }) => read(&Reading { db, path: &self.path }),
-            None => unreachable!("the loop before ends with a database, and closing it needs the lock"),
-        })
+        let mut came_back = false;
+        let result = disk::without_panic(&self.path, || {
+            let Some(Open { db, .. }) = &*guard else {
+                unreachable!("the loop before ends with a database, and closing it needs the lock")
+            };
+            let read = read(&Reading { db, path: &self.path });
+            came_back = true;
+            read
+        });
+        drop(guard);
+        if !came_back {
+            self.close(&mut self.open.write().unwrap_or_else(PoisonError::into_inner));
+        }
+        result
     }
 
     fn write<T>(
@@ -50,29 +63,23 @@ impl Engine for SledEngine {
     ) -> Result<T, StoreError> {
         let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let open = self.opened(&mut guard)?;
-        let (written, batch) = disk::without_panic(&self.path, || {
-            let reading = Reading { db: &open.db, path: &self.path };
-            let mut writing = Writing { reading, changes: BTreeMap::new() };
-            let written = write(&mut writing)?;
-            let Writing { changes, .. } = writing;
-            let sizes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
-            let bytes = sizes.sum::<usize>() as u64;
-            disk::has_room(&self.path, bytes.saturating_mul(2).saturating_add(SEGMENTS))?;
-            Ok((written, changes))
-        })?;
-        if batch.is_empty() {
-            return Ok(written);
+        let mut is_intact = false;
+        let result = disk::without_panic(&self.path, || {
+            let prepared = prepare(&open.db, &self.path, write);
+            is_intact = true;
+            let (written, changes) = prepared?;
+            if !changes.is_empty() {
+                // After a commit that failed it answers everything with the same error.
+                is_intact = false;
+                open.commit(to_batch(changes), &self.path)?;
+                is_intact = true;
+            }
+            Ok(written)
+        });
+        if !is_intact {
+            self.close(&mut guard);
         }
-        let committed = disk::without_panic(&self.path, || open.commit(to_batch(batch), &self.path));
-        if committed.is_err() {
-            // It answers everything with the same error from now on, and what it says when it is closed it has said.
-            let closed = guard.take();
-            let _ = disk::without_panic(&self.path, || {
-                drop(closed);
-                Ok(())
-            });
-        }
-        committed.map(|()| written)
+        result
     }
 
     fn check(&self, check: &mut Check) -> Result<(), StoreError> {
@@ -112,6 +119,15 @@ const WEAKER: [&str; 4] = [
 ];
 
 impl SledEngine {
+    /// Gives up a database that has failed. What it says when it is closed, it has said before.
+    fn close(&self, open: &mut Option<Open>) {
+        let failed = open.take();
+        let _ = disk::without_panic(&self.path, || {
+            drop(failed);
+            Ok(())
+        });
+    }
+
     fn opened<'o>(&self, open: &'o mut Option<Open>) -> Result<&'o mut Open, StoreError> {
         match open {
             Some(open) => Ok(open),
@@ -120,7 +136,22 @@ impl SledEngine {
     }
 }
 
-fn to_batch(changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> sled::Batch {
+/// What `write` wants changed, if there is room for it.
+fn prepare<T>(
+    db: &Db,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Changes) -> Result<T, StoreError>,
+) -> Result<(T, Pending), StoreError> {
+    let mut writing = Writing { reading: Reading { db, path }, changes: BTreeMap::new() };
+    let written = write(&mut writing)?;
+    let Writing { changes, .. } = writing;
+    let sizes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+    let bytes = sizes.sum::<usize>() as u64;
+    disk::has_room(path, bytes.saturating_mul(2).saturating_add(SEGMENTS))?;
+    Ok((written, changes))
+}
+
+fn to_batch(changes: Pending) -> sled::Batch {
     let mut batch = sled::Batch::default();
     for (key, value) in changes {
         match value {
@@ -194,10 +225,10 @@ fn whole(
     })
 }
 
-/// What is on disk, and what will be; `None` is what will be gone.
+/// What is on disk, and what will be.
 struct Writing<'e> {
     reading: Reading<'e>,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: Pending,
 }
 
 impl Writing<'_> {
@@ -212,7 +243,12 @@ impl Writing<'_> {
     fn delete_pieces(&mut self, key: &[u8]) -> Result<bool, StoreError> {
         let Some(head) = self.stored(key)? else { return Ok(false) };
         for number in 0..pieces::count(&head).unwrap_or(0) {
-            self.changes.insert(pieces::piece_key(key, number), None);
+            let piece = pieces::piece_key(key, number);
+            // A count that is damaged leads far beyond the last one.
+            if self.stored(&piece)?.is_none() {
+                break;
+            }
+            self.changes.insert(piece, None);
         }
         Ok(true)
     }
