@@ -129,19 +129,13 @@ pub(super) fn history(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// A longer history takes sled hours to import.
-const MOST_FOR_SLED: usize = 50_000;
-
 /// A daemon for each store, with a history that was imported.
 fn filled(bench: &mut Bench) -> Result<Vec<(&'static str, Product)>> {
     let directory = bench.fresh("history-export")?;
+    let jobs = bench.history;
+    let file = directory.join("history.jsonl");
+    export::write(&file, jobs)?;
     for store in bench.stores() {
-        let most = if store == "sled" { MOST_FOR_SLED } else { usize::MAX };
-        let jobs = bench.history.min(most);
-        let file = directory.join(format!("{jobs}.jsonl"));
-        if !file.exists() {
-            export::write(&file, jobs)?;
-        }
         eprintln!("bench: history: {jobs} ended jobs in {store}");
         let directory = bench.scratch.path(&format!("history-{store}"));
         let mut import = sealed(bench.scratch.product());
