@@ -17,7 +17,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE};
+use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE, say};
 use crate::starts::FailedStarts;
 
 /// How often one command starts a daemon that is killed each time. Of those that are killed before they can be reached
@@ -88,7 +88,7 @@ impl Target {
 
     /// A connection to the owner there is; an error that [is no daemon](ClientError::is_no_daemon) if there is none.
     pub(crate) fn reach_running(&self) -> Result<Result<Client, ClientError>, Failure> {
-        match Client::connect(&self.data_dir) {
+        match self.client() {
             Err(ClientError::Unreachable { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 Err(not_a_directory(&self.data_dir))
             }
@@ -102,6 +102,16 @@ impl Target {
             Err(error) if !error.is_no_daemon() => Err(error.into()),
             reached => Ok(reached),
         }
+    }
+
+    /// Says so if the owner does not answer because it is stopped.
+    fn client(&self) -> Result<Client, ClientError> {
+        let tell = |pid| {
+            say(&format_args!(
+                "the daemon (process {pid}) is stopped; waiting for it: `kill -CONT {pid}` lets it go on"
+            ));
+        };
+        Ok(Client::connect(&self.data_dir)?.on_stopped(tell))
     }
 
     /// A connection to the owner, which is started if there is none.
@@ -131,7 +141,7 @@ impl Target {
                 return Err(refusal);
             }
             let ended = match self.spawn(lifetime, lock)? {
-                Spawned::Ready => match Client::connect(&self.data_dir) {
+                Spawned::Ready => match self.client() {
                     Err(error) if error.is_no_daemon() => error.into(),
                     reached => {
                         if lifetime == Lifetime::UntilStopped {

@@ -1,6 +1,7 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
 mod events;
+mod stopped;
 mod streams;
 mod transport;
 
@@ -49,6 +50,16 @@ pub enum ClientError {
         /// How it broke.
         source: std::io::Error,
     },
+    /// A signal has stopped the daemon, and nobody has let it go on for half a minute. What was asked may still be done
+    /// when somebody does.
+    #[error(
+        "the daemon (process {pid}) is stopped and does not answer; `kill -CONT {pid}` lets it go on, and what was \
+             asked may be done then"
+    )]
+    Stopped {
+        /// Its process.
+        pid: u32,
+    },
     /// The answer is not one that this interface knows.
     #[error("the daemon's answer to {request} cannot be understood: {message}")]
     Protocol {
@@ -88,6 +99,7 @@ impl ClientError {
 pub struct Client {
     agent: Agent,
     socket: PathBuf,
+    when_stopped: stopped::WhenStopped,
 }
 
 /// Which sending of a request this is.
@@ -125,8 +137,17 @@ impl Client {
             .input_buffer_size(transport::BUFFER_LEN)
             .output_buffer_size(transport::BUFFER_LEN)
             .build();
+        let when_stopped = connector.when_stopped();
         let agent = Agent::with_parts(config, connector, transport::NoResolver);
-        Self { agent, socket: data_dir.join(api::SOCKET_NAME) }
+        Self { agent, socket: data_dir.join(api::SOCKET_NAME), when_stopped }
+    }
+
+    /// Calls `tell` with the daemon's process when an answer does not come because a signal has stopped the daemon, a few
+    /// seconds after it was asked. The answer is waited for all the same, up to half a minute.
+    #[must_use]
+    pub fn on_stopped(self, tell: fn(u32)) -> Self {
+        self.when_stopped.tell(tell);
+        self
     }
 
     /// Connects, and gives a way to end the connection from elsewhere while something is read from it.
@@ -457,7 +478,12 @@ impl Answer {
 
 fn broken(request: String, error: ureq::Error) -> ClientError {
     match error {
-        ureq::Error::Io(source) => ClientError::Broken { request, source },
+        ureq::Error::Io(source) => {
+            match source.get_ref().and_then(|inner| inner.downcast_ref::<stopped::StoppedPeer>()) {
+                Some(stopped::StoppedPeer(pid)) => ClientError::Stopped { pid: *pid },
+                None => ClientError::Broken { request, source },
+            }
+        }
         other => ClientError::Protocol { request, message: other.to_string() },
     }
 }
