@@ -7,9 +7,11 @@ mod transport;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
+use rustix::event::{Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
@@ -17,8 +19,8 @@ use ureq::{Agent, Body};
 
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowQuery, JobPage,
-    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, RestartRequest, StopAnswer,
-    StopRequest, StoreStatus, WaitRequest,
+    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind, RestartRequest,
+    StopAnswer, StopRequest, StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -77,6 +79,11 @@ impl ClientError {
         matches!(self, ClientError::Unreachable { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
     }
 
+    /// Whether the owner said that it cannot serve: it is leaving, or its store cannot be used.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, ClientError::Problem(problem) if problem.kind == ProblemKind::Unavailable)
+    }
+
     /// Whether the connection broke, so that the same request may be sent over a new one.
     pub fn is_broken(&self) -> bool {
         matches!(self, ClientError::Broken { .. })
@@ -113,6 +120,9 @@ enum Sending {
 /// How often a request is sent at most while the daemon at the other end is killed each time.
 const MAX_SENDINGS: u32 = 5;
 
+/// Between two looks for an owner.
+const STEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
 /// An answer is bounded, since it is held in memory: far more than the largest page of records.
 const MAX_ANSWER: u64 = 1 << 30;
 
@@ -126,6 +136,26 @@ impl Client {
         let connector = transport::UnixConnector::connect(data_dir)
             .map_err(|source| ClientError::Unreachable { socket, source })?;
         Ok(Self::over(data_dir, connector))
+    }
+
+    /// How long a directory may be without an owner while a daemon is started again.
+    pub const NEXT_OWNER: Duration = Duration::from_secs(10);
+
+    /// Connects to the owner of this data directory, as soon as there is one within this time. Not before a moment has
+    /// passed: this is for whoever was just told that an owner leaves.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if nobody answers there.
+    pub fn connect_within(data_dir: &Path, patience: Duration) -> Result<Self, ClientError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Nothing tells when a socket gets a listener.
+            let _ = poll(&mut [], Some(&STEP));
+            match Self::connect(data_dir) {
+                Err(error) if error.is_no_daemon() && Instant::now() < deadline => {}
+                connected => return connected,
+            }
+        }
     }
 
     fn over(data_dir: &Path, connector: transport::UnixConnector) -> Self {

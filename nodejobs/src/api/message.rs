@@ -83,6 +83,13 @@ impl WaitRequest {
     pub fn all<T: Into<String>>(jobs: impl IntoIterator<Item = T>) -> Self {
         Self { jobs: jobs.into_iter().map(Into::into).collect(), any: false, timeout_ms: None }
     }
+
+    /// Asks for those that have not ended yet, over the next connection.
+    pub fn go_on_behind(&mut self, ended: &JobRecord) {
+        // A single reference may be a name or the beginning of an id.
+        let only = self.jobs.len() == 1;
+        self.jobs.retain(|job| !only && job != ended.self_id.as_str());
+    }
 }
 
 /// Asks something of jobs.
