@@ -4,6 +4,7 @@ mod serve;
 
 use clap::{Args, Subcommand};
 use nodejobs::api::DaemonStatus;
+use nodejobs::client::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
@@ -73,15 +74,22 @@ fn start(target: &Target, format: Format) -> Result<u8, Failure> {
 
 /// A daemon that stays, and whether it was started now.
 fn ensure(target: &Target) -> Result<(DaemonStatus, bool), Failure> {
-    let (client, is_new) = match target.start(Lifetime::UntilStopped)? {
-        Ok(client) => (client, true),
-        Err(client) => {
+    let mut is_new = false;
+    let mut reach = || -> Result<Client, Failure> {
+        let started = target.start(Lifetime::UntilStopped)?;
+        is_new |= started.is_ok();
+        Ok(started.unwrap_or_else(|running| running))
+    };
+    // The one that is there may just have been killed, and then the next one is started.
+    let status = reach()?.retry(
+        |client| {
             // It may be one that a command has started, which would leave when it has nothing to do.
             client.keep_daemon()?;
-            (client, false)
-        }
-    };
-    Ok((client.daemon_status()?, is_new))
+            client.daemon_status()
+        },
+        reach,
+    )?;
+    Ok((status, is_new))
 }
 
 /// Whoever follows or waits meanwhile goes on with the new daemon: their connections break, and are made again.

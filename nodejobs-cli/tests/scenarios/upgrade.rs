@@ -3,8 +3,10 @@
 use std::process::Stdio;
 use std::time::Instant;
 
+use nodejobs::api::{BindQuery, Bound, FollowEvent, FollowQuery};
 use rustix::process::Signal;
 
+use crate::library::{block_on, open};
 use crate::other_protocol::OtherProtocol;
 use crate::support::{Cue, Home, eventually, is_alive, kill, lines, pid_of, signal, text};
 
@@ -114,4 +116,79 @@ fn a_daemon_that_is_stopped_is_named_and_goes_on_with_everything() {
     assert_eq!((text(&record, "status"), &record["exit_code"]), ("failed", &7.into()), "{record}");
     assert_eq!(lines(&home.path().join("evidence")), ["1"]);
     home.ok(["stop", "a"]);
+}
+
+/// The same for a program that is connected by the library, also when the daemon is killed and comes back.
+#[test]
+fn the_library_s_streams_and_waits_go_on_with_the_next_daemon() {
+    for end_it in [
+        |home: &Home| drop(home.ok(["daemon", "restart"])),
+        |home: &Home| {
+            kill(home.daemon_pid());
+            home.ok(["daemon", "start"]);
+        },
+    ] {
+        let home = Home::new();
+        home.ok(["daemon", "start"]);
+        let cue = Cue::new(&home, "cue");
+        let script =
+            format!("while read word; do echo $word; [ $word = 7 ] && exit 7; done < {}", cue.path());
+        home.ok(["run", "--id", "a", &script]);
+        home.running("a");
+        block_on(async {
+            let jobs = open(home.data_dir()).await;
+            assert!(!jobs.is_owner());
+            let mut bound = jobs.bind("a", &BindQuery::default()).await.expect("bound");
+            let mut followed = jobs.follow("a", &FollowQuery::default()).await.expect("followed");
+            let mut events = jobs.events(0).await.expect("events");
+            let waited = jobs.wait("a");
+            let cued = async {
+                cue.say("one");
+                // Once both have heard something, and while all are listening.
+                let first = (bound.recv().await, followed.recv().await);
+                assert!(first.0.is_some() && first.1.is_some());
+                end_it(&home);
+                cue.say("7");
+                (first.0, first.1)
+            };
+            let (record, (first_bound, first_followed)) = tokio::join!(waited, cued);
+            assert_eq!(record.expect("ended").exit_code, Some(7));
+
+            let mut output = Vec::new();
+            let mut next = first_followed;
+            while let Some(event) = next {
+                match event {
+                    FollowEvent::Output(chunk) => output.extend(chunk.bytes),
+                    FollowEvent::Ended(record) => assert_eq!(record.exit_code, Some(7)),
+                    other => panic!("{other:?}"),
+                }
+                next = followed.recv().await;
+            }
+            assert_eq!(String::from_utf8_lossy(&output), "one\n7\n");
+
+            let (mut output, mut ended) = (Vec::new(), 0);
+            let mut next = first_bound;
+            while let Some(event) = next {
+                match event.expect("an event").what {
+                    Bound::Output(chunk) => output.extend(chunk.bytes),
+                    Bound::Ended(record) => ended += usize::from(record.exit_code == Some(7)),
+                    _ => {}
+                }
+                next = bound.recv().await;
+            }
+            assert_eq!((String::from_utf8_lossy(&output).as_ref(), ended), ("one\n7\n", 1));
+
+            let mut numbers = Vec::new();
+            loop {
+                let event = events.recv().await.expect("it goes on").expect("an event");
+                numbers.push(event.seq);
+                if event.status.is_terminal() {
+                    break;
+                }
+            }
+            let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+            assert_eq!(numbers, expected, "each event once and in order");
+            jobs.close().await;
+        });
+    }
 }
