@@ -6,6 +6,7 @@ mod doctor;
 mod ending;
 mod engine;
 mod follow;
+mod identity;
 mod idle;
 mod input;
 mod library;
