@@ -6,6 +6,7 @@ mod doctor;
 mod ending;
 mod engine;
 mod follow;
+mod full_disk;
 mod identity;
 mod idle;
 mod input;

@@ -29,6 +29,10 @@ pub struct DaemonStatus {
     /// What the store does not promise, in sentences; empty when it promises everything.
     #[serde(default)]
     pub store_weaker: Vec<String>,
+    /// Why the last write to the store failed, such as a full disk; what has happened since is written as soon as it can be.
+    /// `None` once a write has succeeded again.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
     /// When it became the owner.
     pub started_at: Timestamp,
     /// Who keeps the jobs.
@@ -235,6 +239,7 @@ mod tests {
             store: "sqlite".into(),
             store_format: Some(1),
             store_weaker: vec![],
+            store_trouble: None,
             started_at: Timestamp::from_millis(0),
             keepers: vec![],
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),
