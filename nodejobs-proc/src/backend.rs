@@ -6,7 +6,7 @@
 //! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
 //! speaks with one keeper.
 
-mod ending;
+pub(crate) mod ending;
 mod launching;
 mod link;
 mod recovery;

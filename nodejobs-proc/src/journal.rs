@@ -95,14 +95,24 @@ pub(crate) enum Entry {
     Acknowledged { position: u64 },
 }
 
-/// Whether a file begins like a journal that this version can read.
+/// The boot in which a journal was written, and its entries, as somebody sees them who is neither its keeper nor may wait
+/// for its lock. What is being written meanwhile may be missing.
 ///
 /// # Errors
-/// `InvalidData` if not, and `UnexpectedEof` for one that is too short, as whoever is killed while making it leaves it.
-pub(crate) fn check_file(path: &Path) -> io::Result<()> {
-    let mut header = EntryBuffer([0; ENTRY_LEN]);
-    File::open(path)?.read_exact_at(&mut header.0, 0)?;
-    header.check_header()
+/// `InvalidData` if it is no journal that this version can read, and `UnexpectedEof` for one that is too short, as whoever
+/// is killed while making it leaves it.
+pub(crate) fn peek(path: &Path) -> io::Result<(String, Vec<(u64, Entry)>)> {
+    let bytes = std::fs::read(path)?;
+    let (header, entries) = bytes.split_at_checked(ENTRY_LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut buffer = EntryBuffer([0; ENTRY_LEN]);
+    buffer.0.copy_from_slice(header);
+    buffer.check_header()?;
+    let first = u64::from_le_bytes(buffer.get(24));
+    if first > MAX_POSITION {
+        return Err(invalid("journal with an impossible position"));
+    }
+    let boot_id = String::from_utf8_lossy(&buffer.get::<36>(32)).trim_end_matches('\0').to_owned();
+    Ok((boot_id, decode_all(first, entries).collect()))
 }
 
 /// Why bytes are not an entry.

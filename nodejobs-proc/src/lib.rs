@@ -19,6 +19,7 @@ pub mod logs;
 pub mod look;
 pub mod machine;
 mod protocol;
+pub mod rescue;
 pub mod socket;
 mod sys;
 mod tree;

@@ -9,8 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::identity::{ProcStat, open_pidfd};
-use crate::journal;
+use nodejobs_core::id::AttemptId;
+
+use crate::identity::{Found, LocalProcess, ProcStat, open_pidfd};
+use crate::journal::{self, Entry, Event};
 use crate::keeper::{ARGUMENT, KeeperFiles};
 use crate::machine::Machine;
 use crate::protocol::{KeeperMessage, MESSAGE_LEN, OwnerMessage};
@@ -35,8 +37,19 @@ pub struct FoundKeeper {
     pub children: usize,
     /// Whether it answers.
     pub state: KeeperState,
-    /// What is wrong with its journal, if something is: without it, the next owner stops at this keeper by name.
-    pub journal: Result<(), String>,
+    /// The jobs in its journal whose main processes live, or what is wrong with the journal: without it, the next owner stops
+    /// at this keeper by name.
+    pub jobs: Result<Vec<FoundJob>, String>,
+}
+
+/// A job that runs, as its keeper's journal tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundJob {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Its main process.
+    pub pid: u32,
+    pub(crate) process: LocalProcess,
 }
 
 /// Whether a keeper answers at its socket.
@@ -56,8 +69,8 @@ pub enum KeeperState {
 /// When the directory cannot be read. One that is not there has no keepers.
 pub fn keepers(directory: &Path) -> io::Result<Vec<FoundKeeper>> {
     let names = names(directory)?;
-    let processes = processes();
-    Ok(names.into_iter().map(|name| look_at(directory, name, &processes)).collect())
+    let (processes, machine) = (processes(), Machine::read()?);
+    Ok(names.into_iter().map(|name| look_at(directory, name, &processes, &machine)).collect())
 }
 
 /// The highest generation of an owner that the keepers of this directory show: the next owner's has to be higher, or
@@ -107,7 +120,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn look_at(directory: &Path, name: String, processes: &[ProcStat]) -> FoundKeeper {
+fn look_at(directory: &Path, name: String, processes: &[ProcStat], machine: &Machine) -> FoundKeeper {
     let files = KeeperFiles { directory: directory.to_owned(), name };
     let serves = |stat: &&ProcStat| stat.name.starts_with("nodejobs-") && is_keeper(stat.pid, &files);
     let own: Vec<&ProcStat> = processes.iter().filter(serves).collect();
@@ -118,7 +131,7 @@ fn look_at(directory: &Path, name: String, processes: &[ProcStat]) -> FoundKeepe
         worker: pid_of("nodejobs-worker"),
         children: processes.iter().filter(|stat| is_own(stat.parent) && !is_own(stat.pid)).count(),
         state: ask(&files),
-        journal: check_journal(&files.journal()),
+        jobs: living_jobs(&files.journal(), machine),
         name: files.name,
     }
 }
@@ -139,14 +152,27 @@ fn ask(files: &KeeperFiles) -> KeeperState {
     }
 }
 
-fn check_journal(path: &Path) -> Result<(), String> {
-    match journal::check_file(path) {
+fn living_jobs(journal: &Path, machine: &Machine) -> Result<Vec<FoundJob>, String> {
+    let (boot_id, entries) = match journal::peek(journal) {
+        Ok(read) => read,
         // Of one that was killed while it made the file: it has launched nothing.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-            Ok(())
+            return Ok(Vec::new());
         }
-        checked => checked.map_err(|error| error.to_string()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut jobs: Vec<FoundJob> = Vec::new();
+    for (_, entry) in entries {
+        let Entry::Attempt { attempt, event, .. } = entry else { continue };
+        jobs.retain(|job| job.attempt != attempt);
+        if let Event::Started { pid, start_ticks, pidfs, .. } = event {
+            let (boot_id, pid_namespace) = (boot_id.clone(), machine.pid_namespace);
+            let process = LocalProcess { boot_id, pid_namespace, pid, start_ticks, pidfs };
+            jobs.push(FoundJob { attempt, pid, process });
+        }
     }
+    jobs.retain(|job| matches!(job.process.find(machine), Ok(Found::Alive(_))));
+    Ok(jobs)
 }
 
 /// Whether a process was started as this very keeper.

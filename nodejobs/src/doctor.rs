@@ -13,6 +13,7 @@
 mod directory;
 mod machine;
 mod owner;
+mod rescue;
 mod store;
 
 use std::fmt;
@@ -22,7 +23,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use owner::{KeeperLook, keepers};
+pub use owner::{KeeperLook, KeptJob, keepers};
+pub use rescue::{Rescued, stop_without_owner};
 
 /// How long any one look may take. File systems and processes that are stuck say nothing at all.
 const PATIENCE: Duration = Duration::from_secs(5);

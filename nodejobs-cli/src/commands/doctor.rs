@@ -1,13 +1,13 @@
 //! `nodejobs doctor`: says what works here, what is weaker, and what is broken.
 
 use clap::Args;
-use nodejobs::OWN_VARIABLES;
-use nodejobs::doctor::{Finding, KeeperLook, Level, examine, keepers};
+use nodejobs::doctor::{Finding, KeeperLook, KeptJob, Level, Rescued, examine, keepers, stop_without_owner};
 use nodejobs::units::show_duration;
+use nodejobs::{JobId, OWN_VARIABLES};
 use serde_json::json;
 
 use crate::connect::Target;
-use crate::exit::{FAILED, Failure, say};
+use crate::exit::{FAILED, Failure, PARTLY, say};
 use crate::output::{self, Format};
 use crate::readable::{ago, now, printable};
 use crate::starts::FailedStarts;
@@ -19,21 +19,33 @@ pub(crate) struct Doctor {
     /// List the keepers by their files and sockets, without asking a daemon or looking into the store
     #[arg(long)]
     keepers: bool,
+    /// Stop these jobs, for want of a store by what their keepers know; all of them if none are named
+    #[arg(long, requires = "keepers", value_name = "ID", num_args = 0..)]
+    stop: Option<Vec<JobId>>,
+    /// Kill them at once
+    #[arg(long, requires = "stop")]
+    force: bool,
 }
 
 const AFTER_HELP: &str = "\
 Examples:
   nodejobs doctor
   nodejobs doctor -o json | jq '.checks[] | select(.level != \"ok\")'
-  nodejobs doctor --keepers           who keeps jobs here, when nothing else can be read
+  nodejobs doctor --keepers           who keeps which jobs here, when nothing else can be read
+  nodejobs doctor --keepers --stop a  end job a all the same; a store that comes back learns how it ended
 
 Each line is ok, weaker (it works, but promises less or may run short) or a problem, with the reason and a way out. \
-No daemon is started for it; where none runs, the store is looked into without one. Nothing is changed.
+No daemon is started for it; where none runs, the store is looked into without one. Nothing is changed, unless --stop is \
+given.
 
-Exit status: 0 if nothing is broken, 1 if there is a problem.";
+Exit status: 0 if nothing is broken, 1 if there is a problem. With --stop 3 if such a job does not run, 4 if the directory \
+has an owner, who stops jobs, and 6 if somebody has survived.";
 
 impl Doctor {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        if let Some(ids) = &self.stop {
+            return stop(target, ids, self.force, format);
+        }
         if self.keepers {
             return show_keepers(target, format);
         }
@@ -65,11 +77,36 @@ fn show_keepers(target: &Target, format: Format) -> Result<u8, Failure> {
         Format::Table if keepers.is_empty() => say(&"no keeper has left files here"),
         Format::Table => {
             output::print(&lines(&keepers.iter().map(KeeperLook::finding).collect::<Vec<_>>()))?;
+            for job in keepers.iter().flat_map(|keeper| &keeper.jobs) {
+                let KeptJob { self_id, attempt, pid } = job;
+                output::print(&format!("         job     {self_id}: attempt {attempt}, pid {pid}\n"))?;
+            }
         }
         Format::Json => output::print_json(&keepers)?,
         Format::Jsonl => keepers.iter().try_for_each(output::print_json)?,
     }
     Ok(code(keepers.iter().map(|keeper| keeper.finding().level).max().unwrap_or(Level::Ok)))
+}
+
+fn stop(target: &Target, ids: &[JobId], force: bool, format: Format) -> Result<u8, Failure> {
+    let stopped = stop_without_owner(&target.data_dir, ids, force)
+        .map_err(|error| Failure::from(error.to_problem()))?;
+    let survivors = |job: &Rescued| -> Vec<String> {
+        job.survivors.iter().map(|member| format!("{} ({})", member.pid, member.name)).collect()
+    };
+    let json = |job: &Rescued| json!({"self_id": job.id, "survivors": survivors(job)});
+    match format {
+        Format::Table if stopped.is_empty() => say(&"no job runs here"),
+        Format::Table => stopped.iter().for_each(|job| match survivors(job).as_slice() {
+            [] => say(&format_args!("{}: stopped", job.id)),
+            left => {
+                say(&format_args!("{}: could not be stopped: {} is still there", job.id, left.join(", ")))
+            }
+        }),
+        Format::Json => output::print_json(&stopped.iter().map(json).collect::<Vec<_>>())?,
+        Format::Jsonl => stopped.iter().try_for_each(|job| output::print_json(&json(job)))?,
+    }
+    Ok(if stopped.iter().all(|job| job.survivors.is_empty()) { 0 } else { PARTLY })
 }
 
 fn code(level: Level) -> u8 {

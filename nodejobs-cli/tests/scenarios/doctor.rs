@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::engine::{damages, store};
-use crate::support::{Home, Said, eventually, is_alive, kill, pid_of, signal};
+use crate::support::{Home, Said, eventually, is_alive, kill, pid_of, signal, text};
 
 /// The checks of this name.
 fn checks(said: &Said, name: &str) -> Vec<Value> {
@@ -276,4 +276,51 @@ fn keepers_are_found_by_their_files_whatever_else_is_broken() {
     assert_eq!(record["status"], "running", "{record}");
     assert!(is_alive(pid_of(&record["last_pid"])));
     home.ok(["stop", "a"]);
+}
+
+#[test]
+fn jobs_are_seen_and_stopped_by_their_keepers_when_the_store_cannot_be_read() {
+    for dead in [&[][..], &["worker"], &["guard", "worker"]] {
+        let home = Home::new();
+        let stubborn = "trap '' TERM; sleep 1000 & while :; do wait; done";
+        for (id, script) in [("a", "exec sleep 1000"), ("b", stubborn), ("c", "exec sleep 1000")] {
+            home.ok(["run", "--id", id, "--shell", "--", script]);
+        }
+        let pids = ["a", "b", "c"].map(|id| pid_of(&home.running(id)["last_pid"]));
+        let (guard, worker) = home.keeper();
+        let said = home.nodejobs(["doctor", "--keepers", "--stop", "a"]);
+        assert!(said.code == 4 && said.stderr.contains("`nodejobs stop`"), "{said:?}");
+        kill(home.daemon_pid());
+        dead.iter().for_each(|which| kill(if *which == "guard" { guard } else { worker }));
+        let kept = home.path().join("kept");
+        std::fs::rename(home.store_path(), &kept).expect("moved");
+        std::fs::write(home.store_path(), "no store").expect("written");
+        assert_eq!(home.nodejobs(["ls"]).code, 5);
+
+        let keeper = home.nodejobs(["-o", "json", "doctor", "--keepers"]).json()[0].clone();
+        let seen: Vec<_> =
+            keeper["jobs"].as_array().expect("jobs").iter().map(|job| pid_of(&job["pid"])).collect();
+        assert_eq!(seen, pids, "{keeper}");
+        let table = home.nodejobs(["doctor", "--keepers"]).text();
+        assert!(table.contains(&format!("b: attempt 1, pid {}", pids[1])), "{table}");
+
+        let unknown = home.nodejobs(["doctor", "--keepers", "--stop", "a", "nobody"]);
+        assert!(unknown.code == 3 && is_alive(pids[0]), "{unknown:?}");
+        let said = home.nodejobs(["doctor", "--keepers", "--stop", "a"]);
+        assert!(said.code == 0 && said.stderr.contains("a: stopped"), "{said:?}");
+        assert_eq!(pids.map(is_alive), [false, true, true]);
+        let said = home.nodejobs(["doctor", "--keepers", "--stop", "--force"]);
+        assert_eq!((said.code, pids.map(is_alive)), (0, [false; 3]), "{said:?}");
+        assert_eq!(home.job_processes(), [], "the whole trees");
+
+        let _ = std::fs::remove_file(home.store_path());
+        std::fs::rename(&kept, home.store_path()).expect("restored");
+        for (id, by) in [("a", 15), ("b", 9), ("c", 9)] {
+            let record = home.ended(id);
+            let outcome = (text(&record, "status"), record["signal"].as_i64());
+            // Without a keeper the kernel may have told nobody.
+            let may_be_lost = dead.len() == 2 && outcome == ("lost", None);
+            assert!(outcome == ("failed", Some(by)) || may_be_lost, "{dead:?}: {record}");
+        }
+    }
 }

@@ -24,12 +24,12 @@ const KILL_PATIENCE_MS: u64 = 2_000;
 const RETRY_MS: u64 = 100;
 
 /// How many descriptors all endings together may hold: enough is left for clients, logs and the store.
-pub(super) fn max_held() -> usize {
+pub(crate) fn max_held() -> usize {
     table_size() / 4
 }
 
 /// How far an ending got.
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Somebody is left and has time.
     Waiting,
     /// Everybody is gone.
@@ -60,7 +60,7 @@ struct Member {
 }
 
 /// A tree that is being ended.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     main: LocalProcess,
     mark: String,
     plan: EndPlan,
@@ -76,25 +76,25 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn new(main: LocalProcess, mark: String, plan: EndPlan) -> Self {
+    pub(crate) fn new(main: LocalProcess, mark: String, plan: EndPlan) -> Self {
         let deadline = plan.deadline;
         let members = BTreeMap::new();
         Self { main, mark, plan, phase: Phase::New, members, killed: false, deadline, retry: None }
     }
 
-    pub(super) fn change_plan(&mut self, plan: EndPlan) {
+    pub(crate) fn change_plan(&mut self, plan: EndPlan) {
         self.plan = plan;
         self.deadline = plan.deadline;
         self.phase = Phase::New;
     }
 
     /// Members that are waited for.
-    pub(super) fn held(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         self.members.iter().filter_map(|((_, pid), member)| Some((*pid, member.pidfd.as_ref()?.as_fd())))
     }
 
     /// A member has ended.
-    pub(super) fn gone(&mut self, pid: u32) {
+    pub(crate) fn gone(&mut self, pid: u32) {
         for (_, member) in self.members.iter_mut().filter(|((_, member_pid), _)| *member_pid == pid) {
             member.gone = true;
             member.pidfd = None;
@@ -102,14 +102,14 @@ impl Ending {
     }
 
     /// When to advance at the latest.
-    pub(super) fn deadline(&self) -> BootTime {
+    pub(crate) fn deadline(&self) -> BootTime {
         let deadline = if self.phase == Phase::Survived { BootTime(u64::MAX) } else { self.deadline };
         self.retry.map_or(deadline, |retry| retry.min(deadline))
     }
 
     /// Goes as far as it gets now, and takes descriptors as far as there is `room`. `view` is taken for all endings of
     /// a round, after everything that is known to be gone was gone: whoever is not in it then is not there.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &mut self,
         view: &mut dyn FnMut() -> io::Result<Rc<View>>,
         room: &mut usize,

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
+use nodejobs_core::JobId;
 use nodejobs_core::backend::KeeperStatus;
 use nodejobs_core::units::show_duration;
-use nodejobs_proc::look::{FoundKeeper, KEEPER_PROTOCOL, KeeperState};
+use nodejobs_proc::look::{FoundJob, FoundKeeper, KEEPER_PROTOCOL, KeeperState};
 use nodejobs_proc::machine::now;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
@@ -38,8 +39,21 @@ pub struct KeeperLook {
     pub worker_pid: Option<u32>,
     /// Their children: main processes of jobs and what those left behind.
     pub children: usize,
+    /// The jobs in its journal that run.
+    pub jobs: Vec<KeptJob>,
     /// What is wrong with its journal, if something is.
     pub journal_problem: Option<String>,
+}
+
+/// A running job, as its keeper's journal tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeptJob {
+    /// Its id.
+    pub self_id: JobId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Its main process.
+    pub pid: u32,
 }
 
 /// The keepers that have files in the data directory, whatever its owner and its store are like.
@@ -52,6 +66,12 @@ pub fn keepers(data_dir: &Path) -> std::io::Result<Vec<KeeperLook>> {
 
 impl From<FoundKeeper> for KeeperLook {
     fn from(found: FoundKeeper) -> Self {
+        let (jobs, journal_problem) = match found.jobs {
+            Ok(jobs) => (jobs, None),
+            Err(problem) => (Vec::new(), Some(problem)),
+        };
+        let job =
+            |job: FoundJob| KeptJob { self_id: job.attempt.id, attempt: job.attempt.attempt, pid: job.pid };
         Self {
             name: found.name,
             state: match found.state {
@@ -62,7 +82,8 @@ impl From<FoundKeeper> for KeeperLook {
             pid: found.guard,
             worker_pid: found.worker,
             children: found.children,
-            journal_problem: found.journal.err(),
+            jobs: jobs.into_iter().map(job).collect(),
+            journal_problem,
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Stopping jobs where no owner can be: the store is lost or cannot be read.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use nodejobs_core::JobId;
+use nodejobs_core::backend::TreeMember;
+use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::Policy;
+use nodejobs_proc::look::FoundJob;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::api::ProblemKind;
+use crate::directory::parse;
+use crate::error::Error;
+use crate::foreign::{META, OWNER_LOCK};
+
+/// A job that was stopped without an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescued {
+    /// Its id.
+    pub id: JobId,
+    /// Processes that could not be killed.
+    pub survivors: Vec<TreeMember>,
+}
+
+/// Ends running jobs of a directory that nobody owns, by what their keepers have written down; all of them if none are
+/// named. With `force` at once, otherwise by SIGTERM and after the usual grace by SIGKILL: what a job has of its own is in the
+/// store. The keepers note how they end, for the owner that comes when the store is there again.
+///
+/// # Errors
+/// [`ProblemKind::Conflict`] if the directory has an owner, [`ProblemKind::NotFound`] for a job that is not running, before
+/// anything is done.
+pub fn stop_without_owner(data_dir: &Path, ids: &[JobId], force: bool) -> Result<Vec<Rescued>, Error> {
+    let failed = |what: &str, error: std::io::Error| {
+        Error::new(ProblemKind::Failed, format!("{what} in '{}'", data_dir.display())).with_source(error)
+    };
+    // Held meanwhile, so that nobody becomes the owner.
+    let lock = match File::open(data_dir.join(OWNER_LOCK)) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("the lock of the owner cannot be opened", error)),
+    };
+    if let Some(lock) = &lock
+        && flock(lock, FlockOperation::NonBlockingLockExclusive).is_err()
+    {
+        let message = format!("'{}' has an owner, who stops jobs: `nodejobs stop`", data_dir.display());
+        return Err(Error::new(ProblemKind::Conflict, message));
+    }
+    let keepers = nodejobs_proc::look::keepers(&data_dir.join("keepers"))
+        .map_err(|error| failed("the keepers cannot be listed", error))?;
+    let mut jobs: Vec<FoundJob> =
+        keepers.into_iter().flat_map(|keeper| keeper.jobs.unwrap_or_default()).collect();
+    if let Some(unknown) = ids.iter().find(|id| !jobs.iter().any(|job| job.attempt.id == **id)) {
+        return Err(Error::not_found(unknown.as_str()));
+    }
+    jobs.retain(|job| ids.is_empty() || ids.contains(&job.attempt.id));
+    // Without it, processes that have left their job's session and lost their parents are not found.
+    let meta = std::fs::read(data_dir.join(META)).ok().and_then(|bytes| parse(&bytes, Path::new(META)).ok());
+    let directory_id = meta.map(|meta| meta.directory_id).unwrap_or_default();
+    let (signal, grace_ms) =
+        if force { (Signal::KILL, 0) } else { (Signal::TERM, Policy::default().grace_ms) };
+    let survivors = nodejobs_proc::rescue::end_trees(&jobs, &directory_id, signal, grace_ms)
+        .map_err(|error| failed("there is no room to end jobs", error))?;
+    let rescued = jobs.into_iter().zip(survivors);
+    Ok(rescued.map(|(job, survivors)| Rescued { id: job.attempt.id, survivors }).collect())
+}
