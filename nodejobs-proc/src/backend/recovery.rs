@@ -10,6 +10,7 @@ use super::link::{Buried, Link, LinkError};
 use super::{Loop, Running};
 use crate::identity::LocalProcess;
 use crate::machine::now;
+use crate::tree::children_of;
 
 impl Loop {
     pub(super) fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -43,16 +44,21 @@ impl Loop {
     /// Lets go of keepers that get no launches and have nothing more to tell, be they spare, draining or of another
     /// version: without an owner they leave.
     pub(super) fn let_go(&mut self) {
-        // What is left of trees that are being ended may be with any of them.
-        if self.links.len() <= usize::from(self.launching.is_some()) || !self.endings.is_empty() {
+        if self.links.len() <= usize::from(self.launching.is_some()) {
             return;
         }
+        // What ended jobs have left behind is looked for among the children of keepers that there is a link to.
+        let has_children = |link: &Link| {
+            let children = link.collector().map(children_of);
+            !matches!(children, Some(Ok(Some(children))) if children.is_empty())
+        };
         let Self { links, running, in_flight, launching, .. } = self;
         links.retain(|name, link| {
             launching.as_ref() == Some(name)
                 || !link.is_settled()
                 || in_flight.values().any(|keeper| keeper == name)
                 || running.values().any(|running| running.keeper.as_ref() == Some(name))
+                || has_children(link)
         });
     }
 
