@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, history, logs, ls, man, pause, restart, rm, run, status, stop, store, wait,
+    completions, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, status, stop,
+    store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -74,6 +75,7 @@ pub(crate) enum Command {
     Resume(pause::Resume),
     Rm(rm::Rm),
     History(history::History),
+    Events(events::Events),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),

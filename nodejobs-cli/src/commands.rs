@@ -4,6 +4,7 @@ mod action;
 pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Resume(resume) => resume.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
+        Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
         Command::Store(store) => store.execute(&target, format),
         Command::Doctor(doctor) => doctor.execute(&target, format),

@@ -41,6 +41,18 @@ impl Format {
             }
         }
     }
+
+    /// Refuses one document where there is no end to wait for.
+    pub(crate) fn require_stream(self, command: &str) -> Result<(), Failure> {
+        match self {
+            Format::Table | Format::Jsonl => Ok(()),
+            Format::Json => {
+                let message =
+                    format!("`{command}` does not end, so it cannot be one JSON document; use -o jsonl");
+                Err(Failure::new(USAGE, message))
+            }
+        }
+    }
 }
 
 /// Writes to standard output, all of it and at once.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use nodejobs::api::{BindEvent, BindQuery, Bound, FollowEvent, FollowQuery, WaitRequest};
+use nodejobs::api::{
+    BindEvent, BindQuery, Bound, EventsQuery, FollowEvent, FollowQuery, JobEvent, WaitRequest,
+};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 
@@ -134,6 +136,33 @@ pub(crate) fn bind(
         match cut {
             Some(error) => patience.reconnect(connection, error)?,
             None => return Err(Failure::new(FAILED, "the stream ended without the end of the job")),
+        }
+    }
+}
+
+/// Calls `heard` with each status event that the query asks for, once and in order, until there are no more; if it follows,
+/// until something fails.
+pub(crate) fn events(
+    connection: &mut Connection<'_>,
+    mut query: EventsQuery,
+    mut heard: impl FnMut(JobEvent) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut patience = Patience::new();
+    loop {
+        let cut = match connection.client.events(&query) {
+            Ok(mut events) => events.find_map(|event| match event {
+                Ok(event) => {
+                    patience.went_on();
+                    query.after = event.seq;
+                    heard(event).err().map(Err)
+                }
+                Err(error) => Some(Ok(error)),
+            }),
+            Err(error) => Some(Ok(error)),
+        };
+        match cut {
+            None => return Ok(()),
+            Some(cut) => patience.reconnect(connection, cut?)?,
         }
     }
 }

@@ -100,7 +100,7 @@ fn stop(target: &Target, ids: &[JobId], force: bool, format: Format) -> Result<u
         Format::Table => stopped.iter().for_each(|job| match survivors(job).as_slice() {
             [] => say(&format_args!("{}: stopped", job.id)),
             left => {
-                say(&format_args!("{}: could not be stopped: {} is still there", job.id, left.join(", ")))
+                say(&format_args!("{}: could not be stopped: {} is still there", job.id, left.join(", ")));
             }
         }),
         Format::Json => output::print_json(&stopped.iter().map(json).collect::<Vec<_>>())?,

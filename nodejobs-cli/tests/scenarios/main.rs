@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod ending;
 mod engine;
+mod events;
 mod follow;
 mod full_disk;
 mod identity;

@@ -153,6 +153,7 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
             add(name, vec![line]);
         }
     }
+    add("event", all(said(&["events"])));
     add("store", vec![said(&["store", "info"])]);
     let examination = said(&["doctor"]);
     add("finding", all(examination["checks"].clone()));
@@ -161,6 +162,8 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     // Where pidfds cannot be opened; the unit test of the command has the same.
     add("daemon stop", vec![json!({"stopped": null, "leaving": 7})]);
 
+    // As `doctor.rs` has it from the program.
+    add("rescued job", vec![json!({"self_id": "a", "survivors": ["12 (sleep)"]})]);
     add("store", vec![said(&["store", "info"])]);
     add("store check", vec![said(&["store", "check"])]);
     home.ok(["store", "export", "--to", "export"]);
