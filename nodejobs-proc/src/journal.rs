@@ -25,6 +25,8 @@ use nodejobs_core::logs::LogStart;
 use nodejobs_core::time::{BootTime, Moment, Timestamp};
 use rustix::fs::FallocateFlags;
 
+use crate::failpoint::{Failpoint, reached};
+
 /// Bytes of the header and of each entry. A divisor of the page size.
 pub(crate) const ENTRY_LEN: usize = 256;
 const CHECKSUM_AT: usize = ENTRY_LEN - 4;
@@ -431,6 +433,7 @@ impl Journal {
         for entry in kept {
             fresh.append(entry)?;
         }
+        reached(Failpoint::WorkerRewriting);
         std::fs::rename(&temporary, &self.path)?;
         fresh.path.clone_from(&self.path);
         *self = fresh;

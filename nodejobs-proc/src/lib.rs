@@ -5,7 +5,8 @@
 //! a journal. What is `unsafe` is in one directory, `src/sys`.
 
 mod backend;
-mod failpoint;
+#[doc(hidden)]
+pub mod failpoint;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

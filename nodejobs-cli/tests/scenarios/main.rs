@@ -5,6 +5,8 @@ mod daemon;
 mod doctor;
 mod ending;
 mod engine;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod follow;
 mod idle;
 mod input;
