@@ -14,6 +14,7 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
 
 use super::Loop;
+use super::link::Link;
 use crate::failpoint::{self, Failpoint, reached};
 use crate::journal::Stage;
 use crate::machine::now;
@@ -161,6 +162,10 @@ impl Loop {
             self.host.report(report);
         }
         attached.map_err(|error| error.to_string())?;
+        // Also one of which half was killed meanwhile takes none. The next try starts another.
+        if !self.links.get(&name).is_some_and(Link::takes_launches) {
+            return Err("it was killed before it could be spoken to".to_owned());
+        }
         self.launching = Some(name.clone());
         Ok(name)
     }
