@@ -146,6 +146,11 @@ mod enabled {
         }
     }
 
+    /// Whether this instant is still to be halted at.
+    pub fn is_chosen(point: Failpoint) -> bool {
+        LEFT[point as usize].load(Ordering::SeqCst) != 0
+    }
+
     /// Forgets those of others, for a process that goes on where another one was killed.
     pub fn forget_all_but(prefix: &str) {
         let others = NAMES.iter().zip(&LEFT).filter(|(name, _)| !name.starts_with(prefix));
@@ -167,6 +172,11 @@ mod enabled {
     /// Nothing, as this build has no failpoints.
     pub const fn read_environment() {}
 
+    /// No, as this build has no failpoints.
+    pub const fn is_chosen(_point: super::Failpoint) -> bool {
+        false
+    }
+
     /// Nothing, as this build has no failpoints.
     pub const fn forget_all_but(_prefix: &str) {}
 
@@ -174,7 +184,7 @@ mod enabled {
     pub const fn reached(_point: super::Failpoint) {}
 }
 
-pub use enabled::{forget_all_but, reached, read_environment};
+pub use enabled::{forget_all_but, is_chosen, reached, read_environment};
 
 #[cfg(all(test, debug_assertions))]
 mod tests {

@@ -426,7 +426,7 @@ impl Journal {
 
     /// Replaces the file by one that begins with these entries, at the position where the old one ended.
     pub(crate) fn rewrite(&mut self, kept: &[Entry]) -> io::Result<()> {
-        let temporary = self.path.with_extension("journal.new");
+        let temporary = temporary(&self.path);
         let _ = std::fs::remove_file(&temporary);
         let mut fresh = Self::create(&temporary, &self.boot_id, self.end)?;
         fresh.lock()?;
@@ -443,6 +443,11 @@ impl Journal {
     fn offset(&self, position: u64) -> u64 {
         (position - self.first + 1) * ENTRY_LEN as u64
     }
+}
+
+/// Where a shorter journal is made before it takes the place of the one at this path.
+pub(crate) fn temporary(journal: &Path) -> PathBuf {
+    journal.with_extension("journal.new")
 }
 
 /// Decodes raw entries, the first of which has this position.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::failpoint::{self, Failpoint, reached};
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::machine::Machine;
 use crate::{socket, sys};
 use serve::{Keeper, Role};
@@ -73,8 +73,10 @@ impl KeeperFiles {
         format!("{}.sock", self.name)
     }
 
-    /// Removes both; what is not there is fine.
+    /// Removes them; what is not there is fine.
     pub(crate) fn remove(&self, half: Failpoint) {
+        // Of a worker that was killed while it made its journal shorter.
+        let _ = std::fs::remove_file(journal::temporary(&self.journal()));
         let _ = std::fs::remove_file(self.directory.join(self.socket_name()));
         reached(half);
         let _ = std::fs::remove_file(self.journal());

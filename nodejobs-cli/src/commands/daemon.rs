@@ -57,15 +57,19 @@ impl Daemon {
 }
 
 fn start(target: &Target, format: Format) -> Result<u8, Failure> {
-    let (client, what) = match target.start(Lifetime::UntilStopped)? {
-        Ok(client) => (client, "started"),
-        Err(client) => {
-            // It may be one that a command has started, which would leave when it has nothing to do.
-            client.keep_daemon()?;
-            (client, "already running")
-        }
+    let mut what = "";
+    let mut start = || {
+        let (client, found) = match target.start(Lifetime::UntilStopped)? {
+            Ok(client) => (client, "started"),
+            Err(client) => (client, "already running"),
+        };
+        what = found;
+        Ok::<_, Failure>(client)
     };
-    let status = client.daemon_status()?;
+    let mut client = start()?;
+    // It may be one that a command has started, which would leave when it has nothing to do. Or it has just been killed
+    // and still takes connections, until the last of its threads is gone.
+    let status = client.retry(|client| client.keep_daemon().and_then(|_| client.daemon_status()), start)?;
     match format {
         Format::Table => say(&format_args!("{what} (pid {})", status.pid)),
         Format::Json | Format::Jsonl => output::print_json(&status)?,

@@ -12,7 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::Pid;
 
 use super::KeeperFiles;
-use crate::failpoint::{Failpoint, reached};
+use crate::failpoint::{Failpoint, is_chosen, reached};
 use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
@@ -45,6 +45,8 @@ const FIRST_OWNER_SECONDS: i64 = 5;
 const RETRY_SECONDS: i64 = 1;
 /// The journal is rewritten shorter when it has so many entries, most of them of no further use.
 const REWRITE_ENTRIES: u64 = 4096;
+/// The same for a test that has the worker halt there.
+const REWRITE_ENTRIES_TO_HALT: u64 = 16;
 /// Connections at a time: one owner, and those that it replaces.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -110,7 +112,7 @@ impl Keeper {
             draining,
             acknowledged: 0,
             last_outcome: None,
-            rewrite_at: journal.first() + REWRITE_ENTRIES,
+            rewrite_at: journal.first() + rewrite_entries(),
             journal_full: false,
             unnoted: Vec::new(),
             stack: ChildStack::new(),
@@ -502,6 +504,11 @@ struct Ready {
     connecting: bool,
     journal_changed: bool,
     readable: Vec<usize>,
+}
+
+fn rewrite_entries() -> u64 {
+    let halts = [Failpoint::WorkerRewriting, Failpoint::WorkerRewritten].into_iter().any(is_chosen);
+    if halts { REWRITE_ENTRIES_TO_HALT } else { REWRITE_ENTRIES }
 }
 
 fn entry_count(raw: &[u8]) -> u64 {
