@@ -6,6 +6,7 @@
 
 mod child;
 mod guard;
+mod orphans;
 mod owner;
 mod starter;
 mod ways;
@@ -17,6 +18,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::support::{Home, eventually, is_alive, lines, name_of, signal, text};
 
@@ -68,6 +70,11 @@ const CASES_AT_ONCE: usize = 4;
 
 /// Runs every case of these rows.
 fn run(rows: &[Row]) {
+    run_without("", rows);
+}
+
+/// The same without these features of the kernel.
+fn run_without(features: &str, rows: &[Row]) {
     let cases: Vec<(&Row, &[Victim])> =
         rows.iter().flat_map(|row| row.victims.iter().map(move |victims| (row, *victims))).collect();
     let next = AtomicUsize::new(0);
@@ -80,7 +87,7 @@ fn run(rows: &[Row]) {
                     // A thread of its own, so that a failure says its name.
                     let case = std::thread::Builder::new().name(format!("{steps:?}"));
                     std::thread::scope(|scope| {
-                        case.spawn_scoped(scope, || run_case(row.way, &steps)).expect("a thread");
+                        case.spawn_scoped(scope, || run_case(features, row.way, &steps)).expect("a thread");
                     });
                 }
             });
@@ -88,8 +95,8 @@ fn run(rows: &[Row]) {
     });
 }
 
-fn run_case(way: &Way, steps: &[Step]) {
-    let home = Home::new();
+fn run_case(disabled: &str, way: &Way, steps: &[Step]) {
+    let home = Home::new().with("NODEJOBS_DISABLE", disabled);
     let (first, _) = steps[0];
     let is_prepared_by_another = first.starts_with("owner-") && way.before.is_some();
     if let Some(before) = way.before.filter(|_| is_prepared_by_another) {
@@ -237,6 +244,7 @@ fn records_are_true(home: &Home) {
                 "failed_start" | "cancelled" => assert_eq!(codes, [""; 0], "{record}"),
                 "queued" => assert_eq!((codes.len(), text(&record, "waiting_on")), (0, "time"), "{record}"),
                 "stopped" => assert!(codes.len() == usize::from(!record["started_at"].is_null()), "{record}"),
+                "lost" => assert_eq!((codes.len(), &record["exit_code"]), (1, &Value::Null), "{record}"),
                 _ => panic!("{record}"),
             }
         }
@@ -254,7 +262,7 @@ fn every_point_of_the_architecture_page_has_a_case() {
     let documented: BTreeSet<&str> =
         section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect();
     let rows = [owner::STARTS, owner::TURNS, owner::BACKEND, worker::LAUNCHES, worker::ENDS, worker::JOURNAL];
-    let rows = rows.into_iter().chain([guard::ROWS, starter::ROWS, child::ROWS]).flatten();
+    let rows = rows.into_iter().chain([guard::ROWS, starter::ROWS, child::ROWS, orphans::ROWS]).flatten();
     let points = rows.flat_map(|row| [row.point].into_iter().chain(row.then.iter().map(|(point, _)| *point)));
     let tried: BTreeSet<&str> = points.map(|point| point.split('@').next().unwrap_or(point)).collect();
     assert_eq!(tried, documented);

@@ -84,7 +84,7 @@ fn kill_together(pids: &[u32]) {
 }
 
 /// Whether the kernel tells the exit status of a process to everybody who holds a descriptor of it.
-fn kernel_tells_exit_statuses() -> bool {
+pub(crate) fn kernel_tells_exit_statuses() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))

@@ -5,9 +5,9 @@ use super::{G, H, O, Row, W, at, run};
 
 pub(super) const ROWS: &[Row] = &[
     at("child-before-note", &LAUNCH, &[&[H], &[W], &[G], &[W, O], &[H, W], &[H, O]]),
-    at("child-before-note", &LAUNCH, &[&[G, W], &[G, W, O], &[H, G, W, O]]),
-    at("child-before-note", &CALLED_OFF, &[&[H], &[W], &[G, W]]),
-    at("child-noted", &LAUNCH, &[&[W], &[G], &[W, O], &[O], &[G, W], &[G, W, O]]),
+    at("child-before-note", &LAUNCH, &[&[H, G, W], &[H, G, W, O]]),
+    at("child-before-note", &CALLED_OFF, &[&[H], &[W], &[H, G, W]]),
+    at("child-noted", &LAUNCH, &[&[W], &[G], &[W, O], &[O]]),
     at("child-noted", &CALLED_OFF, &[&[W], &[G]]),
     at("child-failed", &FAILURE, &[&[W], &[W, O], &[G, W, O], &[O]]),
     at("child-failure-noted", &FAILURE, &[&[H], &[W], &[H, W, O], &[G, W, O]]),

@@ -1,6 +1,6 @@
 //! The owner: its start, its turns, and what its backend has begun.
 
-use super::ways::{END, KEEPERLESS, KILL, LAUNCH, LEAVE, PAUSE, POLICY, REMOVE, RESTART, STOP, TAKE_OVER};
+use super::ways::{END, KILL, LAUNCH, LEAVE, PAUSE, POLICY, REMOVE, RESTART, STOP, TAKE_OVER};
 use super::{G, H, Row, W, at, run};
 
 pub(super) const STARTS: &[Row] = &[
@@ -40,17 +40,15 @@ pub(super) const TURNS: &[Row] = &[
 pub(super) const BACKEND: &[Row] = &[
     at("owner-packed", &LAUNCH, &[&[H]]),
     at("owner-keeper-started", &LAUNCH, &[&[H], &[W], &[G], &[H, W], &[H, G]]),
-    at("owner-launch-sent", &LAUNCH, &[&[H], &[W], &[G], &[H, W], &[H, G], &[H, W, G]]),
+    at("owner-launch-sent", &LAUNCH, &[&[H], &[W], &[G], &[H, W], &[H, G]]),
     at("owner-launch-sent", &LAUNCH, &[&[H]]).then(&[("owner-recovered", &[H])]),
-    at("owner-heard", &LAUNCH, &[&[H], &[H, W], &[H, W, G]]),
+    at("owner-heard", &LAUNCH, &[&[H], &[H, W]]),
     at("owner-heard", &END, &[&[H], &[H, W], &[H, G], &[H, W, G]]),
     at("owner-heard", &END, &[&[H]]).then(&[("owner-took-over", &[H])]),
     at("owner-signalled", &STOP, &[&[H], &[H, W], &[H, G]]),
     at("owner-signalled", &RESTART, &[&[H]]),
     at("owner-killed", &KILL, &[&[H], &[H, W], &[H, G]]),
     at("owner-acknowledged@2", &END, &[&[H], &[H, W], &[H, W, G]]),
-    at("owner-buried", &KEEPERLESS, &[&[H]]),
-    at("owner-half-removed", &KEEPERLESS, &[&[H]]),
 ];
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Victim, Way, end, find, halted, kill_all, start_owner};
 use crate::support::{Home, eventually, happens, is_alive, lines, pid_of, text};
+use crate::survival::kernel_tells_exit_statuses;
 
 /// Reads its code, so that its input is part of it.
 const AT_ONCE: &str = "read code; echo $JOB_ID $NODEJOBS_ATTEMPT $code >> evidence; exit $code";
@@ -127,24 +128,51 @@ pub(super) const KEEPERLESS: Way = Way {
         kill_all(&[find(home, Victim::Guard), find(home, Victim::Worker)].concat());
         None
     },
-    known: |home| {
-        assert_eq!(text(&home.record("a"), "status"), "running");
-        // The kernel tells those who look before it ends.
-        is_watched(home);
-        go(home);
-        failed_with_7(home);
-    },
+    known: ends_as_an_orphan,
 };
 
-/// Waits until the owner has a descriptor of the job's process, in whichever thread's table.
+/// A job is launched that runs on, also where both halves of the keeper are killed.
+pub(super) const ORPHANING: Way = Way {
+    before: None,
+    act: |home| Some(start(home, &["run", "--id", "a", ON_GO])),
+    known: ends_as_an_orphan,
+};
+
+/// A job ends where nobody who lives may have seen it.
+pub(super) const UNSEEN: Way = Way { known: failed_with_7_or_is_lost, ..END };
+
+/// The same, where the worker was killed some time before.
+pub(super) const WORKERLESS_UNSEEN: Way = Way { known: failed_with_7_or_is_lost, ..WORKERLESS_END };
+
+fn ends_as_an_orphan(home: &Home) {
+    assert_eq!(text(&home.running("a"), "status"), "running");
+    // The kernel tells those who look before it ends.
+    is_watched(home);
+    go(home);
+    let tells = kernel_tells_exit_statuses() && !home.disables("pidfd-info");
+    if tells { failed_with_7(home) } else { failed_with_7_or_is_lost(home) }
+}
+
+/// Killed together with the last process that looked at it, the status is lost, unless somebody looks at the zombie in
+/// time.
+fn failed_with_7_or_is_lost(home: &Home) {
+    if text(&home.ended("a"), "status") != "lost" {
+        failed_with_7(home);
+    }
+}
+
+/// Waits until the job is with a keeper, or the owner has a descriptor of it, in whichever thread's table.
 fn is_watched(home: &Home) {
-    let tasks = format!("/proc/{}/task", home.daemon_pid());
     let entries =
         |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     eventually("somebody watches", || {
+        let daemon = home.daemon();
+        let keepers = daemon["keepers"].as_array()?;
+        let tasks = format!("/proc/{}/task", daemon["pid"]);
         let descriptors = entries(Path::new(&tasks)).flat_map(|task| entries(&task.join("fd")));
         let mut files = descriptors.filter_map(|path| path.read_link().ok());
-        files.any(|file| file.to_string_lossy().contains("pidfd")).then_some(())
+        let is_kept = keepers.iter().any(|keeper| keeper["jobs"] == 1);
+        (is_kept || files.any(|file| file.to_string_lossy().contains("pidfd"))).then_some(())
     });
 }
 
