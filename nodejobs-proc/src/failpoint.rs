@@ -70,20 +70,6 @@ failpoints! {
 
     /// The guard is alone so far.
     GuardAlone "guard-alone",
-    /// The worker has ended and is not collected.
-    GuardNoticed "guard-noticed",
-    /// The guard has the journal's lock and has read it.
-    GuardReplayed "guard-replayed",
-    /// The guard has seen an exit status and not noted it.
-    GuardPeeked "guard-peeked",
-    /// The guard has noted an exit status and not collected the process.
-    GuardNoted "guard-noted",
-    /// The guard has collected a process.
-    GuardReaped "guard-reaped",
-    /// The guard has nothing left to do; its files are there.
-    GuardLeaving "guard-leaving",
-    /// Of the guard's files, the socket is removed and the journal is not.
-    GuardHalfRemoved "guard-half-removed",
 
     /// The worker has no journal yet.
     WorkerAlone "worker-alone",
@@ -111,6 +97,21 @@ failpoints! {
     WorkerLeaving "worker-leaving",
     /// Of the worker's files, the socket is removed and the journal is not.
     WorkerHalfRemoved "worker-half-removed",
+
+    /// The worker has ended and is not collected.
+    GuardNoticed "guard-noticed",
+    /// The guard has the journal's lock and has read it.
+    GuardReplayed "guard-replayed",
+    /// The guard has seen an exit status and not noted it.
+    GuardPeeked "guard-peeked",
+    /// The guard has noted an exit status and not collected the process.
+    GuardNoted "guard-noted",
+    /// The guard has collected a process.
+    GuardReaped "guard-reaped",
+    /// The guard has nothing left to do; its files are there.
+    GuardLeaving "guard-leaving",
+    /// Of the guard's files, the socket is removed and the journal is not.
+    GuardHalfRemoved "guard-half-removed",
 
     /// The child is about to note itself in the journal.
     ChildBeforeNote "child-before-note",

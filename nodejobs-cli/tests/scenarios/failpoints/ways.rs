@@ -66,6 +66,18 @@ pub(super) const FAILURE: Way = Way {
     },
 };
 
+/// A child is killed after it has noted itself: whether it has executed its program cannot be told.
+pub(super) const KILLED: Way = Way { known: is_failed_by_kill, ..LAUNCH };
+
+/// The same, of a program that there is not.
+pub(super) const KILLED_FAILURE: Way = Way { known: is_failed_by_kill, ..FAILURE };
+
+fn is_failed_by_kill(home: &Home) {
+    let record = home.ended("a");
+    let outcome = (text(&record, "status"), text(&record, "reason"), &record["signal"], &record["attempt"]);
+    assert_eq!(outcome, ("failed", "signal", &9.into(), &1.into()), "{record}");
+}
+
 /// A job is stopped while it is launched.
 pub(super) const CALLED_OFF: Way = Way {
     before: None,
@@ -104,10 +116,7 @@ pub(super) const WORKERLESS: Way = Way {
         kill_all(&find(home, Victim::Worker));
         None
     },
-    known: |home| {
-        go(home);
-        failed_with_7(home);
-    },
+    known: ends_as_an_orphan,
 };
 
 /// The worker is killed under a job, which ends then.
