@@ -13,6 +13,7 @@ mod ways;
 mod worker;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,6 +133,9 @@ fn run_case(disabled: &str, way: &Way, steps: &[Step]) {
         assert_eq!(pids.len(), victims.len(), "{victims:?}: {:?}", home.processes());
         kill_all(&pids);
         if !victims.contains(&H) {
+            if point.starts_with("child-") && victims.contains(&W) && !victims.contains(&G) {
+                eventually("the guard waits for the child", || waits_for_journal(&home).then_some(()));
+            }
             signal(halted, Signal::CONT);
         }
     }
@@ -186,6 +190,14 @@ fn halted(home: &Home) -> Option<u32> {
     };
     let ours = home.processes().into_iter().filter(|(_, name)| name.starts_with("nodejobs"));
     ours.map(|(pid, _)| pid).find(|pid| is_stopped(*pid))
+}
+
+/// Whether somebody waits for the lock of a journal.
+fn waits_for_journal(home: &Home) -> bool {
+    let keepers = std::fs::read_dir(home.data_dir().join("keepers")).into_iter().flatten().flatten();
+    let inodes: Vec<String> = keepers.map(|entry| format!(":{} ", entry.ino())).collect();
+    let locks = std::fs::read_to_string("/proc/locks").expect("the locks");
+    locks.lines().any(|lock| lock.contains("-> FLOCK") && inodes.iter().any(|inode| lock.contains(inode)))
 }
 
 /// The processes of this kind, but for one that is halted: a child of the worker has the worker's name.

@@ -44,6 +44,7 @@ pub(super) const BACKEND: &[Row] = &[
     at("owner-launch-sent", &LAUNCH, &[&[H]]).then(&[("owner-recovered", &[H])]),
     at("owner-heard", &LAUNCH, &[&[H], &[H, W]]),
     at("owner-heard", &END, &[&[H], &[H, W], &[H, G], &[H, W, G]]),
+    at("owner-heard", &END, &[&[H, W, G]]).then(&[("owner-recovered", &[H])]),
     at("owner-heard", &END, &[&[H]]).then(&[("owner-took-over", &[H])]),
     at("owner-signalled", &STOP, &[&[H], &[H, W], &[H, G]]),
     at("owner-signalled", &RESTART, &[&[H]]),
