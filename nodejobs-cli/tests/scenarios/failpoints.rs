@@ -142,7 +142,8 @@ fn run_case(disabled: &str, way: &Way, steps: &[Step]) {
     if is_of_start(first) {
         actor = (way.act)(&home);
     }
-    if let Some(actor) = actor {
+    if let Some(mut actor) = actor {
+        eventually("whoever asked has an answer", || actor.try_wait().expect("it can be asked"));
         let output = actor.wait_with_output().expect("ended");
         assert!(output.status.success(), "{output:?}");
     }
@@ -220,7 +221,8 @@ fn kill_all(pids: &[u32]) {
 
 /// A new job runs, every record is true, and one owner with one keeper and its files is all there is.
 fn is_settled(home: &Home) {
-    let after = home.nodejobs(["run", "--id", "after", "--wait", "echo $JOB_ID 1 3 >> evidence; exit 3"]);
+    home.ok(["run", "--id", "after", "echo $JOB_ID 1 3 >> evidence; exit 3"]);
+    let after = home.nodejobs(["wait", "--timeout", "20s", "after"]);
     assert_eq!(after.code, 3, "{after:?}");
     records_are_true(home);
     let mut left = (Vec::new(), Vec::new());

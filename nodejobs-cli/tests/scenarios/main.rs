@@ -34,4 +34,5 @@ mod stores;
 mod support;
 mod survival;
 mod tokens;
+mod victims;
 mod waiting;

@@ -40,9 +40,15 @@ fn run_on_go(home: &Home) {
     is_executed(home, "a 1 7");
 }
 
+/// The record of a job, which ends soon.
+fn ended(home: &Home, id: &str) -> Value {
+    home.nodejobs(["wait", "--timeout", "20s", id]);
+    home.record(id)
+}
+
 /// The job has failed with 7, in its first attempt.
 fn failed_with_7(home: &Home) {
-    let record = home.ended("a");
+    let record = ended(home, "a");
     let outcome = (text(&record, "status"), &record["exit_code"], &record["attempt"]);
     assert_eq!(outcome, ("failed", &7.into(), &1.into()), "{record}");
 }
@@ -59,7 +65,7 @@ pub(super) const FAILURE: Way = Way {
     before: None,
     act: |home| Some(start(home, &["run", "--id", "a", "--", "./nothing"])),
     known: |home| {
-        let record = home.ended("a");
+        let record = ended(home, "a");
         let outcome = (text(&record, "status"), text(&record, "reason"), &record["attempt"]);
         assert_eq!(outcome, ("failed_start", "exec", &1.into()), "{record}");
         assert!(text(&record, "detail").contains("./nothing"), "{record}");
@@ -73,7 +79,7 @@ pub(super) const KILLED: Way = Way { known: is_failed_by_kill, ..LAUNCH };
 pub(super) const KILLED_FAILURE: Way = Way { known: is_failed_by_kill, ..FAILURE };
 
 fn is_failed_by_kill(home: &Home) {
-    let record = home.ended("a");
+    let record = ended(home, "a");
     let outcome = (text(&record, "status"), text(&record, "reason"), &record["signal"], &record["attempt"]);
     assert_eq!(outcome, ("failed", "signal", &9.into(), &1.into()), "{record}");
 }
@@ -89,7 +95,7 @@ pub(super) const CALLED_OFF: Way = Way {
         Some(stop)
     },
     known: |home| {
-        let record = home.ended("a");
+        let record = ended(home, "a");
         assert_eq!((text(&record, "status"), &record["attempt"]), ("stopped", &1.into()), "{record}");
         assert_eq!(home.job_processes(), []);
         // Killed between its exec and its first word it has been executed, and has said nothing.
@@ -165,7 +171,7 @@ fn ends_as_an_orphan(home: &Home) {
 /// Killed together with the last process that looked at it, the status is lost, unless somebody looks at the zombie in
 /// time.
 fn failed_with_7_or_is_lost(home: &Home) {
-    if text(&home.ended("a"), "status") != "lost" {
+    if text(&ended(home, "a"), "status") != "lost" {
         failed_with_7(home);
     }
 }
@@ -361,7 +367,7 @@ pub(super) const TAKE_OVER: Way = Way {
         let expected =
             [("ended", "failed", Some(5)), ("starts", "failed", Some(4)), ("stops", "stopped", None)];
         for (id, status, code) in expected {
-            let record = home.ended(id);
+            let record = ended(home, id);
             assert_eq!((text(&record, "status"), record["exit_code"].as_i64()), (status, code), "{record}");
         }
         home.ok(["stop", "waits"]);
