@@ -31,6 +31,7 @@ use nodejobs_core::signal::Signal;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::failpoint::{Failpoint, reached};
 use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
@@ -275,6 +276,7 @@ impl Loop {
                 self.is_gone(&attempt, pid);
             }
             for report in reports {
+                reached(Failpoint::OwnerHeard);
                 self.host.report(report);
             }
         }
@@ -486,6 +488,7 @@ impl Loop {
             if let Some(link) = self.links.get_mut(&receipt.source) {
                 // If the connection has ended, the next one hears the same again, which does no harm.
                 let _ = link.acknowledge(receipt.position);
+                reached(Failpoint::OwnerAcknowledged);
             }
             for buried in &mut self.buried {
                 buried.acknowledge(receipt);

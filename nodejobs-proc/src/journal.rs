@@ -25,6 +25,8 @@ use nodejobs_core::logs::LogStart;
 use nodejobs_core::time::{BootTime, Moment, Timestamp};
 use rustix::fs::FallocateFlags;
 
+use crate::failpoint::{Failpoint, reached};
+
 /// Bytes of the header and of each entry. A divisor of the page size.
 pub(crate) const ENTRY_LEN: usize = 256;
 const CHECKSUM_AT: usize = ENTRY_LEN - 4;
@@ -434,13 +436,14 @@ impl Journal {
 
     /// Replaces the file by one that begins with these entries, at the position where the old one ended.
     pub(crate) fn rewrite(&mut self, kept: &[Entry]) -> io::Result<()> {
-        let temporary = self.path.with_extension("journal.new");
+        let temporary = temporary(&self.path);
         let _ = std::fs::remove_file(&temporary);
         let mut fresh = Self::create(&temporary, &self.boot_id, self.end)?;
         fresh.lock()?;
         for entry in kept {
             fresh.append(entry)?;
         }
+        reached(Failpoint::WorkerRewriting);
         std::fs::rename(&temporary, &self.path)?;
         fresh.path.clone_from(&self.path);
         *self = fresh;
@@ -450,6 +453,11 @@ impl Journal {
     fn offset(&self, position: u64) -> u64 {
         (position - self.first + 1) * ENTRY_LEN as u64
     }
+}
+
+/// Where a shorter journal is made before it takes the place of the one at this path.
+pub(crate) fn temporary(journal: &Path) -> PathBuf {
+    journal.with_extension("journal.new")
 }
 
 /// Decodes raw entries, the first of which has this position.

@@ -19,9 +19,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::journal::Journal;
+use crate::failpoint::{self, Failpoint, reached};
+use crate::journal::{self, Journal};
 use crate::machine::Machine;
-use crate::{failpoint, socket, sys};
+use crate::{socket, sys};
 use serve::{Keeper, Role};
 
 /// The first argument that makes a program be the keeper, see [`serve_if_asked`]. Followed by the directory of
@@ -72,9 +73,12 @@ impl KeeperFiles {
         format!("{}.sock", self.name)
     }
 
-    /// Removes both; what is not there is fine.
-    pub(crate) fn remove(&self) {
+    /// Removes them; what is not there is fine.
+    pub(crate) fn remove(&self, half: Failpoint) {
+        // Of a worker that was killed while it made its journal shorter.
+        let _ = std::fs::remove_file(journal::temporary(&self.journal()));
         let _ = std::fs::remove_file(self.directory.join(self.socket_name()));
+        reached(half);
         let _ = std::fs::remove_file(self.journal());
     }
 }
@@ -107,13 +111,16 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let machine = Machine::read()?;
     let listener = socket::listen(&files.directory, &files.socket_name())?;
+    reached(Failpoint::StarterSocket);
     // Made here, so that the owner hears of a full disk; opened again by the worker, whose lock must be its own.
     drop(Journal::create(&files.journal(), &machine.boot_id, 0)?);
+    reached(Failpoint::StarterJournal);
     let (mut ready, mut report_ready) = io::pipe()?;
     if let sys::Forked::Parent(_) = sys::fork()? {
         drop(report_ready);
         let mut answer = String::new();
         ready.read_to_string(&mut answer)?;
+        reached(Failpoint::StarterForked);
         return if answer == READY { Ok(()) } else { Err(io::Error::other(answer)) };
     }
     drop(ready);
@@ -121,13 +128,17 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
     let (guard_alive, hold_open) = io::pipe()?;
     detach("nodejobs-guard")?;
     let guard = rustix::process::getpid();
+    reached(Failpoint::GuardAlone);
     match sys::fork() {
         Ok(sys::Forked::Child) => {
             drop(hold_open);
-            let worker =
-                detach("nodejobs-worker").and_then(|()| Journal::open_locked(&files.journal())).and_then(
-                    |journal| Keeper::new(Role::Worker { guard, guard_alive }, listener, journal, files),
-                );
+            let open_journal = |()| {
+                reached(Failpoint::WorkerAlone);
+                Journal::open_locked(&files.journal())
+            };
+            let worker = detach("nodejobs-worker").and_then(open_journal).and_then(|journal| {
+                Keeper::new(Role::Worker { guard, guard_alive }, listener, journal, files)
+            });
             let keeper = match worker {
                 Ok(keeper) => keeper,
                 Err(error) => fail(&mut report_ready, &error),
@@ -139,9 +150,11 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
         Ok(sys::Forked::Parent(worker)) => {
             drop(report_ready);
             drop(guard_alive);
+            failpoint::forget_all_but("guard-");
             wait_for_worker(worker, files.journal().as_path());
             let keeper = Journal::open_locked(&files.journal())
                 .and_then(|journal| Keeper::new(Role::Guard, listener, journal, files));
+            reached(Failpoint::GuardReplayed);
             match keeper {
                 Ok(keeper) => keeper.serve(),
                 // Without the journal nobody can be told anything; the owner finds the jobs by their identities.
@@ -174,6 +187,7 @@ fn detach(name: &str) -> io::Result<()> {
 /// Returns when the worker died with work to do; ends this process when it left with everything done.
 fn wait_for_worker(worker: u32, journal: &Path) {
     let exit = sys::wait_child(sys::Children::Wait(worker));
+    reached(Failpoint::GuardNoticed);
     let left_in_order = matches!(exit, Ok(Some(exit)) if exit.code == libc::CLD_EXITED && exit.status == 0);
     let _ = sys::reap(worker);
     if left_in_order && !journal.exists() {

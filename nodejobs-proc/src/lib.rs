@@ -5,7 +5,8 @@
 //! a journal. What is `unsafe` is in one directory, `src/sys`.
 
 mod backend;
-mod failpoint;
+#[doc(hidden)]
+pub mod failpoint;
 #[cfg(test)]
 mod first_protocol;
 #[cfg(any(fuzzing, test))]

@@ -48,6 +48,7 @@ pub struct Config {
 /// When the directory cannot be owned, or no longer.
 pub fn run(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
     log_lines::install(&config.data_dir);
+    nodejobs_proc::failpoint::read_environment();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -14,6 +14,7 @@ use nodejobs_core::JobId;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
 use nodejobs_proc::KeeperProgram;
+use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::Machine;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -152,6 +153,7 @@ impl Jobs {
         if let Some(serving) = serving.take() {
             let _ = serving.await;
         }
+        reached(Failpoint::OwnerLeaving);
         drop(self);
         drop(starting);
     }
@@ -454,6 +456,7 @@ fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result
     };
     let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine)?);
     let server = Server::bind(&owner)?;
+    reached(Failpoint::OwnerBound);
     owner.announce().map_err(|error| {
         Error::new(ProblemKind::Unavailable, "the owner's lock file cannot be written").with_source(error)
     })?;

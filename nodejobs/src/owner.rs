@@ -15,6 +15,7 @@ use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
 use nodejobs_core::{JobId, Status, Timestamp};
+use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
 use tokio::sync::{oneshot, watch};
@@ -117,6 +118,7 @@ impl Owner {
         crate::capture::raise_open_files();
         let (meta, age) = directory.meta(wanted_store, &machine)?;
         let store = meta.store.open(directory.path(), age)?;
+        reached(Failpoint::OwnerStoreMade);
         directory.keep_meta(&meta)?;
         let keepers = directory.keepers();
         Self::take_over(directory, lock, meta.store, store, |generation, host| {
@@ -134,6 +136,7 @@ impl Owner {
         backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
     ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
+        reached(Failpoint::OwnerGeneration);
         let hub = Arc::new(Hub::new());
         let (inputs, receiver) = channel();
         let host = Host::new(Arc::clone(&store), inputs.clone());

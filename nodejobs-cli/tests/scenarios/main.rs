@@ -6,6 +6,8 @@ mod doctor;
 mod ending;
 mod engine;
 mod events;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod follow;
 mod full_disk;
 mod identity;
@@ -37,4 +39,5 @@ mod support;
 mod survival;
 mod tokens;
 mod upgrade;
+mod victims;
 mod waiting;

@@ -64,6 +64,11 @@ impl Home {
         self
     }
 
+    /// Whether this feature of the kernel is switched off here.
+    pub(crate) fn disables(&self, feature: &str) -> bool {
+        self.environment.iter().any(|(name, value)| name == "NODEJOBS_DISABLE" && value.contains(feature))
+    }
+
     /// A directory for the test's own files.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()

@@ -84,7 +84,7 @@ fn kill_together(pids: &[u32]) {
 }
 
 /// Whether the kernel tells the exit status of a process to everybody who holds a descriptor of it.
-fn kernel_tells_exit_statuses() -> bool {
+pub(crate) fn kernel_tells_exit_statuses() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))
@@ -254,34 +254,6 @@ fn what_nobody_could_see_is_lost_and_never_finished() {
     were_executed_once(&home, std::slice::from_ref(&id));
     is_replaced(&home, (guard, worker));
     assert_eq!(text(&outer.record("outer"), "status"), "running");
-}
-
-/// Each of them once, at the worst moment.
-#[cfg(debug_assertions)]
-#[test]
-fn a_worker_killed_at_any_instant_of_a_launch_or_an_end_loses_nothing_and_repeats_nothing() {
-    for failpoint in [
-        "worker-received",
-        "child-before-note",
-        "child-noted",
-        "worker-launched",
-        "worker-peeked",
-        "worker-noted",
-    ] {
-        let home = Home::new().with("NODEJOBS_FAILPOINT", failpoint);
-        for number in 1..=4 {
-            let id = format!("job-{number}");
-            home.ok(["run", "--id", &id, "echo $JOB_ID $NODEJOBS_ATTEMPT >> evidence; exit 7"]);
-            let record = home.ended(&id);
-            let outcome = (text(&record, "status"), &record["exit_code"], &record["attempt"]);
-            assert_eq!(outcome, ("failed", &7.into(), &1.into()), "{failpoint}: {record}");
-        }
-        let evidence = lines(&home.path().join("evidence"));
-        assert_eq!(evidence, ["job-1 1", "job-2 1", "job-3 1", "job-4 1"], "{failpoint}");
-        let keepers = std::fs::read_dir(home.data_dir().join("keepers")).expect("keepers").flatten();
-        let names: Vec<_> = keepers.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        assert!(names.iter().any(|name| name.contains("-2.")), "{failpoint} was not reached: {names:?}");
-    }
 }
 
 /// N8

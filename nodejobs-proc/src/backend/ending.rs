@@ -14,6 +14,7 @@ use nodejobs_core::signal::Signal;
 use nodejobs_core::time::{BootTime, Moment};
 
 use super::watching::table_size;
+use crate::failpoint::{Failpoint, reached};
 use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::machine::Machine;
 use crate::tree::{Root, View};
@@ -164,6 +165,7 @@ impl Ending {
         }
         self.add(&members, Some(signal));
         self.signal_and_hold(room)?;
+        reached(if kill { Failpoint::OwnerKilled } else { Failpoint::OwnerSignalled });
         Ok(Progress::Waiting)
     }
 

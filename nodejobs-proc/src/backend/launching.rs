@@ -14,9 +14,11 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
 
 use super::Loop;
+use super::link::Link;
+use crate::failpoint::{self, Failpoint, reached};
 use crate::journal::Stage;
 use crate::machine::now;
-use crate::{failpoint, keeper, launch};
+use crate::{keeper, launch};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
 const IN_FLIGHT: usize = 32;
@@ -53,6 +55,7 @@ impl Loop {
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
             .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;
+        reached(Failpoint::OwnerPacked);
         let name = match &self.launching {
             Some(name) => name.clone(),
             None => self
@@ -64,7 +67,9 @@ impl Loop {
         };
         // From here on only the keeper's journal knows whether it was executed.
         self.in_flight.insert(attempt.clone(), name.clone());
-        if link.launch(header, &memfd).is_err() {
+        let sent = link.launch(header, &memfd);
+        reached(Failpoint::OwnerLaunchSent);
+        if sent.is_err() {
             let mut reports = Vec::new();
             self.reattach(&name, &mut reports);
             for report in reports {
@@ -147,15 +152,20 @@ impl Loop {
         let program = self.config.program.path().display();
         let output = command.output().map_err(|error| format!("{program}: {error}"))?;
         if !output.status.success() {
-            files.remove();
+            files.remove(Failpoint::OwnerHalfRemoved);
             return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()));
         }
+        reached(Failpoint::OwnerKeeperStarted);
         let mut reports = Vec::new();
         let attached = self.attach(&name, &mut reports);
         for report in reports {
             self.host.report(report);
         }
         attached.map_err(|error| error.to_string())?;
+        // Also one of which half was killed meanwhile takes none. The next try starts another.
+        if !self.links.get(&name).is_some_and(Link::takes_launches) {
+            return Err("it was killed before it could be spoken to".to_owned());
+        }
         self.launching = Some(name.clone());
         Ok(name)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nodejobs_core::backend::{KeeperStatus, Receipt};
 
+use crate::failpoint::Failpoint;
 use crate::journal::{Entry, Event, Journal, decode_all};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
@@ -228,6 +229,6 @@ impl Buried {
     }
 
     pub(super) fn remove(&self) {
-        self.files.remove();
+        self.files.remove(Failpoint::OwnerHalfRemoved);
     }
 }

@@ -8,6 +8,7 @@ use nodejobs_core::status::Reason;
 
 use super::link::{Buried, Link, LinkError};
 use super::{Loop, Running};
+use crate::failpoint::{Failpoint, reached};
 use crate::identity::LocalProcess;
 use crate::machine::now;
 use crate::tree::children_of;
@@ -83,6 +84,7 @@ impl Loop {
             Ok(connected) => connected,
             Err(LinkError::Dead) => {
                 let (buried, past) = Buried::open(files)?;
+                reached(Failpoint::OwnerBuried);
                 self.handle_entries(name, buried.boot_id(), past, reports);
                 self.orphan(name, reports);
                 self.never_launched(name, reports);

@@ -12,7 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::process::Pid;
 
 use super::KeeperFiles;
-use crate::failpoint::{Failpoint, reached};
+use crate::failpoint::{Failpoint, is_chosen, reached};
 use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
@@ -30,12 +30,23 @@ pub(super) enum Role {
     Guard,
 }
 
+impl Role {
+    fn point(&self, worker: Failpoint, guard: Failpoint) -> Failpoint {
+        match self {
+            Role::Worker { .. } => worker,
+            Role::Guard => guard,
+        }
+    }
+}
+
 /// How long a keeper waits for its first owner, in seconds. The owner that started it is a system call away.
 const FIRST_OWNER_SECONDS: i64 = 5;
 /// How long before a journal that could not be written is tried again, in seconds.
 const RETRY_SECONDS: i64 = 1;
 /// The journal is rewritten shorter when it has so many entries, most of them of no further use.
 const REWRITE_ENTRIES: u64 = 4096;
+/// The same for a test that has the worker halt there.
+const REWRITE_ENTRIES_TO_HALT: u64 = 16;
 /// Connections at a time: one owner, and those that it replaces.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -101,7 +112,7 @@ impl Keeper {
             draining,
             acknowledged: 0,
             last_outcome: None,
-            rewrite_at: journal.first() + REWRITE_ENTRIES,
+            rewrite_at: journal.first() + rewrite_entries(),
             journal_full: false,
             unnoted: Vec::new(),
             stack: ChildStack::new(),
@@ -269,6 +280,7 @@ impl Keeper {
         }
         self.generation = generation;
         self.had_owner = true;
+        reached(Failpoint::WorkerObeys);
         let welcome = KeeperMessage::Welcome(Welcome {
             version: PROTOCOL_VERSION,
             guard: self.guard_pid(),
@@ -314,6 +326,7 @@ impl Keeper {
             self.acknowledged = position;
             // If it cannot be noted, the next reader of the journal repeats what the owner knows already.
             let _ = self.journal.append(&Entry::Acknowledged { position });
+            reached(Failpoint::WorkerAcknowledged);
         }
     }
 
@@ -387,7 +400,7 @@ impl Keeper {
             }
         }
         while let Ok(Some(exit)) = sys::wait_child(Children::AnyEnded) {
-            reached(Failpoint::WorkerPeeked);
+            reached(self.role.point(Failpoint::WorkerPeeked, Failpoint::GuardPeeked));
             if let Some(attempt) = self.running.remove(&exit.pid) {
                 let usage = ResourceUsage { cpu_ms: exit.cpu_us / 1000, peak_memory_kib: exit.peak_kib };
                 let event = Event::Exited { pid: exit.pid, exit: exit_status(&exit), usage };
@@ -397,9 +410,10 @@ impl Keeper {
                     self.journal_full = true;
                     return;
                 }
-                reached(Failpoint::WorkerNoted);
+                reached(self.role.point(Failpoint::WorkerNoted, Failpoint::GuardNoted));
             }
             let _ = sys::reap(exit.pid);
+            reached(self.role.point(Failpoint::WorkerReaped, Failpoint::GuardReaped));
         }
     }
 
@@ -416,7 +430,10 @@ impl Keeper {
                 let count = entry_count(entries);
                 let message = KeeperMessage::Entries { position: connection.cursor, raw: entries.to_vec() };
                 match socket::send(&connection.socket, &message.encode(), None, false) {
-                    Ok(()) => connection.cursor += count,
+                    Ok(()) => {
+                        connection.cursor += count;
+                        reached(Failpoint::WorkerTold);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.blocked = true,
                     Err(_) => return false,
                 }
@@ -449,6 +466,7 @@ impl Keeper {
         let entries: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
         let is_rewritten = self.journal.rewrite(&entries).is_ok();
         if is_rewritten {
+            reached(Failpoint::WorkerRewritten);
             let first = self.journal.first();
             let last = outcomes.iter().rposition(|is_outcome| *is_outcome);
             self.last_outcome = last.map(|index| first + index as u64);
@@ -473,7 +491,8 @@ impl Keeper {
     fn leave(&self) -> ! {
         // What has these names now, if anything, is another keeper's.
         if !self.journal_removed {
-            self.files.remove();
+            reached(self.role.point(Failpoint::WorkerLeaving, Failpoint::GuardLeaving));
+            self.files.remove(self.role.point(Failpoint::WorkerHalfRemoved, Failpoint::GuardHalfRemoved));
         }
         std::process::exit(0)
     }
@@ -485,6 +504,11 @@ struct Ready {
     connecting: bool,
     journal_changed: bool,
     readable: Vec<usize>,
+}
+
+fn rewrite_entries() -> u64 {
+    let halts = [Failpoint::WorkerRewriting, Failpoint::WorkerRewritten].into_iter().any(is_chosen);
+    if halts { REWRITE_ENTRIES_TO_HALT } else { REWRITE_ENTRIES }
 }
 
 fn entry_count(raw: &[u8]) -> u64 {

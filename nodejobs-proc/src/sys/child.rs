@@ -102,8 +102,10 @@ extern "C" fn run_child(passed: *mut c_void) -> c_int {
     let Passed { plan, progress } = unsafe { &mut *passed.cast::<Passed<'_, '_>>() };
     // SAFETY: see `prepare`; nothing here returns to code that expects the child to be the keeper.
     let (stage, errno) = unsafe { prepare_and_execute(plan, progress) };
+    reached(Failpoint::ChildFailed);
     plan.entry.make_start_failure(stage, errno, now_wall(), now_boot());
     progress.store(if append(plan).is_ok() { FAILURE_NOTED } else { errno }, Ordering::SeqCst);
+    reached(Failpoint::ChildFailureNoted);
     // SAFETY: ends this process without running anything of the keeper's.
     unsafe { libc::_exit(127) }
 }

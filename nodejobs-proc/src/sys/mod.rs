@@ -50,6 +50,17 @@ pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
     }
 }
 
+/// Stops this process at this very place, as SIGSTOP does, until somebody lets it go on. The signal is the calling
+/// thread's own, so that this thread does not run on until another has taken it.
+#[cfg(debug_assertions)]
+pub(crate) fn halt() {
+    // SAFETY: takes and gives plain numbers. Raw, because a child of a launch shares the C library's memory with others.
+    unsafe {
+        let (process, thread) = (libc::syscall(libc::SYS_getpid), libc::syscall(libc::SYS_gettid));
+        libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGSTOP);
+    }
+}
+
 /// Which side of [`fork`] this is.
 pub(crate) enum Forked {
     /// The one that called, with the child's process id.

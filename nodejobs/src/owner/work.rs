@@ -21,6 +21,7 @@ use nodejobs_core::store::{
 };
 use nodejobs_core::time::BootTime;
 use nodejobs_core::{JobId, Timestamp};
+use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
@@ -55,12 +56,14 @@ impl Work {
         let mut work = Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0 };
         let known = work.engine.restore(live_jobs(&*work.store)?, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
+        reached(Failpoint::OwnerRecovered);
         let mut turn = work.engine.begin_turn();
         for report in reports {
             work.engine.handle(Input::Report(report), now(), &mut turn);
         }
         work.engine.resume(now(), &mut turn);
         let outcomes = work.store.commit(&turn.units)?;
+        reached(Failpoint::OwnerTookOver);
         work.settle(turn, Some(&outcomes)).map_err(|error| {
             Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
         })?;
@@ -209,8 +212,10 @@ impl Work {
         if turn.units.is_empty() {
             return self.settle(turn, Some(&[]));
         }
+        reached(Failpoint::OwnerDecided);
         match self.store.commit(&turn.units) {
             Ok(outcomes) => {
+                reached(Failpoint::OwnerCommitted);
                 if self.hub.set_store_trouble(None).is_some() {
                     log::info!("the store can be written again");
                 }
@@ -255,6 +260,7 @@ impl Work {
                     self.reply(ticket, answer, job);
                 }
             }
+            reached(Failpoint::OwnerEffect);
         }
         for event in events {
             self.hub.publish(&event);
