@@ -42,7 +42,7 @@ struct Episode<'a> {
 impl<'a> Episode<'a> {
     fn begin(scene: &'a Scene, number: u64, mut random: Random) -> Self {
         let (plan, nested) = (Plan::draw(&mut random), scene.nested_command(&mut random));
-        Self { scene, random, id: format!("c{number}"), plan, nested, calls: Vec::new() }
+        Self { scene, random, id: format!("c{number:06}"), plan, nested, calls: Vec::new() }
     }
 
     fn play(mut self) -> Result<Submitted> {
@@ -189,25 +189,31 @@ impl<'a> Episode<'a> {
     fn ask_with(&mut self, verb: Verb, arguments: &[String]) -> Result<bool> {
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let said = self.scene.risk(&mut self.random, &words)?;
-        let (is_over, was_refused) = match &said {
-            Said::Ended { code, stderr, .. } => (
-                *code == Some(0) && matches!(verb, Verb::Stop)
-                    || said.record().is_some() && verb.shows_the_end(),
-                stderr.contains("no daemon is started now"),
-            ),
-            Said::Killed | Said::Hung => (false, false),
-        };
-        let mut left = Vec::new();
-        if is_over {
-            let processes = self.scene.job_processes()?.into_iter();
-            left = processes.filter(|process| process.id == self.id).map(|process| process.pid).collect();
-        }
-        if was_refused {
+        let done = said.succeeded() || said.record().is_some();
+        if matches!(&said, Said::Ended { stderr, .. } if stderr.contains("no daemon is started now")) {
             self.scene.call(&["daemon", "start"])?;
         }
-        let done = matches!(said, Said::Ended { code: Some(0), .. }) || said.record().is_some();
+        let left = self.over(verb, &said).map_or(Ok(Vec::new()), |last| self.living(last))?;
         self.calls.push(Call { verb, said, left });
         Ok(done)
+    }
+
+    /// The last of the attempts that are over for sure, by what a command said.
+    fn over(&self, verb: Verb, said: &Said) -> Option<u32> {
+        if verb.shows_the_end() {
+            return u32::try_from(said.record()?["attempt"].as_u64()?).ok();
+        }
+        // Nothing that was asked before may begin another one yet.
+        let is_known =
+            verb == Verb::Stop && said.succeeded() && self.calls.iter().all(|call| call.said.succeeded());
+        is_known.then_some(u32::MAX)
+    }
+
+    /// Processes of the job's attempts up to this one.
+    fn living(&self, last: u32) -> Result<Vec<u32>> {
+        let processes = self.scene.job_processes()?.into_iter();
+        let left = processes.filter(|process| process.id == self.id && process.attempt <= last);
+        Ok(left.map(|process| process.pid).collect())
     }
 
     fn linger(&mut self, most: u64) -> Result<()> {

@@ -28,6 +28,10 @@ pub(super) struct Findings {
 }
 
 impl Said {
+    pub(crate) fn succeeded(&self) -> bool {
+        matches!(self, Said::Ended { code: Some(0), .. })
+    }
+
     /// The record that it printed.
     pub(crate) fn record(&self) -> Option<Value> {
         match self {
