@@ -5,6 +5,8 @@ mod attempts;
 mod events;
 mod evidence;
 mod said;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
