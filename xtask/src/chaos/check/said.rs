@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::export::Attempt;
 use super::super::scene::Said;
-use super::{Call, Kind, Logs, Submitted, Verb};
+use super::{Call, Logs, Submitted, Verb};
 
 /// A command that found no daemon, and one that mirrors a job and found none.
 const NO_DAEMON: [i32; 2] = [5, 125];

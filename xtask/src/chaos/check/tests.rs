@@ -119,12 +119,12 @@ impl Case {
     }
 
     #[track_caller]
-    fn is_right(self) {
+    fn holds(self) {
         assert_eq!(self.wrong(), [""; 0]);
     }
 
     #[track_caller]
-    fn is_wrong(self, what: &str) {
+    fn breaks(self, what: &str) {
         let wrong = self.wrong();
         assert!(wrong.iter().any(|wrong| wrong.contains(what)), "{wrong:?}");
     }
@@ -132,7 +132,7 @@ impl Case {
 
 #[test]
 fn a_job_ends_with_its_own_code_and_ran_once() {
-    Case::new().is_right();
+    Case::new().holds();
     for (found, evidence) in [
         (attempt(1, "finished", Some(0)), ran(1, 7)),
         (attempt(1, "failed", Some(6)), ran(1, 7)),
@@ -148,23 +148,21 @@ fn a_job_ends_with_its_own_code_and_ran_once() {
         (attempt(1, "running", None), "S c1 1 101\n".to_owned()),
         (by_signal(1), "S c1 1 101\n".to_owned()),
     ] {
-        Case::with(vec![found], &evidence).is_wrong("planned: exit code 7");
+        Case::with(vec![found], &evidence).breaks("planned: exit code 7");
     }
-    Case::with(vec![attempt(1, "failed", Some(7))], "S c1 1 5\nE c1 1 7\n").is_wrong("recorded as process");
+    Case::with(vec![attempt(1, "failed", Some(7))], "S c1 1 5\nE c1 1 7\n").breaks("recorded as process");
 }
 
 #[test]
 fn who_is_killed_fails_by_the_signal_in_that_attempt() {
     for evidence in [String::new(), "S c1 1 101\n".to_owned(), ran(1, 7)] {
-        Case::with(vec![by_signal(1)], &evidence).hit(1, 101).is_right();
+        Case::with(vec![by_signal(1)], &evidence).hit(1, 101).holds();
     }
-    Case::with(vec![by_signal(1)], "").hit(1, 500).is_wrong("not killed by anyone");
-    Case::with(vec![by_signal(1)], "").hit(2, 101).is_wrong("not killed by anyone");
-    Case::with(vec![attempt(1, "failed", Some(7))], "S c1 1 101\n")
-        .hit(1, 101)
-        .is_wrong("killed from outside");
+    Case::with(vec![by_signal(1)], "").hit(1, 500).breaks("not killed by anyone");
+    Case::with(vec![by_signal(1)], "").hit(2, 101).breaks("not killed by anyone");
+    Case::with(vec![attempt(1, "failed", Some(7))], "S c1 1 101\n").hit(1, 101).breaks("killed from outside");
     let other = Attempt { signal: Some(11), ..by_signal(1) };
-    Case::with(vec![other], "").hit(1, 101).is_wrong("by signal 11");
+    Case::with(vec![other], "").hit(1, 101).breaks("by signal 11");
 }
 
 #[test]
@@ -176,22 +174,22 @@ fn what_promise_4_names_is_counted_and_nothing_else_may_be_lost() {
     };
     let verdict = lost(15).verdict();
     assert_eq!((verdict.violations.len(), verdict.excepted), (0, 1));
-    lost(500).is_wrong("lost");
+    lost(500).breaks("lost");
 }
 
 #[test]
 fn a_stop_may_come_at_any_time_but_not_by_itself() {
     let stopped =
         |found: Attempt, evidence: &str| Case::with(vec![found], evidence).and(Verb::Stop, said(0, ""));
-    stopped(attempt(1, "stopped", None), "").is_right();
-    stopped(attempt(1, "stopped", None), "S c1 1 101\n").is_right();
-    stopped(attempt(1, "cancelled", None), "").is_right();
-    stopped(attempt(1, "failed", Some(7)), &ran(1, 7)).is_right();
-    stopped(attempt(1, "cancelled", None), "S c1 1 101\n").is_wrong("cancelled");
-    stopped(attempt(1, "stopped", None), &(ran(1, 7) + &ran(1, 7))).is_wrong("stopped");
+    stopped(attempt(1, "stopped", None), "").holds();
+    stopped(attempt(1, "stopped", None), "S c1 1 101\n").holds();
+    stopped(attempt(1, "cancelled", None), "").holds();
+    stopped(attempt(1, "failed", Some(7)), &ran(1, 7)).holds();
+    stopped(attempt(1, "cancelled", None), "S c1 1 101\n").breaks("cancelled");
+    stopped(attempt(1, "stopped", None), &(ran(1, 7) + &ran(1, 7))).breaks("stopped");
     let mut left = stopped(attempt(1, "stopped", None), "");
     left.calls[1].left = vec![5];
-    left.is_wrong("lived");
+    left.breaks("lived");
 }
 
 #[test]
@@ -202,35 +200,35 @@ fn what_was_accepted_is_there_and_what_is_there_was_asked_for() {
             &(ran(1, 7) + &ran(2, 7)),
         )
     };
-    twice().is_wrong("2 attempts were begun on request, and 1 to 1");
-    twice().and(Verb::Run, said(0, "c1\n")).is_right();
-    twice().and(Verb::Run, Said::Killed).is_right();
-    twice().and(Verb::Restart, said(0, "c1: attempt 2\n")).is_right();
-    Case::new().and(Verb::Run, Said::Killed).is_right();
-    Case::new().and(Verb::Run, said(0, "c1\n")).is_wrong("1 attempts were begun on request, and 2 to 2");
-    Case::with(Vec::new(), "").is_wrong("it was accepted, and there is no such job");
-    Case::with(Vec::new(), "").calls(vec![call(Verb::Run, Said::Killed)]).is_right();
+    twice().breaks("2 attempts were begun on request, and 1 to 1");
+    twice().and(Verb::Run, said(0, "c1\n")).holds();
+    twice().and(Verb::Run, Said::Killed).holds();
+    twice().and(Verb::Restart, said(0, "c1: attempt 2\n")).holds();
+    Case::new().and(Verb::Run, Said::Killed).holds();
+    Case::new().and(Verb::Run, said(0, "c1\n")).breaks("1 attempts were begun on request, and 2 to 2");
+    Case::with(Vec::new(), "").breaks("it was accepted, and there is no such job");
+    Case::with(Vec::new(), "").calls(vec![call(Verb::Run, Said::Killed)]).holds();
     Case::with(Vec::new(), &ran(1, 7))
         .calls(vec![call(Verb::Run, Said::Killed)])
-        .is_wrong("it ran, and there is no such job");
+        .breaks("it ran, and there is no such job");
     Case::with(vec![attempt(1, "failed", Some(7))], &(ran(1, 7) + &ran(2, 7)))
-        .is_wrong("attempt 2 ran, and there is no");
-    Case::with(vec![attempt(2, "failed", Some(7))], &ran(2, 7)).is_wrong("attempt 1 is numbered 2");
+        .breaks("attempt 2 ran, and there is no");
+    Case::with(vec![attempt(2, "failed", Some(7))], &ran(2, 7)).breaks("attempt 1 is numbered 2");
     let overlapping = "S c1 1 101\nS c1 2 102\nE c1 1 7\nE c1 2 7\n";
     let both = vec![attempt(1, "failed", Some(7)), attempt(2, "failed", Some(7))];
     let overlapping = Case::with(both, overlapping).and(Verb::Run, said(0, "c1\n"));
-    overlapping.is_wrong("attempt 2 ran while an earlier one did");
+    overlapping.breaks("attempt 2 ran while an earlier one did");
 }
 
 #[test]
 fn of_several_who_submit_one_wins() {
     let record = r#"{"self_id":"c1"}"#;
     let contend = |said: [Said; 3]| Case::new().calls(said.map(|said| call(Verb::Contend, said)).to_vec());
-    contend([said(4, ""), said(0, record), said(4, "")]).is_right();
-    contend([said(4, ""), Said::Killed, excused(5)]).is_right();
+    contend([said(4, ""), said(0, record), said(4, "")]).holds();
+    contend([said(4, ""), Said::Killed, excused(5)]).holds();
     contend([said(0, record), said(0, record), said(4, "")])
-        .is_wrong("1 attempts were begun on request, and 2 to 2");
-    contend([said(0, record), said(5, ""), said(4, "")]).is_wrong("Contend said");
+        .breaks("1 attempts were begun on request, and 2 to 2");
+    contend([said(0, record), said(5, ""), said(4, "")]).breaks("Contend said");
 }
 
 #[test]
@@ -244,45 +242,45 @@ fn the_policy_is_carried_out_to_the_letter() {
     let evidence = ran(1, 7) + &ran(2, 7);
     let mut right = failing();
     right.push(restarted(3, "finished", 0));
-    Case::with(right.clone(), &(evidence.clone() + &ran(3, 0))).plan(flaky).is_right();
-    Case::with(failing(), &evidence).plan(flaky).is_wrong("attempt 2 failed, and the policy did not");
+    Case::with(right.clone(), &(evidence.clone() + &ran(3, 0))).plan(flaky).holds();
+    Case::with(failing(), &evidence).plan(flaky).breaks("attempt 2 failed, and the policy did not");
     right.push(restarted(4, "finished", 0));
     Case::with(right, &(evidence.clone() + &ran(3, 0) + &ran(4, 0)))
         .plan(flaky)
-        .is_wrong("attempt 4 was begun by a policy");
-    Case::with(failing(), &evidence).is_wrong("attempt 2 was begun by a policy");
+        .breaks("attempt 4 was begun by a policy");
+    Case::with(failing(), &evidence).breaks("attempt 2 was begun by a policy");
     let skipped = vec![restarted(1, "failed", 7), restarted(3, "failed", 7)];
-    Case::with(skipped, &evidence).plan(flaky).is_wrong("counts 2 restarts");
+    Case::with(skipped, &evidence).plan(flaky).breaks("counts 2 restarts");
 }
 
 #[test]
 fn a_command_without_a_reason_to_fail_does_not() {
     let wait =
         r#"{"self_id":"c1","attempt":1,"status":"failed","reason":"exit","exit_code":7,"signal":null}"#;
-    Case::new().and(Verb::Wait, said(7, wait)).is_right();
-    Case::new().and(Verb::Wait, Said::Killed).is_right();
-    Case::new().and(Verb::Wait, said(0, wait)).is_wrong("ended with 0 for attempt 1");
+    Case::new().and(Verb::Wait, said(7, wait)).holds();
+    Case::new().and(Verb::Wait, Said::Killed).holds();
+    Case::new().and(Verb::Wait, said(0, wait)).breaks("ended with 0 for attempt 1");
     Case::new()
         .and(Verb::Wait, said(7, &wait.replace("\"exit\"", "\"signal\"")))
-        .is_wrong("showed another end");
+        .breaks("showed another end");
     Case::new()
         .and(Verb::Wait, said(7, &wait.replace("\"attempt\":1", "\"attempt\":2")))
-        .is_wrong("attempt 2, which");
-    Case::new().and(Verb::Wait, said(125, "")).is_wrong("Wait said");
-    Case::new().and(Verb::Wait, Said::Hung).is_wrong("did not end");
+        .breaks("attempt 2, which");
+    Case::new().and(Verb::Wait, said(125, "")).breaks("Wait said");
+    Case::new().and(Verb::Wait, Said::Hung).breaks("did not end");
     let verdict = Case::new().and(Verb::Wait, excused(125)).verdict();
     assert_eq!((verdict.violations.len(), verdict.gave_up), (0, 1));
     for code in [1, 3, 5] {
-        Case::new().and(Verb::Stop, said(code, "")).is_wrong("Stop said");
+        Case::new().and(Verb::Stop, said(code, "")).breaks("Stop said");
     }
-    Case::new().calls(vec![call(Verb::Run, said(5, ""))]).is_wrong("Run said");
-    Case::new().calls(vec![call(Verb::Run, said(0, "c2\n"))]).is_wrong("Run said");
-    Case::new().calls(vec![call(Verb::Run, excused(5))]).is_right();
+    Case::new().calls(vec![call(Verb::Run, said(5, ""))]).breaks("Run said");
+    Case::new().calls(vec![call(Verb::Run, said(0, "c2\n"))]).breaks("Run said");
+    Case::new().calls(vec![call(Verb::Run, excused(5))]).holds();
     Case::with(Vec::new(), "")
         .calls(vec![call(Verb::Run, Said::Killed)])
         .and(Verb::Stop, said(3, ""))
-        .is_right();
-    Case::new().and(Verb::Pause, said(4, "")).is_right();
+        .holds();
+    Case::new().and(Verb::Pause, said(4, "")).holds();
 }
 
 #[test]
@@ -295,21 +293,21 @@ fn every_log_is_whole_and_so_is_what_a_follower_shows() {
         case
     };
     let whole = |out: &str, err: &str| case(out, err, &ran(1, 7), attempt(1, "failed", Some(7)));
-    whole(out, err).is_right();
-    whole("out c1 1 1\n", err).is_wrong("standard output has 11 bytes of 22");
-    whole(out, &format!("{err}{err}")).is_wrong("standard error");
-    whole("out c1 1 2\nout c1 1 1\n", err).is_wrong("right up to byte 9");
-    case("out c1 1 1\nou", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).is_right();
-    case("out c1 1 2\n", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).is_wrong("standard output");
+    whole(out, err).holds();
+    whole("out c1 1 1\n", err).breaks("standard output has 11 bytes of 22");
+    whole(out, &format!("{err}{err}")).breaks("standard error");
+    whole("out c1 1 2\nout c1 1 1\n", err).breaks("right up to byte 9");
+    case("out c1 1 1\nou", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).holds();
+    case("out c1 1 2\n", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).breaks("standard output");
     let follow = |stdout: &str, stderr: &str| {
         let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
         let said = Said::Ended { code: Some(7), stdout, stderr, excused: false };
         whole(out, err).and(Verb::Follow, said)
     };
-    follow(out, &format!("{err}c1: failed\n")).is_right();
-    follow("out c1 1 1\n", err).is_wrong("Follow showed 11 bytes of 22");
-    follow(out, "err c1 1 1\n").is_wrong("Follow showed");
-    follow(out, &format!("{err}{err}")).is_wrong("Follow showed");
+    follow(out, &format!("{err}c1: failed\n")).holds();
+    follow("out c1 1 1\n", err).breaks("Follow showed 11 bytes of 22");
+    follow(out, "err c1 1 1\n").breaks("Follow showed");
+    follow(out, &format!("{err}{err}")).breaks("Follow showed");
 }
 
 #[test]
@@ -326,12 +324,12 @@ fn jobs_within_jobs_are_held_to_the_same() {
         case.evidence += &format!("S {id} 1 101\nE {id} 1 3\n");
         case
     };
-    inner("c1.1.in", 3).is_right();
-    inner("c1.1.in", 4).is_wrong("planned: exit code 3");
-    inner("c2.1.in", 3).is_wrong("nobody submitted this job");
+    inner("c1.1.in", 3).holds();
+    inner("c1.1.in", 4).breaks("planned: exit code 3");
+    inner("c2.1.in", 3).breaks("nobody submitted this job");
     let mut missing = inner("c1.1.in", 3);
     missing.story.nested.clear();
-    missing.is_wrong("it ran, and there is no such job");
+    missing.breaks("it ran, and there is no such job");
 }
 
 #[test]
