@@ -11,7 +11,7 @@ const MOST_BREAKS: usize = 3;
 /// A daemon that says nothing for so long is one to give up on.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// What was done just before a command began may still be under way then.
-const AFTERMATH: Duration = Duration::from_secs(2);
+const AFTERMATH: Duration = Duration::from_millis(100);
 /// Starts that failed are remembered so long.
 const SERIES: Duration = Duration::from_secs(120);
 
@@ -25,7 +25,7 @@ pub(crate) struct Harm {
     /// When a keeper lost both halves, on the boot clock.
     pub(crate) orphaned: Vec<u64>,
     daemon_deaths: Vec<Instant>,
-    daemon_stops: Vec<Instant>,
+    daemon_stops: Vec<(Instant, Instant)>,
     freezes: Vec<(Instant, Instant)>,
 }
 
@@ -41,7 +41,7 @@ impl Harm {
 
     /// A daemon was told to leave, from when until when.
     pub(crate) fn stopped_daemon(&mut self, from: Instant, until: Instant) {
-        self.daemon_stops.extend([from, until]);
+        self.daemon_stops.push((from, until));
     }
 
     pub(crate) fn froze(&mut self, from: Instant, until: Instant) {
@@ -51,16 +51,14 @@ impl Harm {
     /// Whether a command that ran between these times and says that there is no daemon is right to say so.
     pub(crate) fn excuses(&self, from: Instant, until: Instant, said: &str) -> bool {
         let began = from.checked_sub(AFTERMATH).unwrap_or(from);
-        let within = |at: &&Instant| (began..=until).contains(*at);
-        let deaths = self.daemon_deaths.iter().filter(within).count();
-        let frozen = |(start, end): &(Instant, Instant)| {
-            end.saturating_duration_since(*start) >= PATIENCE && *start <= until && *end >= began
-        };
+        let meanwhile = |(start, end): &(Instant, Instant)| *start <= until && *end >= began;
+        let deaths = self.daemon_deaths.iter().filter(|at| meanwhile(&(**at, **at))).count();
+        let frozen = |freeze: &(Instant, Instant)| freeze.1 - freeze.0 >= PATIENCE && meanwhile(freeze);
         let start_failed =
             said.contains("no daemon is started now") || said.contains("before it could be reached");
         let recently = |at: &Instant| until.saturating_duration_since(*at) <= SERIES;
         deaths > MOST_BREAKS
-            || self.daemon_stops.iter().filter(within).count() > 0
+            || self.daemon_stops.iter().any(meanwhile)
             || self.freezes.iter().any(frozen)
             || (start_failed && self.daemon_deaths.iter().any(recently))
     }
