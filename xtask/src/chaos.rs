@@ -6,7 +6,8 @@ mod check;
 mod episodes;
 mod export;
 mod harm;
-mod killers;
+mod job_killer;
+mod keeper_killer;
 mod listener;
 mod plan;
 mod random;
@@ -141,7 +142,7 @@ fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
     thread::scope(|scope| {
         let submitters: Vec<_> =
             (0..SUBMITTERS).map(|_| scope.spawn(|| episodes::submit(scene, &numbers))).collect();
-        let killers = [scope.spawn(|| killers::machinery(scene)), scope.spawn(|| killers::jobs(scene))];
+        let killers = [scope.spawn(|| keeper_killer::kill(scene)), scope.spawn(|| job_killer::kill(scene))];
         let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
         let jobs = jobs.collect::<Result<Vec<_>>>();
         killers.into_iter().try_for_each(|killer| killer.join().expect("a killer panicked"))?;

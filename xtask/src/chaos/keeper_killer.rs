@@ -1,4 +1,4 @@
-//! Who does harm: one to daemons and keepers, one to the processes of jobs.
+//! Who does harm to daemons and keepers.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -30,8 +30,10 @@ const MISHAPS: &[Mishap] = &[
     Mishap::GuardAndOtherWorker,
     Mishap::Frozen,
     Mishap::Frozen,
-    Mishap::Frozen,
-    Mishap::Frozen,
+    Mishap::Backlog,
+    Mishap::Backlog,
+    Mishap::Backlog,
+    Mishap::Backlog,
 ];
 /// And what happens more rarely.
 const RARE_MISHAPS: &[Mishap] = &[Mishap::BothHalves, Mishap::Stop, Mishap::Starters, Mishap::StartingDaemon];
@@ -49,6 +51,8 @@ enum Mishap {
     BothHalves,
     /// SIGSTOP and SIGCONT, or SIGKILL of somebody else in between.
     Frozen,
+    /// Frozen while there is more and more to do, and killed in the midst of it.
+    Backlog,
     /// `daemon stop`.
     Stop,
     /// Many `daemon start` at once where there is none.
@@ -58,7 +62,7 @@ enum Mishap {
 }
 
 /// Kills and freezes daemons and keepers until the end.
-pub(crate) fn machinery(scene: &Scene) -> Result<()> {
+pub(crate) fn kill(scene: &Scene) -> Result<()> {
     let mut killer = Killer { scene, random: Random::new(scene.seed, 0), left_alone: BTreeMap::new() };
     while scene.goes_on() {
         pause(killer.random.up_to(Duration::from_millis(330)))?;
@@ -115,6 +119,7 @@ impl Killer<'_> {
             }
             (Mishap::BothHalves, _) => self.both_halves(&status, keeper),
             (Mishap::Frozen, _) => self.freeze(daemon, keeper),
+            (Mishap::Backlog, Some((guard, worker))) => self.backlog(daemon, guard, worker),
             (Mishap::Stop, _) => self.stop(),
             (Mishap::Starters, _) => self.starters(daemon),
             (Mishap::StartingDaemon, _) => self.starting_daemon(daemon),
@@ -204,6 +209,31 @@ impl Killer<'_> {
         frozen
     }
 
+    /// The instants that matter are short. Here there are many in a row: jobs end while the worker is frozen, or
+    /// commands wait for the daemon, and whoever it is dies soon after it goes on.
+    fn backlog(&mut self, daemon: u32, guard: u32, worker: u32) -> Result<()> {
+        let of_worker = self.random.below(3) > 0;
+        let pid = if of_worker { worker } else { daemon };
+        let Ok(process) = pidfd(pid) else { return Ok(()) };
+        if !names(pid, self.scene.root()) || pidfd_send_signal(&process, Signal::STOP).is_err() {
+            return Ok(());
+        }
+        self.scene.harm().count("frozen");
+        let frozen = pause(self.random.up_to(Duration::from_millis(150)));
+        if of_worker {
+            for target in self.scene.job_processes()?.iter().filter(|_| self.random.one_in(3)) {
+                if self.scene.strike(target, Signal::KILL).is_some() {
+                    self.scene.harm().count("job");
+                }
+            }
+        }
+        let _ = pidfd_send_signal(&process, Signal::CONT);
+        let most = if of_worker { Duration::from_micros(300) } else { Duration::from_millis(5) };
+        pause(self.random.up_to(most))?;
+        if of_worker { self.half(worker, guard, "worker") } else { self.daemon(daemon) }?;
+        frozen
+    }
+
     fn stop(&self) -> Result<()> {
         let from = Instant::now();
         self.scene.harm().stopped_daemon(from, from);
@@ -240,55 +270,4 @@ impl Killer<'_> {
 
 fn status_of(directory: &Path) -> Option<Status> {
     Status::parse(&Api::new(&directory.join("sock")).get("/v1/daemon").ok()?)
-}
-
-/// Kills and freezes processes of jobs until the end.
-pub(crate) fn jobs(scene: &Scene) -> Result<()> {
-    let mut random = Random::new(scene.seed, 1 << 40);
-    let mut frozen = Frozen::default();
-    while scene.goes_on() {
-        pause(random.up_to(Duration::from_millis(260)))?;
-        frozen.thaw(Instant::now());
-        let processes = scene.job_processes()?;
-        for _ in 0..1 + random.below(2) {
-            if processes.is_empty() {
-                break;
-            }
-            let target = &processes[usize::try_from(random.below(processes.len() as u64))?];
-            let signal = if random.one_in(5) { Signal::STOP } else { Signal::KILL };
-            let Some(process) = scene.strike(target, signal) else { continue };
-            let kind = if signal == Signal::KILL { "job" } else { "job frozen" };
-            scene.harm().count(kind);
-            if signal == Signal::STOP {
-                let time = random.up_to(Duration::from_millis(700));
-                frozen.0.push((process, Instant::now() + time));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What was frozen, and until when. All of it thaws when this is dropped.
-#[derive(Default)]
-struct Frozen(Vec<(OwnedFd, Instant)>);
-
-impl Frozen {
-    fn thaw(&mut self, now: Instant) {
-        self.0.retain(|(process, until)| {
-            let stays = *until > now;
-            if !stays {
-                // It may have been killed meanwhile.
-                let _ = pidfd_send_signal(process, Signal::CONT);
-            }
-            stays
-        });
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        for (process, _) in &self.0 {
-            let _ = pidfd_send_signal(process, Signal::CONT);
-        }
-    }
 }
