@@ -28,7 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
-    Step { name: "stores",   when: When::Full,   run: Run::Here(full_chaos) },
+    Step { name: "turmoil",  when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
 ];
 

@@ -48,20 +48,28 @@ impl Harm {
         self.freezes.push((from, until));
     }
 
+    /// How many daemons were killed between these times.
+    pub(crate) fn deaths(&self, from: Instant, until: Instant) -> usize {
+        self.daemon_deaths.iter().filter(|at| meanwhile(&(**at, **at), from, until)).count()
+    }
+
     /// Whether a command that ran between these times and says that there is no daemon is right to say so.
     pub(crate) fn excuses(&self, from: Instant, until: Instant, said: &str) -> bool {
-        let began = from.checked_sub(AFTERMATH).unwrap_or(from);
-        let meanwhile = |(start, end): &(Instant, Instant)| *start <= until && *end >= began;
-        let deaths = self.daemon_deaths.iter().filter(|at| meanwhile(&(**at, **at))).count();
+        let meanwhile = |what: &(Instant, Instant)| meanwhile(what, from, until);
         let frozen = |freeze: &(Instant, Instant)| freeze.1 - freeze.0 >= PATIENCE && meanwhile(freeze);
         let start_failed =
             said.contains("no daemon is started now") || said.contains("before it could be reached");
         let recently = |at: &Instant| until.saturating_duration_since(*at) <= SERIES;
-        deaths > MOST_BREAKS
+        self.deaths(from, until) > MOST_BREAKS
             || self.daemon_stops.iter().any(meanwhile)
             || self.freezes.iter().any(frozen)
             || (start_failed && self.daemon_deaths.iter().any(recently))
     }
+}
+
+/// Whether something that was done in this time concerns a command that ran in that one.
+fn meanwhile((start, end): &(Instant, Instant), from: Instant, until: Instant) -> bool {
+    *start <= until && *end >= from.checked_sub(AFTERMATH).unwrap_or(from)
 }
 
 /// Milliseconds on the boot clock.

@@ -46,6 +46,8 @@ pub(crate) enum Said {
         stderr: String,
         /// Whether what was done meanwhile excuses that it found no daemon.
         excused: bool,
+        /// How many daemons were killed meanwhile.
+        deaths: usize,
     },
     /// We killed it, so it may have done what it was asked or not.
     Killed,
@@ -183,8 +185,14 @@ impl Scene {
             return Ok(Said::Hung);
         }
         let ended = running.collect()?;
-        let excused = self.harm().excuses(started, Instant::now(), &ended.stderr);
-        Ok(Said::Ended { code: ended.status.code(), stdout: ended.stdout, stderr: ended.stderr, excused })
+        let (harm, until) = (self.harm(), Instant::now());
+        Ok(Said::Ended {
+            code: ended.status.code(),
+            excused: harm.excuses(started, until, &ended.stderr),
+            deaths: harm.deaths(started, until),
+            stdout: ended.stdout,
+            stderr: ended.stderr,
+        })
     }
 
     /// The daemon that listens for this directory.

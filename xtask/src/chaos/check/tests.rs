@@ -12,11 +12,17 @@ struct Case {
 }
 
 fn said(code: i32, stdout: &str) -> Said {
-    Said::Ended { code: Some(code), stdout: stdout.to_owned(), stderr: String::new(), excused: false }
+    Said::Ended {
+        code: Some(code),
+        stdout: stdout.to_owned(),
+        stderr: String::new(),
+        excused: false,
+        deaths: 0,
+    }
 }
 
 fn excused(code: i32) -> Said {
-    Said::Ended { code: Some(code), stdout: String::new(), stderr: String::new(), excused: true }
+    Said::Ended { code: Some(code), stdout: String::new(), stderr: String::new(), excused: true, deaths: 9 }
 }
 
 fn call(verb: Verb, said: Said) -> Call {
@@ -301,7 +307,7 @@ fn every_log_is_whole_and_so_is_what_a_follower_shows() {
     case("out c1 1 2\n", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).breaks("standard output");
     let follow = |stdout: &str, stderr: &str| {
         let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
-        let said = Said::Ended { code: Some(7), stdout, stderr, excused: false };
+        let said = Said::Ended { code: Some(7), stdout, stderr, excused: false, deaths: 0 };
         whole(out, err).and(Verb::Follow, said)
     };
     follow(out, &format!("{err}c1: failed\n")).holds();
