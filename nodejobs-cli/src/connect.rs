@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
@@ -17,7 +18,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE};
+use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE, say};
 use crate::starts::FailedStarts;
 
 /// How often one command starts a daemon that is killed each time. Of those that are killed before they can be reached
@@ -88,7 +89,7 @@ impl Target {
 
     /// A connection to the owner there is; an error that [is no daemon](ClientError::is_no_daemon) if there is none.
     pub(crate) fn reach_running(&self) -> Result<Result<Client, ClientError>, Failure> {
-        match Client::connect(&self.data_dir) {
+        match Client::connect(&self.data_dir).map(telling) {
             Err(ClientError::Unreachable { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 Err(not_a_directory(&self.data_dir))
             }
@@ -131,7 +132,7 @@ impl Target {
                 return Err(refusal);
             }
             let ended = match self.spawn(lifetime, lock)? {
-                Spawned::Ready => match Client::connect(&self.data_dir) {
+                Spawned::Ready => match Client::connect(&self.data_dir).map(telling) {
                     Err(error) if error.is_no_daemon() => error.into(),
                     reached => {
                         if lifetime == Lifetime::UntilStopped {
@@ -292,6 +293,28 @@ impl Connection<'_> {
         self.client = self.target.reach()?;
         Ok(())
     }
+
+    /// Gives up this connection for one to the next owner, if somebody else sees to it that there is one within this
+    /// time; whether there is.
+    pub(crate) fn next_owner(&mut self, within: Duration) -> Result<bool, Failure> {
+        match Client::connect_within(&self.target.data_dir, within) {
+            Ok(client) => {
+                self.client = telling(client);
+                Ok(true)
+            }
+            Err(error) if error.is_no_daemon() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Says so if the owner does not answer because it is stopped.
+fn telling(client: Client) -> Client {
+    client.on_stopped(|pid| {
+        say(&format_args!(
+            "the daemon (process {pid}) is stopped; waiting for it: `kill -CONT {pid}` lets it go on"
+        ));
+    })
 }
 
 fn choose_data_dir(

@@ -78,7 +78,9 @@ impl From<ClientError> for Failure {
             error => error,
         };
         let code = match &error {
-            ClientError::Unreachable { .. } | ClientError::Broken { .. } => UNAVAILABLE,
+            ClientError::Unreachable { .. } | ClientError::Broken { .. } | ClientError::Stopped { .. } => {
+                UNAVAILABLE
+            }
             _ => FAILED,
         };
         let message = match &error {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use nodejobs::api::{BindEvent, BindQuery, Bound, FollowEvent, FollowQuery, LogStream, WaitRequest};
-use nodejobs::client::ClientError;
+use nodejobs::api::{BindEvent, BindQuery, Bound, FollowEvent, FollowQuery, WaitRequest};
+use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 
 use crate::connect::Connection;
@@ -37,9 +37,7 @@ pub(crate) fn wait(
                 for event in events.by_ref() {
                     match event {
                         Ok(record) => {
-                            // A single reference may be a name or the beginning of an id.
-                            let only = request.jobs.len() == 1;
-                            request.jobs.retain(|job| !only && job != record.self_id.as_str());
+                            request.go_on_behind(&record);
                             ended(&record)?;
                             records.push(record);
                         }
@@ -85,9 +83,9 @@ pub(crate) fn follow(
                     };
                     patience.went_on();
                     heard(&event)?;
+                    query.go_on_behind(&event);
                     match event {
-                        FollowEvent::Output(chunk) => *from(&mut query, chunk.stream) = Some(chunk.end()),
-                        FollowEvent::Truncated { stream, offset } => *from(&mut query, stream) = Some(offset),
+                        FollowEvent::Output(_) | FollowEvent::Truncated { .. } => {}
                         FollowEvent::Ended(record) => return Ok(*record),
                         // The iterator makes an error of it.
                         FollowEvent::Error(problem) => return Err(problem.into()),
@@ -121,8 +119,7 @@ pub(crate) fn bind(
                         Ok(event) => {
                             patience.went_on();
                             heard(&event)?;
-                            // The token says which attempt, and where in it.
-                            (query.token, query.attempt, query.tail) = (Some(event.token), None, None);
+                            query.go_on_behind(&event);
                             if let Bound::Ended(record) | Bound::Now(record) = event.what {
                                 return Ok(*record);
                             }
@@ -141,17 +138,12 @@ pub(crate) fn bind(
     }
 }
 
-fn from(query: &mut FollowQuery, stream: LogStream) -> &mut Option<u64> {
-    match stream {
-        LogStream::Stdout => &mut query.stdout_from,
-        LogStream::Stderr => &mut query.stderr_from,
-    }
-}
-
-/// How often a connection may break: as often as it likes, but not at once and again and again without a word.
+/// How often a connection may break: as often as it likes, but not at once and again and again without a word. And how
+/// long an owner that was told to leave may have no successor.
 struct Patience {
     connected: Instant,
     breaks: u32,
+    left: Option<Instant>,
 }
 
 impl Patience {
@@ -159,15 +151,24 @@ impl Patience {
     const LASTING: Duration = Duration::from_secs(1);
 
     fn new() -> Self {
-        Self { connected: Instant::now(), breaks: 0 }
+        Self { connected: Instant::now(), breaks: 0, left: None }
     }
 
     /// Something was heard, so it is not the same break again and again.
     fn went_on(&mut self) {
-        self.breaks = 0;
+        (self.breaks, self.left) = (0, None);
     }
 
     fn reconnect(&mut self, connection: &mut Connection<'_>, error: ClientError) -> Result<(), Failure> {
+        if error.is_unavailable() {
+            // Somebody has told it to leave. With `daemon restart` they also start the next one.
+            let left = self.left.get_or_insert_with(Instant::now).elapsed();
+            let patience = Client::NEXT_OWNER.checked_sub(left);
+            return match patience.map(|patience| connection.next_owner(patience)).transpose()? {
+                Some(true) => Ok(()),
+                _ => Err(error.into()),
+            };
+        }
         if self.connected.elapsed() >= Self::LASTING {
             self.breaks = 0;
         }
@@ -334,13 +335,24 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_an_error_is_not_asked_again() {
-        let gone = "event: error\ndata: {\"error\":{\"kind\":\"unavailable\",\"message\":\"leaving\"}}\n\n";
+        let gone = "event: error\ndata: {\"error\":{\"kind\":\"not_found\",\"message\":\"removed\"}}\n\n";
         let daemon = Daemon::start(vec![gone.to_owned()]);
         let target = daemon.target();
         let mut connection = target.connect().expect("a connection");
         let failure =
-            wait(&mut connection, &["a".to_owned()], Until::default(), |_| Ok(())).expect_err("leaving");
-        assert_eq!(failure.to_string(), "error: leaving");
+            wait(&mut connection, &["a".to_owned()], Until::default(), |_| Ok(())).expect_err("removed");
+        assert_eq!(failure.to_string(), "error: removed");
+        daemon.thread.join().expect("the daemon");
+    }
+
+    #[test]
+    fn whoever_is_told_that_the_owner_leaves_goes_on_with_the_next() {
+        let gone = "event: error\ndata: {\"error\":{\"kind\":\"unavailable\",\"message\":\"leaving\"}}\n\n";
+        let daemon = Daemon::start(vec![gone.to_owned(), ended("a") + "event: done\ndata: {}\n\n"]);
+        let target = daemon.target();
+        let mut connection = target.connect().expect("a connection");
+        let records = wait(&mut connection, &["a".to_owned()], Until::default(), |_| Ok(()));
+        assert_eq!(records.expect("it ended"), Some(vec![record("a")]));
         daemon.thread.join().expect("the daemon");
     }
 }

@@ -265,6 +265,7 @@ impl Loop {
             self.advance_endings();
             self.send_launches();
             self.start_watchers();
+            self.let_go();
             let Ready { links, endings } = self.wait();
             let mut reports = Vec::new();
             for name in links {

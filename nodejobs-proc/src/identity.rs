@@ -67,9 +67,7 @@ impl LocalProcess {
         }
         // Opened first and checked afterwards: from here on the descriptor cannot change its meaning.
         let Some(pidfd) = if_there(open_pidfd(self.pid))? else { return Ok(Found::Gone) };
-        if let (Some(expected), true) = (self.pidfs, machine.use_pidfs)
-            && sys::pidfs_number(pidfd.as_fd()).is_ok_and(|number| number != expected)
-        {
+        if machine.use_pidfs && self.has_another_number(&pidfd) {
             return Ok(Found::Gone);
         }
         Ok(match ProcStat::read(self.pid)? {
@@ -78,6 +76,26 @@ impl LocalProcess {
             Some(_) => Found::Alive(pidfd),
             None => Found::Gone,
         })
+    }
+
+    /// Whether the process with its pid, as it was found just now in its own pid namespace, is this very process; `None`
+    /// if it has gone since.
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn is(&self, stat: &ProcStat) -> io::Result<Option<bool>> {
+        if stat.start_ticks != self.start_ticks {
+            return Ok(Some(false));
+        }
+        // A tick is a hundredth of a second: enough for a number to come again where there are few.
+        let pidfd = if_there(open_pidfd(self.pid))?;
+        Ok(pidfd.map(|pidfd| !self.has_another_number(&pidfd)))
+    }
+
+    /// Where the kernel numbers processes in pidfs, it never gives a number again.
+    fn has_another_number(&self, pidfd: &OwnedFd) -> bool {
+        self.pidfs
+            .is_some_and(|expected| sys::pidfs_number(pidfd.as_fd()).is_ok_and(|number| number != expected))
     }
 }
 

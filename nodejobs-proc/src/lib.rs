@@ -6,6 +6,8 @@
 
 mod backend;
 mod failpoint;
+#[cfg(test)]
+mod first_protocol;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

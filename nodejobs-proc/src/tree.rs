@@ -66,9 +66,16 @@ impl View {
     /// # Errors
     /// When there is no room to look.
     pub(crate) fn members(&self, root: &Root<'_>) -> io::Result<Vec<ProcStat>> {
-        let main = ProcStat::read(root.main.pid)?;
+        let main = match ProcStat::read(root.main.pid)? {
+            None => Main::Gone,
+            Some(stat) => match root.main.is(&stat)? {
+                Some(true) => Main::There(stat),
+                Some(false) => Main::Stranger,
+                None => Main::Gone,
+            },
+        };
         let found = match self {
-            View::Adopted(orphans) => descend(orphans.roots(root, main.as_ref()), children_of_any_thread)?,
+            View::Adopted(orphans) => descend(orphans.roots(root, &main), children_of_any_thread)?,
             View::Everywhere(all, children) => {
                 let daemons = all.marks.get(DAEMON_MARK.as_bytes()).map(Vec::as_slice).unwrap_or_default();
                 let children = |pid| {
@@ -76,7 +83,7 @@ impl View {
                     let children = children.filter(|pid| !daemons.contains(pid));
                     Ok(children.filter_map(|pid| all.processes.get(pid).cloned()).collect())
                 };
-                descend(all.roots(root, main.as_ref()), children)?
+                descend(all.roots(root, &main), children)?
             }
         };
         Ok(found.into_values().filter(|stat| !stat.is_dead()).collect())
@@ -110,17 +117,26 @@ impl Candidates {
 
     /// The processes from which all of a job can be reached: the main one, and those that are in its session or carry
     /// its mark.
-    fn roots(&self, root: &Root<'_>, main: Option<&ProcStat>) -> Vec<ProcStat> {
-        let main_is_there = main.is_some_and(|stat| stat.start_ticks == root.main.start_ticks);
+    fn roots(&self, root: &Root<'_>, main: &Main) -> Vec<ProcStat> {
         // A number that is in use by a stranger says nothing about whoever is in a session of that number.
-        let number_is_ours = main_is_there || main.is_none();
-        let session = self.sessions.get(&root.main.pid).filter(|_| number_is_ours);
+        let session = self.sessions.get(&root.main.pid).filter(|_| !matches!(main, Main::Stranger));
         let marked = self.marks.get(root.mark.as_bytes());
         let candidates = session.into_iter().chain(marked).flatten();
         let candidates = candidates.filter_map(|pid| self.processes.get(pid));
         let candidates = candidates.filter(|stat| stat.start_ticks >= root.main.start_ticks);
-        main.filter(|_| main_is_there).into_iter().chain(candidates).cloned().collect()
+        let main = if let Main::There(stat) = main { Some(stat) } else { None };
+        main.into_iter().chain(candidates).cloned().collect()
     }
+}
+
+/// Who has the number of a main process.
+enum Main {
+    /// The main process.
+    There(ProcStat),
+    /// Nobody.
+    Gone,
+    /// Another process: the number is used again.
+    Stranger,
 }
 
 fn descend(
@@ -199,7 +215,12 @@ mod tests {
             let mark = if marked.contains(&stat.pid) { "m" } else { "other" };
             candidates.insert(stat.clone(), vec![mark.into()]);
         }
-        candidates.roots(&root, main).iter().map(|stat| stat.pid).collect()
+        let main = match main {
+            None => Main::Gone,
+            Some(stat) if stat.start_ticks == known.start_ticks => Main::There(stat.clone()),
+            Some(_) => Main::Stranger,
+        };
+        candidates.roots(&root, &main).iter().map(|stat| stat.pid).collect()
     }
 
     #[test]

@@ -37,10 +37,13 @@ pub(crate) fn look(
     let look = || -> Result<Look, Fault> {
         let mut connection = connect(path)?;
         connection.progress_handler(STEPS, Some(move || !may_go_on()))?;
-        for statement in read::STATEMENTS {
+        let format = open::check_format(&connection, path)?;
+        // Those of an older format are known only once it is upgraded.
+        let known = if format == schema::FORMAT { read::STATEMENTS } else { &[] };
+        for statement in known {
             connection.prepare(statement)?;
         }
-        let mut look = Look { format: schema::FORMAT, jobs: None, complete: false };
+        let mut look = Look { format, jobs: None, complete: false };
         let count = connection.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0));
         look.jobs = unless_stopped(count)?.and_then(|count| u64::try_from(count).ok());
         let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));

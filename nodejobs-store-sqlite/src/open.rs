@@ -12,7 +12,7 @@ use std::time::Duration;
 use nodejobs_core::store::StoreError;
 use nodejobs_core::store::disk::{self, Kind};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::Fault;
 use crate::schema;
@@ -49,7 +49,7 @@ pub(crate) fn refuse_unknown(path: &Path) -> Result<(), StoreError> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(immutable_uri(path)?, flags)?;
-        check_format(&connection, path)
+        check_format(&connection, path).map(drop)
     };
     match look() {
         // Whoever was killed while the log was folded in has left a file that is whole only together with its log. It
@@ -67,14 +67,16 @@ fn has_log(path: &Path) -> bool {
     fs::metadata(disk::beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-fn check_format(connection: &Connection, path: &Path) -> Result<(), Fault> {
+/// The version of a file that is ours and not newer than we are.
+pub(crate) fn check_format(connection: &Connection, path: &Path) -> Result<u32, Fault> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let application = pragma("application_id")?;
     let format = pragma("user_version")?;
     let unknown = |found| StoreError::UnknownFormat { path: path.to_owned(), found, known: schema::FORMAT };
-    match (application, format) {
-        (schema::APPLICATION_ID, format) if format == i64::from(schema::FORMAT) => Ok(()),
-        (schema::APPLICATION_ID, format) => Err(unknown(format).into()),
+    let known = |format: &u32| (schema::OLDEST_FORMAT..=schema::FORMAT).contains(format);
+    match (application, u32::try_from(format).ok().filter(known)) {
+        (schema::APPLICATION_ID, Some(format)) => Ok(format),
+        (schema::APPLICATION_ID, None) => Err(unknown(format).into()),
         // Another program's own number says more than a version that means something else there.
         (application, _) => Err(unknown(application).into()),
     }
@@ -92,10 +94,13 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
         }));
     }
     // The header was checked already, but only here the WAL is seen as well. Whatever is found there stays there.
-    if let Err(error) = check_format(&connection, path) {
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        return Err(error);
-    }
+    let format = match check_format(&connection, path) {
+        Ok(format) => format,
+        Err(error) => {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            return Err(error);
+        }
+    };
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         let message = format!("the file system allows only journal mode '{mode}', not 'wal'");
@@ -115,7 +120,15 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // A store that could not be written to is refused now and not at the first job.
-    connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if format == schema::FORMAT {
+        transaction.rollback()?;
+    } else {
+        upgrade(&transaction, format)?;
+        transaction.commit()?;
+        // Folded in, so that the header tells the new format to whoever does not look into the log.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
     let prepared = || -> Result<(), rusqlite::Error> {
         for statement in crate::read::STATEMENTS {
             connection.prepare(statement)?;
@@ -152,10 +165,18 @@ fn fill(new: &Path) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(schema::CREATE)?;
     transaction.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", schema::FORMAT)?;
+    upgrade(&transaction, schema::OLDEST_FORMAT)?;
     transaction.commit()?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)
+}
+
+/// Makes what has the tables of this format into a store of the present one.
+fn upgrade(transaction: &Transaction<'_>, format: u32) -> Result<(), rusqlite::Error> {
+    for (_, step) in (schema::OLDEST_FORMAT..).zip(schema::UPGRADES).filter(|(from, _)| *from >= format) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", schema::FORMAT)
 }
 
 /// The engine gives the files beside it the mode of the file.

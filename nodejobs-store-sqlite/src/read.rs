@@ -21,8 +21,9 @@ const ATTEMPTS: &str = concat!(
     attempt_columns!(),
     " FROM jobs WHERE id = ?1 ORDER BY attempt"
 );
-/// The smallest `seq` costs nothing here and names a job with the status, should it be an unknown one.
-const COUNTS: &str = "SELECT status, count(*), min(seq) FROM jobs GROUP BY status";
+/// A job with the status is named should it be an unknown one.
+const COUNTS: &str = "SELECT status, jobs, (SELECT min(seq) FROM jobs WHERE jobs.status = counts.status)
+    FROM counts WHERE jobs <> 0";
 const EVENTS: &str =
     "SELECT seq, id, attempt, status, reason, at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 const DOCUMENT: &str = "SELECT body FROM documents WHERE kind = ?1 AND key = ?2";

@@ -1,10 +1,16 @@
 //! The tables, the indexes and the version of the format.
 //!
 //! Rules for whoever changes this: a reader refuses every version but its own; a change that an older version cannot
-//! write correctly raises [`FORMAT`]; the version is raised outside WAL mode, so that the file's header always tells.
+//! write correctly raises [`FORMAT`], and [`UPGRADES`] says how a file of the version before becomes one of this.
 
 /// Version of the format, `PRAGMA user_version`.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
+
+/// The oldest version that is still read, by making it into the present one first.
+pub(crate) const OLDEST_FORMAT: u32 = 2;
+
+/// What makes a file of a version into one of the next, beginning with [`OLDEST_FORMAT`].
+pub(crate) const UPGRADES: [&str; (FORMAT - OLDEST_FORMAT) as usize] = [CREATE_COUNTS];
 
 /// Says that the file is ours, `PRAGMA application_id`: the letters `njob`.
 pub(crate) const APPLICATION_ID: i64 = 0x6e6a_6f62;
@@ -92,7 +98,26 @@ macro_rules! attempt_fields {
     };
 }
 
-/// Makes an empty database into a store.
+/// How many jobs have which status, so that nobody counts a million of them. Kept by the engine, whoever writes.
+const CREATE_COUNTS: &str = "
+CREATE TABLE counts (                  -- how many jobs have which status
+  status          TEXT PRIMARY KEY,
+  jobs            INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counts (status, jobs) SELECT status, count(*) FROM jobs GROUP BY status;
+CREATE TRIGGER counts_insert AFTER INSERT ON jobs BEGIN
+  INSERT INTO counts (status, jobs) VALUES (new.status, 1) ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER counts_update AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
+  UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
+  INSERT INTO counts (status, jobs) VALUES (new.status, 1) ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
+END;
+CREATE TRIGGER counts_delete AFTER DELETE ON jobs BEGIN
+  UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
+END;
+";
+
+/// Makes an empty database into a store of the oldest version; [`UPGRADES`] do the rest.
 ///
 /// An index ends in the row's number without saying so, and that number is `seq`: each of them also serves listings
 /// in the order of submission.

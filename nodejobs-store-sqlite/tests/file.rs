@@ -41,7 +41,7 @@ fn a_file_of_another_program_is_refused_and_left_as_it_is() {
         let before = contents(directory.path());
         let error = refused(&path);
         assert!(
-            matches!(error, StoreError::UnknownFormat { found, known: 2, .. } if found == expected),
+            matches!(error, StoreError::UnknownFormat { found, known: 3, .. } if found == expected),
             "{error:?}"
         );
         assert!(contents(directory.path()) == before, "{pragma}: something was written");
@@ -61,7 +61,7 @@ fn a_format_that_only_the_write_ahead_log_tells_is_refused_too() {
     let wal = directory.path().join("nodejobs.sqlite-wal");
     let before = (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log"));
     let error = refused(&path);
-    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 3, .. }), "{error:?}");
     assert!(
         (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log")) == before,
         "something was written"
@@ -174,6 +174,35 @@ fn a_damaged_page_is_an_error_that_names_the_file() {
     let error = store.jobs(&request).expect_err("damaged");
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+}
+
+#[test]
+fn counts_that_are_wrong_are_found_by_the_check() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("nodejobs.sqlite");
+    let store = SqliteStore::open(&path).expect("open");
+    store.commit(&[insert("a", Status::Running)]).expect("commit");
+    assert!(store.check(&mut |_| ()).expect("checked").is_sound());
+    execute(&path, "UPDATE counts SET jobs = 2");
+    let check = store.check(&mut |_| ()).expect("checked");
+    assert!(!check.is_sound() && check.problems.iter().any(|said| said.contains("counts")), "{check:?}");
+}
+
+#[test]
+fn a_look_at_an_older_format_leaves_it_as_it_is_and_opening_it_makes_it_the_present_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("nodejobs.sqlite");
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/format-2.sqlite");
+    fs::copy(old, &path).expect("copied");
+    let before = contents(directory.path());
+    let look = SqliteStore::look(&path, || true).expect("a store");
+    assert_eq!((look.format, look.complete), (2, true));
+    assert_eq!(contents(directory.path()), before);
+    let store = SqliteStore::open(&path).expect("open");
+    let header = fs::read(&path).expect("a file");
+    assert_eq!(header[60..64], [0, 0, 0, 3], "the header tells it to whoever does not look into the log");
+    let jobs = look.jobs.expect("counted");
+    assert_eq!(store.counts().expect("counts").values().sum::<u64>(), jobs);
 }
 
 #[test]

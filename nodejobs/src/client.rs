@@ -1,14 +1,17 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
 mod events;
+mod stopped;
 mod streams;
 mod transport;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
+use rustix::event::{Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
@@ -16,8 +19,8 @@ use ureq::{Agent, Body};
 
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowQuery, JobPage,
-    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, RestartRequest, StopAnswer,
-    StopRequest, StoreStatus, WaitRequest,
+    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind, RestartRequest,
+    StopAnswer, StopRequest, StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -49,6 +52,16 @@ pub enum ClientError {
         /// How it broke.
         source: std::io::Error,
     },
+    /// A signal has stopped the daemon, and nobody has let it go on for half a minute. What was asked may still be done
+    /// when somebody does.
+    #[error(
+        "the daemon (process {pid}) is stopped and does not answer; `kill -CONT {pid}` lets it go on, and what was \
+             asked may be done then"
+    )]
+    Stopped {
+        /// Its process.
+        pid: u32,
+    },
     /// The answer is not one that this interface knows.
     #[error("the daemon's answer to {request} cannot be understood: {message}")]
     Protocol {
@@ -64,6 +77,11 @@ impl ClientError {
     pub fn is_no_daemon(&self) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         matches!(self, ClientError::Unreachable { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+    }
+
+    /// Whether the owner said that it cannot serve: it is leaving, or its store cannot be used.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, ClientError::Problem(problem) if problem.kind == ProblemKind::Unavailable)
     }
 
     /// Whether the connection broke, so that the same request may be sent over a new one.
@@ -88,6 +106,7 @@ impl ClientError {
 pub struct Client {
     agent: Agent,
     socket: PathBuf,
+    when_stopped: stopped::WhenStopped,
 }
 
 /// Which sending of a request this is.
@@ -100,6 +119,9 @@ enum Sending {
 
 /// How often a request is sent at most while the daemon at the other end is killed each time.
 const MAX_SENDINGS: u32 = 5;
+
+/// Between two looks for an owner.
+const STEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// An answer is bounded, since it is held in memory: far more than the largest page of records.
 const MAX_ANSWER: u64 = 1 << 30;
@@ -116,6 +138,26 @@ impl Client {
         Ok(Self::over(data_dir, connector))
     }
 
+    /// How long a directory may be without an owner while a daemon is started again.
+    pub const NEXT_OWNER: Duration = Duration::from_secs(10);
+
+    /// Connects to the owner of this data directory, as soon as there is one within this time. Not before a moment has
+    /// passed: this is for whoever was just told that an owner leaves.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if nobody answers there.
+    pub fn connect_within(data_dir: &Path, patience: Duration) -> Result<Self, ClientError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // Nothing tells when a socket gets a listener.
+            let _ = poll(&mut [], Some(&STEP));
+            match Self::connect(data_dir) {
+                Err(error) if error.is_no_daemon() && Instant::now() < deadline => {}
+                connected => return connected,
+            }
+        }
+    }
+
     fn over(data_dir: &Path, connector: transport::UnixConnector) -> Self {
         let config = Agent::config_builder()
             .proxy(None)
@@ -125,8 +167,17 @@ impl Client {
             .input_buffer_size(transport::BUFFER_LEN)
             .output_buffer_size(transport::BUFFER_LEN)
             .build();
+        let when_stopped = connector.when_stopped();
         let agent = Agent::with_parts(config, connector, transport::NoResolver);
-        Self { agent, socket: data_dir.join(api::SOCKET_NAME) }
+        Self { agent, socket: data_dir.join(api::SOCKET_NAME), when_stopped }
+    }
+
+    /// Calls `tell` with the daemon's process when an answer does not come because a signal has stopped the daemon, a few
+    /// seconds after it was asked. The answer is waited for all the same, up to half a minute.
+    #[must_use]
+    pub fn on_stopped(self, tell: fn(u32)) -> Self {
+        self.when_stopped.tell(tell);
+        self
     }
 
     /// Connects, and gives a way to end the connection from elsewhere while something is read from it.
@@ -457,7 +508,12 @@ impl Answer {
 
 fn broken(request: String, error: ureq::Error) -> ClientError {
     match error {
-        ureq::Error::Io(source) => ClientError::Broken { request, source },
+        ureq::Error::Io(source) => {
+            match source.get_ref().and_then(|inner| inner.downcast_ref::<stopped::StoppedPeer>()) {
+                Some(stopped::StoppedPeer(pid)) => ClientError::Stopped { pid: *pid },
+                None => ClientError::Broken { request, source },
+            }
+        }
         other => ClientError::Protocol { request, message: other.to_string() },
     }
 }

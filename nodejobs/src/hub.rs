@@ -20,6 +20,8 @@ pub(crate) struct Hub {
     watched: Mutex<HashMap<JobId, watch::Sender<LastChange>>>,
     live_jobs: watch::Sender<usize>,
     leaving: watch::Sender<bool>,
+    /// Why the last write to the store failed, if it did.
+    store_trouble: Mutex<Option<String>>,
     /// Those who want to hear every event.
     pub(crate) listeners: Listeners,
 }
@@ -30,6 +32,7 @@ impl Hub {
             watched: Mutex::default(),
             live_jobs: watch::Sender::new(0),
             leaving: watch::Sender::new(false),
+            store_trouble: Mutex::default(),
             listeners: Listeners::new(),
         }
     }
@@ -85,6 +88,16 @@ impl Hub {
             given = future => Ok(given),
             () = self.left() => Err(stopped()),
         }
+    }
+
+    /// Says why a write to the store failed, or that one succeeded; gives what was known before.
+    pub(crate) fn set_store_trouble(&self, trouble: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.store_trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
+    }
+
+    /// Why the last write to the store failed, if it did.
+    pub(crate) fn store_trouble(&self) -> Option<String> {
+        self.store_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_live_jobs(&self, count: usize) {

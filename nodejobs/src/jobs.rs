@@ -2,6 +2,7 @@
 
 mod control;
 mod convenience;
+mod next_owner;
 mod processes;
 mod streams;
 
@@ -29,6 +30,8 @@ use crate::owner::Owner;
 use crate::reach::own_or_reach;
 use crate::server::{Server, ServerHandle};
 use crate::stores::StoreKind;
+
+use next_owner::NextOwner;
 
 pub use control::Waited;
 pub use convenience::{JobOutput, JobPages};
@@ -219,9 +222,8 @@ impl Jobs {
                 owner.wait(&job.id).await
             }
             Mode::Connected { .. } => {
-                let request = WaitRequest::all([reference]);
-                let ended = self.ask(move |client| client.wait(&request)?.next().transpose()).await?;
-                ended.ok_or_else(|| Error::not_found(reference))
+                let waited = self.wait_for(&WaitRequest::all([reference])).await?;
+                waited.ended.into_iter().next().ok_or_else(|| Error::not_found(reference))
             }
         }
     }
@@ -296,12 +298,21 @@ impl Jobs {
         match &self.mode {
             Mode::Owner { owner, .. } => follow(owner, reference, query).await,
             Mode::Connected { .. } => {
-                let (reference, query) = (reference.to_owned(), query.clone());
-                let open = move |client: &Client| client.follow(&reference, &query);
+                let query = (reference.to_owned(), query.clone());
+                let open = |client: &Client, (job, query): &mut (String, FollowQuery)| {
+                    if query.attempt.is_none() {
+                        // The next owner may have begun a further one.
+                        let record = client.job(job)?;
+                        (*job, query.attempt) = (record.self_id.to_string(), Some(record.attempt));
+                    }
+                    client.follow(job, query)
+                };
+                let heard =
+                    |(_, query): &mut (String, FollowQuery), event: &FollowEvent| query.go_on_behind(event);
                 let event = |event: Result<FollowEvent, ClientError>| {
                     event.unwrap_or_else(|error| FollowEvent::Error(Error::from(error).to_problem()))
                 };
-                self.stream(open, event).await
+                self.stream(query, open, heard, event).await
             }
         }
     }
@@ -349,12 +360,35 @@ impl Jobs {
         &self,
         request: impl FnOnce(&Client) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, Error> {
+        self.connect_and(move |data_dir| request(&Client::connect(data_dir)?)).await
+    }
+
+    /// Asks the owner that this process is connected to, and if it goes away meanwhile the next one.
+    async fn ask_on<T: Send + 'static>(
+        &self,
+        mut request: impl FnMut(&Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.connect_and(move |data_dir| {
+            let mut ask = || request(&Client::connect(data_dir)?);
+            match ask() {
+                // That there is nobody is an answer, as it is to every other request.
+                Err(error) if !error.is_no_daemon() => NextOwner::default().wait(error, || false, ask),
+                answer => answer,
+            }
+        })
+        .await
+    }
+
+    async fn connect_and<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&Path) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, Error> {
         let data_dir = self.connected_to()?;
         let (reply, answer) = oneshot::channel();
         // A thread of its own, not one of the runtime's: a runtime that ends waits for its blocking threads, and the
         // answer to this may come only when a job ends.
         spawn_thread(move || {
-            let _ = reply.send(Client::connect(&data_dir).and_then(|client| request(&client)));
+            let _ = reply.send(request(&data_dir));
         })?;
         let answer = answer.await.map_err(|error| {
             Error::new(ProblemKind::Failed, "a request to the owner ended with a panic").with_source(error)

@@ -121,6 +121,7 @@ impl Owner {
             store: self.store_kind.to_string(),
             store_format: Some(store.format),
             store_weaker: store.weaker,
+            store_trouble: self.hub.store_trouble(),
             started_at: self.started_at,
             keepers,
             jobs,

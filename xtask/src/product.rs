@@ -89,8 +89,10 @@ impl CommandLine {
 impl Product {
     /// Starts a daemon in an empty directory and lets it run one job, so that there is a keeper.
     pub(crate) fn start(binary: &Path, directory: &Path, store: Option<&str>) -> Result<Self> {
-        let product = Self::attach(binary, directory, store);
+        let mut product = Self::attach(binary, directory, store);
         product.call(&["daemon", "start"])?;
+        // Nobody goes on saying so, and each call would ask the daemon whether it is true.
+        product.command_line.store = None;
         product.call(&["run", "--wait", "--", "true"])?;
         product.status()?;
         Ok(product)

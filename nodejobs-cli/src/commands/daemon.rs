@@ -3,6 +3,8 @@
 mod serve;
 
 use clap::{Args, Subcommand};
+use nodejobs::api::DaemonStatus;
+use nodejobs::client::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
@@ -23,9 +25,10 @@ pub(crate) struct Daemon {
 const AFTER_HELP: &str = "\
 One daemon serves a data directory. Commands that need one start it, and such a daemon leaves after a minute without \
 anything to do; one that was started with `daemon start` stays. Jobs run on without a daemon: the next one takes them \
-over, with everything that happened in between.
+over, with everything that happened in between. So after an upgrade `daemon restart` is all there is to do: `wait`, \
+`logs -f` and `events -f` go on with the new daemon, and jobs keep the keeper that started them until they end.
 
-With -o json `start` and `status` print the daemon's pid, version, paths, keepers and counts of jobs; `stop` prints \
+With -o json `start`, `restart` and `status` print the daemon's pid, version, paths, keepers and counts of jobs; `stop` prints \
 {\"stopped\":PID}, with null if no daemon was running. Without a daemon the exit status of `status` is 5.";
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +37,8 @@ enum DaemonCommand {
     Start,
     /// Stop the daemon; the jobs run on
     Stop,
+    /// Stop the daemon, if there is one, and start one of this program's version that stays; the jobs run on
+    Restart,
     /// Show the daemon and how many jobs it has
     Status,
     /// Be the daemon. `daemon start` and auto-start run this in the background, with the lock of starts as standard
@@ -50,6 +55,7 @@ impl Daemon {
         match self.command {
             DaemonCommand::Start => start(target, format),
             DaemonCommand::Stop => stop(target).and_then(|stopped| stopped.tell(format)),
+            DaemonCommand::Restart => restart(target, format),
             DaemonCommand::Status => status(target, format),
             DaemonCommand::Serve(serve) => serve.execute(target),
         }
@@ -57,17 +63,46 @@ impl Daemon {
 }
 
 fn start(target: &Target, format: Format) -> Result<u8, Failure> {
-    let (client, what) = match target.start(Lifetime::UntilStopped)? {
-        Ok(client) => (client, "started"),
-        Err(client) => {
-            // It may be one that a command has started, which would leave when it has nothing to do.
-            client.keep_daemon()?;
-            (client, "already running")
-        }
-    };
-    let status = client.daemon_status()?;
+    let (status, is_new) = ensure(target)?;
+    let what = if is_new { "started" } else { "already running" };
     match format {
         Format::Table => say(&format_args!("{what} (pid {})", status.pid)),
+        Format::Json | Format::Jsonl => output::print_json(&status)?,
+    }
+    Ok(0)
+}
+
+/// A daemon that stays, and whether it was started now.
+fn ensure(target: &Target) -> Result<(DaemonStatus, bool), Failure> {
+    let mut is_new = false;
+    let mut reach = || -> Result<Client, Failure> {
+        let started = target.start(Lifetime::UntilStopped)?;
+        is_new |= started.is_ok();
+        Ok(started.unwrap_or_else(|running| running))
+    };
+    // The one that is there may just have been killed, and then the next one is started.
+    let status = reach()?.retry(
+        |client| {
+            // It may be one that a command has started, which would leave when it has nothing to do.
+            client.keep_daemon()?;
+            client.daemon_status()
+        },
+        reach,
+    )?;
+    Ok((status, is_new))
+}
+
+/// Whoever follows or waits meanwhile goes on with the new daemon: their connections break, and are made again.
+fn restart(target: &Target, format: Format) -> Result<u8, Failure> {
+    let stopped = stop(target)?;
+    let (status, _) = ensure(target)?;
+    match format {
+        Format::Table => match stopped {
+            Stopped::NotRunning => say(&format_args!("was not running; started (pid {})", status.pid)),
+            Stopped::Ended(old) | Stopped::Told(old) => {
+                say(&format_args!("restarted (pid {old}, now {})", status.pid));
+            }
+        },
         Format::Json | Format::Jsonl => output::print_json(&status)?,
     }
     Ok(0)

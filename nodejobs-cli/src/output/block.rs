@@ -72,6 +72,7 @@ pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
     block.line("data dir", &status.data_dir.to_lossy());
     block.line("socket", &status.socket.to_lossy());
     block.line("store", &status.store);
+    block.maybe("last write", status.store_trouble.as_deref().map(|why| format!("failed: {why}")).as_deref());
     block.line("started", &format!("{} ({})", status.started_at, ago(now, status.started_at)));
     if status.keepers.is_empty() {
         block.line("keeper", "none yet");

@@ -54,8 +54,6 @@ struct Member {
     /// Held as far as there is room.
     pidfd: Option<OwnedFd>,
     name: String,
-    /// The state in which it was found.
-    state: u8,
     /// What it is still to be sent.
     signal: Option<Signal>,
     gone: bool,
@@ -174,7 +172,7 @@ impl Ending {
         for stat in members {
             let key = (stat.start_ticks, stat.pid);
             let pidfd = self.members.remove(&key).and_then(|member| member.pidfd);
-            let member = Member { pidfd, name: stat.name.clone(), state: stat.state, signal, gone: false };
+            let member = Member { pidfd, name: stat.name.clone(), signal, gone: false };
             self.members.insert(key, member);
         }
     }
@@ -201,7 +199,9 @@ impl Ending {
             if let Some(signal) = member.signal.take() {
                 // A process of another user cannot be signalled; it then turns up among the survivors.
                 let _ = send_signal(&pidfd, signal);
-                if member.state == b'T' && signal != Signal::KILL {
+                // Whoever is halted has to go on in order to hear it. Not all show that they are: one that waits for a child
+                // of its `vfork` halts once that is over, with the signal still blocked.
+                if signal != Signal::KILL {
                     let _ = send_signal(&pidfd, Signal::CONT);
                 }
             }

@@ -35,6 +35,36 @@ pub(super) struct Link {
     socket: OwnedFd,
     welcome: Welcome,
     buffer: Vec<u8>,
+    told: Told,
+}
+
+/// How far a journal was told and acknowledged.
+#[derive(Debug, Default)]
+struct Told {
+    /// One more than the position of the last outcome in it.
+    last_outcome: u64,
+    acknowledged: u64,
+}
+
+impl Told {
+    fn note(&mut self, entries: &[(u64, Entry)]) {
+        for (position, entry) in entries {
+            match entry {
+                Entry::Acknowledged { position } => self.acknowledge(*position),
+                Entry::Attempt { event: Event::Started { .. }, .. } => {}
+                Entry::Attempt { .. } => self.last_outcome = position + 1,
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, position: u64) {
+        self.acknowledged = self.acknowledged.max(position);
+    }
+
+    /// Whether nothing in it is needed any more.
+    fn is_settled(&self) -> bool {
+        self.last_outcome <= self.acknowledged
+    }
 }
 
 impl Link {
@@ -69,13 +99,19 @@ impl Link {
             past.extend(decode_all(position, &raw));
         }
         socket::set_read_timeout(&socket, None)?;
-        Ok((Self { socket, welcome, buffer }, past))
+        let mut told = Told::default();
+        told.note(&past);
+        Ok((Self { socket, welcome, buffer, told }, past))
     }
 
     /// Reads one message of entries, which must be waiting.
     pub(super) fn receive(&mut self) -> Result<Vec<(u64, Entry)>, LinkError> {
         match read(&self.socket, &mut self.buffer)? {
-            KeeperMessage::Entries { position, raw } => Ok(decode_all(position, &raw).collect()),
+            KeeperMessage::Entries { position, raw } => {
+                let entries: Vec<_> = decode_all(position, &raw).collect();
+                self.told.note(&entries);
+                Ok(entries)
+            }
             KeeperMessage::Superseded { generation } => Err(LinkError::Superseded(generation)),
             KeeperMessage::Welcome(_) => Err(LinkError::Foreign),
         }
@@ -91,7 +127,13 @@ impl Link {
     }
 
     pub(super) fn acknowledge(&mut self, position: u64) -> io::Result<()> {
+        self.told.acknowledge(position);
         socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
+    }
+
+    /// Whether every outcome that it told is in the store.
+    pub(super) fn is_settled(&self) -> bool {
+        self.told.is_settled()
     }
 
     pub(super) fn takes_launches(&self) -> bool {
@@ -150,9 +192,7 @@ fn is_nobody_there(error: &io::Error) -> bool {
 pub(super) struct Buried {
     files: KeeperFiles,
     boot_id: String,
-    /// One more than the position of the last outcome in it.
-    last_outcome: u64,
-    acknowledged: u64,
+    told: Told,
 }
 
 impl Buried {
@@ -166,15 +206,9 @@ impl Buried {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (String::new(), Vec::new()),
             Err(error) => return Err(error.into()),
         };
-        let mut buried = Self { files, boot_id, last_outcome: 0, acknowledged: 0 };
-        for (position, entry) in &entries {
-            match entry {
-                Entry::Acknowledged { position } => buried.acknowledged = buried.acknowledged.max(*position),
-                Entry::Attempt { event: Event::Started { .. }, .. } => {}
-                Entry::Attempt { .. } => buried.last_outcome = position + 1,
-            }
-        }
-        Ok((buried, entries))
+        let mut told = Told::default();
+        told.note(&entries);
+        Ok((Self { files, boot_id, told }, entries))
     }
 
     /// The boot in which it was written.
@@ -184,13 +218,13 @@ impl Buried {
 
     pub(super) fn acknowledge(&mut self, receipt: &Receipt) {
         if receipt.source == self.files.name {
-            self.acknowledged = self.acknowledged.max(receipt.position);
+            self.told.acknowledge(receipt.position);
         }
     }
 
     /// Whether nothing in it is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.last_outcome <= self.acknowledged
+        self.told.is_settled()
     }
 
     pub(super) fn remove(&self) {

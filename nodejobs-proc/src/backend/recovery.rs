@@ -31,21 +31,29 @@ impl Loop {
         Ok(reports)
     }
 
-    /// Goes on with the keeper that was used last, and lets go of spare ones. There is one if an owner was killed
-    /// while it started a keeper, which the next owner could not know of; without an owner it leaves.
+    /// Goes on with the keeper that was used last, or with one that never was: there is such a one if an owner was killed
+    /// while it started a keeper.
     fn choose_keeper(&mut self) {
         let willing = self.links.iter().filter(|(_, link)| link.takes_launches());
-        let (used, spare): (Vec<_>, Vec<_>) = willing.partition(|(_, link)| link.has_history());
-        let chosen = used.last().or(spare.last()).map(|(name, _)| (*name).clone());
-        let unneeded: Vec<String> = spare
-            .into_iter()
-            .map(|(name, _)| name.clone())
-            .filter(|name| Some(name) != chosen.as_ref())
-            .collect();
-        for name in unneeded {
-            self.links.remove(&name);
+        self.launching =
+            willing.max_by_key(|(name, link)| (link.has_history(), *name)).map(|(name, _)| name.clone());
+        self.let_go();
+    }
+
+    /// Lets go of keepers that get no launches and have nothing more to tell, be they spare, draining or of another
+    /// version: without an owner they leave.
+    pub(super) fn let_go(&mut self) {
+        // What is left of trees that are being ended may be with any of them.
+        if self.links.len() <= usize::from(self.launching.is_some()) || !self.endings.is_empty() {
+            return;
         }
-        self.launching = chosen;
+        let Self { links, running, in_flight, launching, .. } = self;
+        links.retain(|name, link| {
+            launching.as_ref() == Some(name)
+                || !link.is_settled()
+                || in_flight.values().any(|keeper| keeper == name)
+                || running.values().any(|running| running.keeper.as_ref() == Some(name))
+        });
     }
 
     /// The keepers that have left files, oldest first.

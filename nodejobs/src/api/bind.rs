@@ -113,6 +113,12 @@ impl BindQuery {
     /// The shortest time between heartbeats, in milliseconds.
     pub const MIN_HEARTBEAT_MS: u64 = 100;
 
+    /// Asks for what comes behind this event, over the next connection.
+    pub fn go_on_behind(&mut self, event: &BindEvent) {
+        // The token says which attempt, and where in it.
+        (self.token, self.attempt, self.tail) = (Some(event.token), None, None);
+    }
+
     /// The query as keys and values.
     pub fn to_pairs(&self) -> Vec<(String, String)> {
         let Self { token, attempt, further_attempts, heartbeat_ms, tail, only_now } = self;

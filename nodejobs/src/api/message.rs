@@ -29,6 +29,10 @@ pub struct DaemonStatus {
     /// What the store does not promise, in sentences; empty when it promises everything.
     #[serde(default)]
     pub store_weaker: Vec<String>,
+    /// Why the last write to the store failed, such as a full disk; what has happened since is written as soon as it can be.
+    /// `None` once a write has succeeded again.
+    #[serde(default)]
+    pub store_trouble: Option<String>,
     /// When it became the owner.
     pub started_at: Timestamp,
     /// Who keeps the jobs.
@@ -82,6 +86,13 @@ impl WaitRequest {
     /// Waits for all of these, without end.
     pub fn all<T: Into<String>>(jobs: impl IntoIterator<Item = T>) -> Self {
         Self { jobs: jobs.into_iter().map(Into::into).collect(), any: false, timeout_ms: None }
+    }
+
+    /// Asks for those that have not ended yet, over the next connection.
+    pub fn go_on_behind(&mut self, ended: &JobRecord) {
+        // A single reference may be a name or the beginning of an id.
+        let only = self.jobs.len() == 1;
+        self.jobs.retain(|job| !only && job != ended.self_id.as_str());
     }
 }
 
@@ -228,6 +239,7 @@ mod tests {
             store: "sqlite".into(),
             store_format: Some(1),
             store_weaker: vec![],
+            store_trouble: None,
             started_at: Timestamp::from_millis(0),
             keepers: vec![],
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),

@@ -4,7 +4,7 @@ use nodejobs_core::filter::{FilterError, JobFilter};
 use nodejobs_core::store::Order;
 use serde::{Deserialize, Serialize};
 
-use super::Problem;
+use super::{FollowEvent, LogStream, Problem};
 
 /// Which jobs a listing shows: conditions that all have to hold, the order, and which part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +156,20 @@ impl LogQuery {
 }
 
 impl FollowQuery {
+    /// Asks for what comes behind this event, over the next connection.
+    pub fn go_on_behind(&mut self, event: &FollowEvent) {
+        let (stream, offset) = match event {
+            FollowEvent::Output(chunk) => (chunk.stream, chunk.end()),
+            FollowEvent::Truncated { stream, offset } => (*stream, *offset),
+            FollowEvent::Ended(_) | FollowEvent::Error(_) => return,
+        };
+        let from = match stream {
+            LogStream::Stdout => &mut self.stdout_from,
+            LogStream::Stderr => &mut self.stderr_from,
+        };
+        *from = Some(offset);
+    }
+
     /// The query as keys and values.
     pub fn to_pairs(&self) -> Vec<(String, String)> {
         let Self { attempt, tail, stdout_from, stderr_from } = self;

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
@@ -16,6 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
+use super::stopped::{Waiting, WhenStopped};
 use crate::api::SOCKET_NAME;
 
 /// How much is read or written at once.
@@ -27,12 +29,18 @@ pub(super) struct UnixConnector {
     data_dir: PathBuf,
     /// The connection made ahead, so that its failure is told apart from a failing request.
     first: Mutex<Option<UnixStream>>,
+    when_stopped: WhenStopped,
 }
 
 impl UnixConnector {
     pub(super) fn connect(data_dir: &Path) -> io::Result<Self> {
         let first = Mutex::new(Some(connect(data_dir)?));
-        Ok(Self { data_dir: data_dir.to_owned(), first })
+        Ok(Self { data_dir: data_dir.to_owned(), first, when_stopped: WhenStopped::default() })
+    }
+
+    /// Whom to tell of a daemon that is stopped.
+    pub(super) fn when_stopped(&self) -> WhenStopped {
+        self.when_stopped.clone()
     }
 
     /// The other end of a thread that reads from the connection made ahead.
@@ -89,17 +97,44 @@ impl Connector for UnixConnector {
             None => connect(&self.data_dir)?,
         };
         let buffers = LazyBuffers::new(BUFFER_LEN, BUFFER_LEN);
-        Ok(Some(UnixTransport { stream, buffers, head: Vec::new() }))
+        let peer =
+            sockopt::socket_peercred(&stream).map_err(io::Error::from)?.pid.as_raw_pid().unsigned_abs();
+        let when_stopped = self.when_stopped.clone();
+        Ok(Some(UnixTransport { stream, buffers, head: Vec::new(), peer, when_stopped, waiting: None }))
     }
 }
 
-/// One connection. Without timeouts: a wait takes as long as its job.
+/// One connection. Without timeouts: a wait takes as long as its job. But for the beginning of an answer, a daemon that is
+/// stopped is not waited for in silence.
 #[derive(Debug)]
 pub(super) struct UnixTransport {
     stream: UnixStream,
     buffers: LazyBuffers,
     /// The head of a request whose body is about to come: sent together they wake the server once.
     head: Vec<u8>,
+    /// The daemon's process.
+    peer: u32,
+    when_stopped: WhenStopped,
+    /// As long as nothing has come of an answer.
+    waiting: Option<Waiting>,
+}
+
+impl UnixTransport {
+    fn read(&mut self) -> io::Result<usize> {
+        let space = self.buffers.input_append_buf();
+        loop {
+            match self.stream.read(space) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(waiting) = &mut self.waiting {
+                        waiting.look(Instant::now())?;
+                        self.stream.set_read_timeout(Some(waiting.next_look()))?;
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
 }
 
 impl Transport for UnixTransport {
@@ -120,6 +155,11 @@ impl Transport for UnixTransport {
             joined = [std::mem::take(&mut self.head).as_slice(), output].concat();
             rest = &joined;
         }
+        if self.waiting.is_none() {
+            let waiting = Waiting::new(self.peer, self.when_stopped.clone());
+            self.stream.set_read_timeout(Some(waiting.next_look()))?;
+            self.waiting = Some(waiting);
+        }
         while !rest.is_empty() {
             // NOSIGNAL because the program around us may have SIGPIPE at its default.
             match rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL) {
@@ -132,13 +172,11 @@ impl Transport for UnixTransport {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        let space = self.buffers.input_append_buf();
-        let amount = loop {
-            match self.stream.read(space) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
+        let amount = self.read()?;
+        if self.waiting.take().is_some() {
+            // What follows may take as long as a job.
+            self.stream.set_read_timeout(None)?;
+        }
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }

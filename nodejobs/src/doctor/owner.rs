@@ -151,7 +151,8 @@ pub(super) fn versions(running: &Running) -> Finding {
     if status.version == OWN && keepers.iter().all(|version| *version == OWN) {
         return Finding::ok(CHECK, text);
     }
-    let way_out = "`nodejobs daemon stop` lets the next command start this version; keepers are replaced when their jobs have ended";
+    let way_out =
+        "`nodejobs daemon restart` starts this version; keepers are replaced when their jobs have ended";
     Finding::weaker(CHECK, format!("{text}: not all of them are the same"), way_out)
 }
 

@@ -36,6 +36,11 @@ fn in_use(data_dir: &Path, running: &Running) -> Vec<Finding> {
         let jobs = count_of_jobs(status.jobs.values().sum());
         let size = bytes(size_on_disk(&data_dir.join(format!("jobs.{}", status.store))));
         let text = format!("{},{format} {size}, {jobs}, in use by the daemon", status.store);
+        if let Some(trouble) = &status.store_trouble {
+            let text = format!("{text}; the last write to it failed: {trouble}");
+            let way_out = "make room on its disk; what has happened is written as soon as it can be";
+            return vec![Finding::problem(CHECK, text, way_out)];
+        }
         return promises(Finding::ok(CHECK, text), &status.store_weaker);
     }
     // What is wrong with this file is said elsewhere.

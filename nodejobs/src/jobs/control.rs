@@ -1,5 +1,7 @@
 //! What can be done with jobs that are there: waiting for several, running them again, halting and forgetting them.
 
+use std::time::{Duration, Instant};
+
 use nodejobs_core::record::JobRecord;
 
 use super::{Jobs, Mode};
@@ -41,11 +43,26 @@ impl Jobs {
                 Ok(waited)
             }
             Mode::Connected { .. } => {
-                let request = request.clone();
-                let wait = self.ask(move |client| {
+                let mut request = request.clone();
+                let timeout = request.timeout_ms.map(Duration::from_millis);
+                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                let mut waited = Waited::default();
+                let wait = self.ask_on(move |client| {
+                    // An owner that is gone may have told of some.
+                    let is_enough = request.jobs.is_empty() || (request.any && !waited.ended.is_empty());
+                    if is_enough && !waited.ended.is_empty() {
+                        return Ok(std::mem::take(&mut waited));
+                    }
+                    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                    request.timeout_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
                     let mut events = client.wait(&request)?;
-                    let ended = events.by_ref().collect::<Result<_, _>>()?;
-                    Ok(Waited { ended, timed_out: events.timed_out() })
+                    for ended in events.by_ref() {
+                        let ended = ended?;
+                        request.go_on_behind(&ended);
+                        waited.ended.push(ended);
+                    }
+                    waited.timed_out = events.timed_out();
+                    Ok(std::mem::take(&mut waited))
                 });
                 wait.await
             }

@@ -1,12 +1,15 @@
 //! Streams of a data directory: every status event, and everything that happens to one job.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use nodejobs_core::store::JobEvent;
 use tokio::sync::{mpsc, oneshot};
 
+use super::next_owner::NextOwner;
 use super::{Jobs, Mode, spawn_thread};
 use crate::api::{BindEvent, BindQuery, EventsQuery, ProblemKind, StatusEvent};
 use crate::bind::bind;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, HangUp};
 use crate::error::Error;
 use crate::events::newest_event;
 
@@ -18,7 +21,8 @@ impl Jobs {
     /// A job has an event whenever its record changes, so a status may come twice, such as `running` again when the
     /// main process has ended and others of its tree are still there. Events of removed jobs stay.
     ///
-    /// The stream does not end by itself; an error is its last item. Whoever keeps the [`seq`](JobEvent::seq) of the
+    /// The stream does not end by itself, and goes on with the next owner if there is one within
+    /// [a few seconds](Client::NEXT_OWNER); an error is its last item. Whoever keeps the [`seq`](JobEvent::seq) of the
     /// last event goes on there, with this owner or the next. A slow listener makes nobody wait and takes no memory.
     ///
     /// ```no_run
@@ -61,7 +65,9 @@ impl Jobs {
                 Ok(receiver)
             }
             Mode::Connected { .. } => {
-                self.stream(move |client| client.events(&query), |event| event.map_err(Error::from)).await
+                let open = |client: &Client, query: &mut EventsQuery| client.events(query);
+                let heard = |query: &mut EventsQuery, event: &JobEvent| query.after = event.seq;
+                self.stream(query, open, heard, |event| event.map_err(Error::from)).await
             }
         }
     }
@@ -87,7 +93,8 @@ impl Jobs {
     /// [`further_attempts`](BindQuery::further_attempts) goes on with those that follow it. A heartbeat, which says
     /// that nothing happened and somebody is there, comes only if [`heartbeat_ms`](BindQuery::heartbeat_ms) asks for it.
     ///
-    /// An error is the last item. Dropping the receiver ends the binding; the job does not notice.
+    /// The stream goes on with the next owner if there is one within [a few seconds](Client::NEXT_OWNER). An error is the
+    /// last item. Dropping the receiver ends the binding; the job does not notice.
     ///
     /// ```standalone_crate
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -137,21 +144,27 @@ impl Jobs {
         match &self.mode {
             Mode::Owner { owner, .. } => bind(owner, reference, query).await,
             Mode::Connected { .. } => {
-                let (reference, query) = (reference.to_owned(), query.clone());
-                let open = move |client: &Client| client.bind(&reference, &query);
-                self.stream(open, |event| event.map_err(Error::from)).await
+                let query = (reference.to_owned(), query.clone());
+                let open = |client: &Client, (job, query): &mut (String, BindQuery)| client.bind(job, query);
+                let heard =
+                    |(_, query): &mut (String, BindQuery), event: &BindEvent| query.go_on_behind(event);
+                self.stream(query, open, heard, |event| event.map_err(Error::from)).await
             }
         }
     }
 
-    /// What the owner that this process is connected to tells, item by item. The connection ends with the receiver.
-    pub(super) async fn stream<I, T, U>(
+    /// What the owner that this process is connected to tells, item by item, and after it the next owner: `heard` has the
+    /// query ask for what comes behind an item. The connection ends with the receiver.
+    pub(super) async fn stream<Q, I, T, U>(
         &self,
-        open: impl FnOnce(&Client) -> Result<I, ClientError> + Send + 'static,
+        mut query: Q,
+        open: fn(&Client, &mut Q) -> Result<I, ClientError>,
+        heard: fn(&mut Q, &T),
         item: fn(Result<T, ClientError>) -> U,
     ) -> Result<mpsc::Receiver<U>, Error>
     where
-        I: Iterator<Item = Result<T, ClientError>>,
+        Q: Send + 'static,
+        I: Iterator<Item = Result<T, ClientError>> + 'static,
         T: 'static,
         U: Send + 'static,
     {
@@ -160,30 +173,55 @@ impl Jobs {
         let listener = sender.clone();
         let (opened, is_open) = oneshot::channel();
         let (running, ended) = oneshot::channel::<()>();
+        let current = Arc::new(Mutex::new(None));
+        let connection = Arc::clone(&current);
         spawn_thread(move || {
             let _running = running;
-            let asked = Client::connect_with_hang_up(&data_dir)
-                .and_then(|(client, hang_up)| Ok((open(&client)?, hang_up)));
-            let (answer, items) = match asked {
-                Ok((items, hang_up)) => (Ok(hang_up), Some(items)),
+            let ask = |query: &mut Q| {
+                let (client, hang_up) = Client::connect_with_hang_up(&data_dir)?;
+                let items = open(&client, query)?;
+                *connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(hang_up);
+                Ok(items)
+            };
+            let (answer, mut items) = match ask(&mut query) {
+                Ok(items) => (Ok(()), Some(items)),
                 Err(error) => (Err(error), None),
             };
             if opened.send(answer).is_err() {
                 return;
             }
-            for told in items.into_iter().flatten() {
-                if sender.blocking_send(item(told)).is_err() {
-                    return;
-                }
+            let mut next_owner = NextOwner::default();
+            while let Some(mut told) = items.take() {
+                let cut = told.by_ref().find_map(|told| match told {
+                    Ok(told) => {
+                        next_owner.has_come();
+                        heard(&mut query, &told);
+                        sender.blocking_send(item(Ok(told))).err().map(|_| None)
+                    }
+                    Err(error) => Some(Some(error)),
+                });
+                let Some(Some(error)) = cut else { return };
+                let again = next_owner.wait(error, || sender.is_closed(), || ask(&mut query));
+                items = match again {
+                    Ok(items) => Some(items),
+                    Err(error) => {
+                        // Nobody may be there to hear it.
+                        let _ = sender.blocking_send(item(Err(error)));
+                        None
+                    }
+                };
             }
         })?;
-        let hang_up = is_open.await.map_err(|error| {
+        is_open.await.map_err(|error| {
             Error::new(ProblemKind::Failed, "a request to the owner ended with a panic").with_source(error)
         })??;
         // The thread waits for the owner, who may have nothing to say for ever: somebody has to tell it to stop.
         tokio::spawn(async move {
             tokio::select! {
-                () = listener.closed() => hang_up.now(),
+                () = listener.closed() => {
+                    let current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                    current.iter().for_each(HangUp::now);
+                }
                 _ = ended => {}
             }
         });

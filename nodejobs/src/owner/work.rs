@@ -42,8 +42,6 @@ pub(super) struct Work {
     hub: Arc<Hub>,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
-    /// Why the store cannot be written now.
-    trouble: Option<String>,
 }
 
 impl Work {
@@ -54,8 +52,7 @@ impl Work {
         backend: Arc<dyn ProcessBackend>,
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
-        let mut work =
-            Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0, trouble: None };
+        let mut work = Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0 };
         let known = work.engine.restore(live_jobs(&*work.store)?, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         let mut turn = work.engine.begin_turn();
@@ -214,7 +211,7 @@ impl Work {
         }
         match self.store.commit(&turn.units) {
             Ok(outcomes) => {
-                if self.trouble.take().is_some() {
+                if self.hub.set_store_trouble(None).is_some() {
                     log::info!("the store can be written again");
                 }
                 self.settle(turn, Some(&outcomes))
@@ -222,9 +219,8 @@ impl Work {
             Err(error) => {
                 // Tried again each second, but said once.
                 let trouble = Error::from(error).to_problem().to_string();
-                if self.trouble.as_ref() != Some(&trouble) {
+                if self.hub.set_store_trouble(Some(trouble.clone())).as_ref() != Some(&trouble) {
                     log::error!("{trouble}; what has happened is written as soon as it can be");
-                    self.trouble = Some(trouble);
                 }
                 self.settle(turn, None)
             }
