@@ -81,6 +81,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let started = Instant::now();
     let seconds = Duration::from_secs(options.seconds);
     let scene = Scene::new(scratch.product(), options.store.as_deref(), scratch.directory(), seed, seconds)?;
+    // Whatever an earlier run has left that not even its daemon could end.
+    for pid in all_that_name(scene.root())? {
+        scene.kill(pid)?;
+    }
     let lines = (1..=plan::INPUT_LINES).map(|line| format!("{line}\n")).collect::<String>();
     fs::write(scene.work().join(plan::INPUT), lines).context("cannot write what jobs read")?;
 
