@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result};
 
 /// A connection may break so often in quick succession before a command gives up.
 const MOST_BREAKS: usize = 3;
+/// A death may break two connections of a command: who comes back at once meets a listener that is just being closed.
+const BREAKS_OF_A_DEATH: usize = 2;
 /// A daemon that says nothing for so long is one to give up on.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// What was done just before a command began may still be under way then.
@@ -60,7 +62,7 @@ impl Harm {
         let start_failed =
             said.contains("no daemon is started now") || said.contains("before it could be reached");
         let recently = |at: &Instant| until.saturating_duration_since(*at) <= SERIES;
-        self.deaths(from, until) > MOST_BREAKS
+        self.deaths(from, until) * BREAKS_OF_A_DEATH > MOST_BREAKS
             || self.daemon_stops.iter().any(meanwhile)
             || self.freezes.iter().any(frozen)
             || (start_failed && self.daemon_deaths.iter().any(recently))
@@ -90,9 +92,7 @@ mod tests {
         let start = Instant::now() + AFTERMATH;
         let later = start + Duration::from_secs(5);
         assert!(!harm.excuses(start, later, ""));
-        for _ in 0..MOST_BREAKS {
-            harm.killed_daemon(start);
-        }
+        harm.killed_daemon(start);
         assert!(!harm.excuses(start, later, ""));
         assert!(harm.excuses(start, later, "error: no daemon is started now: …"));
         harm.killed_daemon(start);
