@@ -196,8 +196,9 @@ impl Killer<'_> {
         // Noted before it is over, for those who give up meanwhile.
         self.scene.harm().froze(from, from + time);
         self.scene.harm().count("frozen");
-        let and_kill = self.random.one_in(3);
-        let frozen = pause(time);
+        let and_kill = self.random.one_in(2);
+        // In the middle: the next daemon comes to a keeper that still has unread what the last one wanted.
+        let frozen = pause(time / 2);
         if and_kill && pid == daemon {
             self.daemon(daemon)?;
         } else if and_kill {
@@ -205,6 +206,7 @@ impl Killer<'_> {
             let daemon = self.scene.daemon(&self.scene.data());
             daemon.map_or(Ok(()), |daemon| self.daemon(daemon))?;
         }
+        let frozen = frozen.and_then(|()| pause(time / 2));
         let _ = pidfd_send_signal(&process, Signal::CONT);
         frozen
     }
