@@ -249,7 +249,7 @@ impl Killer<'_> {
         self.daemon(daemon)?;
         let starters = (0..4).map(|_| Running::start(&mut self.scene.command(&["daemon", "start"])));
         for starter in starters.collect::<Result<Vec<_>>>()? {
-            starter.collect()?;
+            self.scene.said(starter, Instant::now())?;
         }
         self.scene.harm().count("starters");
         Ok(())
@@ -265,8 +265,7 @@ impl Killer<'_> {
                 self.daemon(pid)?;
             }
         }
-        starter.collect()?;
-        Ok(())
+        self.scene.said(starter, Instant::now()).map(drop)
     }
 }
 

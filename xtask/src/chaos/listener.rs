@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -11,12 +11,18 @@ use super::scene::Scene;
 use crate::process::pause;
 use crate::product::Api;
 
-/// Everything that was heard until the events fell silent after `enough`.
+/// How long the last question may remain without an answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Everything that was heard up to the newest event after `enough`; less, if nobody answers any more.
 pub(crate) fn listen(scene: &Scene, enough: &AtomicBool) -> Result<Vec<Event>> {
     let api = Api::new(&scene.data().join("sock"));
-    let mut heard = Vec::new();
+    let (mut heard, mut since) = (Vec::new(), None);
     loop {
         let last = enough.load(Ordering::Acquire);
+        if last && since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Ok(heard);
+        }
         // What the last question is answered with ends by itself.
         let after = heard.last().map_or(0, |event: &Event| event.seq);
         if let Ok(stream) = api.stream(&format!("/v1/events?after={after}&follow={}", !last)) {

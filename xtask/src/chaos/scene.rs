@@ -178,7 +178,8 @@ impl Scene {
         self.said(Running::start(&mut self.command(arguments))?, started)
     }
 
-    fn said(&self, running: Running, started: Instant) -> Result<Said> {
+    /// Waits for the end of a command, not for ever.
+    pub(crate) fn said(&self, running: Running, started: Instant) -> Result<Said> {
         if !running.ends_within(DEADLINE)? {
             running.signal(Signal::KILL)?;
             running.collect()?;
