@@ -28,7 +28,8 @@ pub(crate) enum View {
 }
 
 impl View {
-    /// Looks at the children of the keepers; at everything where the kernel does not list children.
+    /// Looks at the children of the keepers; at everything where the kernel does not list children, and where a keeper
+    /// has just died.
     ///
     /// # Errors
     /// When there is no room to look.
@@ -36,6 +37,10 @@ impl View {
         let mut adopted = Candidates::default();
         for collector in collectors {
             let Some(children) = children_of(*collector)? else { return Self::everywhere() };
+            // Nobody may have heard of its death yet. Its children are somebody else's by now, and it has none.
+            if ProcStat::read(*collector)?.is_none_or(|stat| stat.is_dead()) {
+                return Self::everywhere();
+            }
             for orphan in children.into_iter().filter(|pid| !main_processes.contains(pid)) {
                 adopted.take_in(orphan)?;
             }
@@ -258,6 +263,21 @@ mod tests {
     }
 
     /// A shell with two children: an ordinary one, and one that is marked as a daemon.
+    #[test]
+    fn a_keeper_that_nobody_knows_to_be_dead_hides_nobody() {
+        let mut collector = std::process::Command::new("true").spawn().expect("a process");
+        // It is not collected, as a worker is not until its guard comes to it.
+        while ProcStat::read(collector.id()).expect("room").is_some_and(|stat| !stat.is_dead()) {
+            std::thread::yield_now();
+        }
+        let view = View::of_keepers(&[collector.id()], &HashSet::new()).expect("room");
+        assert!(
+            matches!(view, View::Everywhere(..)),
+            "what it had adopted is not among its children any more"
+        );
+        collector.wait().expect("collected");
+    }
+
     #[test]
     fn both_views_see_a_child_of_this_process_and_not_the_daemon_that_it_started() {
         let script = format!(

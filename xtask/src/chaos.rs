@@ -1,37 +1,51 @@
-//! `cargo xtask chaos`: jobs are submitted all the time while daemons, guards and workers are killed at random
-//! instants; then [`check`] looks for a job that was lost, run twice, or told of wrongly.
+//! `cargo xtask chaos`: jobs of many kinds are submitted, stopped, restarted and followed while commands, daemons, both
+//! halves of keepers and the jobs themselves are killed and frozen at random instants; then [`check`] looks for a job
+//! that was lost, run twice, or told of wrongly.
 
 mod check;
+mod episodes;
+mod export;
+mod harm;
+mod job_killer;
+mod keeper_killer;
+mod listener;
+mod plan;
 mod random;
+mod scene;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::process::{Ended, pause};
-use crate::product::{CommandLine, Keeper, Product};
+use crate::process::all_that_name;
+use crate::product::CommandLine;
 use crate::scratch::Scratch;
 use crate::workspace::{STORES, Workspace};
-use check::Submitted;
-use random::Random;
+use check::{Done, Evidence, Logs, Story, Submitted};
+use export::{Event, Export};
+use scene::Scene;
 
 const SECONDS: u64 = 60;
-/// Calls of `run` and `stop` at the same time.
-const SUBMITTERS: usize = 4;
-/// A keeper outlives the end of one of its processes, not of both in one instant: long enough for the one that is
-/// left to have seen all its jobs end.
-const APART: Duration = Duration::from_millis(1500);
-/// How long the daemon and the keepers may take to leave once they are told to.
-const LEAVING: Duration = Duration::from_secs(10);
+/// So long in CI, and with each store in its full run.
+const CI_SECONDS: u64 = 30;
+const FULL_SECONDS: u64 = 600;
+/// Episodes at the same time.
+const SUBMITTERS: usize = 8;
+/// How long the daemons and the keepers may take to leave once they are told to.
+const LEAVING: Duration = Duration::from_secs(20);
+/// How long jobs may take to end once nobody does harm any more.
+const ENDING: Duration = Duration::from_secs(60);
 const LIVING: &str = "queued,starting,running,paused,stopping,failed_stop,restarting";
-const EVIDENCE: &str = "evidence";
+/// What is shown of the violations.
+const SHOWN: usize = 20;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -47,242 +61,232 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// As long as usual, with this store.
-    pub(crate) fn of(store: &str) -> Self {
-        Self { seconds: SECONDS, seed: None, store: Some(store.to_owned()) }
+    /// What every run of CI does.
+    pub(crate) fn ci() -> Self {
+        Self { seconds: CI_SECONDS, seed: None, store: None }
+    }
+
+    /// What a full run does with each store.
+    pub(crate) fn full(store: &str) -> Self {
+        Self { seconds: FULL_SECONDS, seed: None, store: Some(store.to_owned()) }
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     workspace.build_product()?;
     let scratch = Scratch::take(workspace, "chaos")?;
-    let product = Product::attach(scratch.product(), &scratch.path("data"), options.store.as_deref());
-    let directory = scratch.fresh("work")?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
     let store = options.store.as_deref().unwrap_or("default");
     eprintln!("chaos: {} s with seed {seed}, {store} store", options.seconds);
-
     let started = Instant::now();
-    let turmoil = Turmoil {
-        command_line: product.command_line(),
-        directory: &directory,
-        seed,
-        submitted: AtomicU64::new(0),
-        end: started + Duration::from_secs(options.seconds),
-    };
-    let (jobs, kills) = thread::scope(|scope| {
-        let submitters: Vec<_> = (0..SUBMITTERS).map(|_| scope.spawn(|| turmoil.submit())).collect();
-        let kills = turmoil.kill(&product);
-        let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
-        Ok::<_, anyhow::Error>((jobs.collect::<Result<Vec<_>>>()?.concat(), kills?))
+    let seconds = Duration::from_secs(options.seconds);
+    let scene = Scene::new(scratch.product(), options.store.as_deref(), scratch.directory(), seed, seconds)?;
+    // Whatever an earlier run has left that not even its daemon could end.
+    for pid in all_that_name(scene.root())? {
+        scene.kill(pid)?;
+    }
+    let lines = (1..=plan::INPUT_LINES).map(|line| format!("{line}\n")).collect::<String>();
+    fs::write(scene.work().join(plan::INPUT), lines).context("cannot write what jobs read")?;
+
+    let enough = AtomicBool::new(false);
+    let (jobs, heard, mut wrong) = thread::scope(|scope| {
+        let listener = scope.spawn(|| listener::listen(&scene, &enough));
+        let jobs = turmoil(&scene);
+        let wrong = jobs.is_ok().then(|| calm(&scene, &enough));
+        // Whatever went wrong: without a daemon and without this word, the listener would wait for ever.
+        enough.store(true, Ordering::Release);
+        let _ = scene.call(&["daemon", "start"]);
+        let heard = listener.join().expect("the listener panicked");
+        Ok::<_, anyhow::Error>((jobs?, heard?, wrong.unwrap_or_else(|| Ok(Vec::new()))?))
     })?;
+    wrong.extend(leave(&scene)?);
+    let story = tell(&scene, jobs, heard)?;
+    wrong.extend(store_problems(&scene)?);
+    let verdict = check::judge(&story);
+    wrong.extend(verdict.violations.iter().map(ToString::to_string));
 
-    let records = settled(product.command_line())?;
-    let evidence = directory.join(EVIDENCE);
-    let evidence =
-        fs::read_to_string(&evidence).with_context(|| format!("cannot read {}", evidence.display()))?;
-    let broken = check::violations(&jobs, &records, &evidence);
-    let mut violations: Vec<String> = broken.iter().map(ToString::to_string).collect();
-    violations.extend(leave(&product)?);
-
-    for violation in &violations {
+    for violation in wrong.iter().take(SHOWN) {
         eprintln!("chaos: {violation}");
     }
+    let harm = scene.harm();
+    let kills: usize = KILLS.iter().filter_map(|kind| harm.counts.get(kind)).sum();
     println!(
-        "chaos: {store} store, {} jobs ({} asked to stop), kills: {}, statuses: {}, {} violations, {:.1} s, seed {seed}",
-        jobs.len(),
-        jobs.iter().filter(|job| job.stop.is_some()).count(),
-        counts(&kills),
-        counts(&count(records.iter().map(|record| record["status"].as_str().unwrap_or("none")))),
-        violations.len(),
+        "chaos: {store} store, {} jobs, {} attempts, {} commands ({} gave up for a good reason), {} events heard; \
+         {kills} kills ({}); statuses: {}; {} outcomes lost with both halves of a keeper; {} violations; {:.1} s, \
+         seed {seed}",
+        story.jobs.len() + story.nested.iter().map(|nested| nested.jobs.len()).sum::<usize>(),
+        verdict.attempts,
+        story.jobs.iter().map(|job| job.calls.len()).sum::<usize>(),
+        verdict.gave_up,
+        story.heard.len(),
+        counts(&harm.counts),
+        counts(&statuses(&story)),
+        verdict.excepted,
+        wrong.len(),
         started.elapsed().as_secs_f64(),
     );
-    if !violations.is_empty() {
+    if !wrong.is_empty() {
         bail!(
-            "chaos: {} violations, {store} store, seed {seed}; the data directory stays until the next run",
-            violations.len()
+            "chaos: {} violations, {store} store, seed {seed}; everything stays in {} until the next run",
+            wrong.len(),
+            scene.root().display()
         );
     }
-    ensure!(!kills.is_empty(), "chaos: nothing was killed, so nothing was tried");
-    drop(product);
+    ensure!(kills > 0, "chaos: nothing was killed, so nothing was tried");
+    drop(harm);
     scratch.clear()
 }
 
-/// What the submitters and the killer share.
-struct Turmoil<'a> {
-    command_line: &'a CommandLine,
-    /// Where the jobs run.
-    directory: &'a Path,
-    seed: u64,
-    submitted: AtomicU64,
-    end: Instant,
+/// The kinds of harm that are SIGKILL.
+const KILLS: [&str; 6] = ["daemon", "guard", "worker", "both halves", "job", "command"];
+
+/// Work and harm, until the time is up.
+fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
+    let numbers = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let submitters: Vec<_> =
+            (0..SUBMITTERS).map(|_| scope.spawn(|| episodes::submit(scene, &numbers))).collect();
+        let killers = [scope.spawn(|| keeper_killer::kill(scene)), scope.spawn(|| job_killer::kill(scene))];
+        let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
+        let jobs = jobs.collect::<Result<Vec<_>>>();
+        killers.into_iter().try_for_each(|killer| killer.join().expect("a killer panicked"))?;
+        Ok(jobs?.concat())
+    })
 }
 
-impl Turmoil<'_> {
-    /// Submits one job after the other until the end, and stops some of them.
-    fn submit(&self) -> Result<Vec<Submitted>> {
-        let mut jobs = Vec::new();
-        while Instant::now() < self.end {
-            let number = self.submitted.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut random = Random::new(self.seed, number);
-            jobs.push(self.submit_one(number, &mut random)?);
-            pause(random.up_to(Duration::from_millis(120)))?;
-        }
-        Ok(jobs)
-    }
-
-    fn submit_one(&self, number: u64, random: &mut Random) -> Result<Submitted> {
-        let id = format!("j{number}");
-        let seconds = random.pick(&["0", "0", "0.05", "0.3", "1"]);
-        let code = random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        let script = format!("echo $JOB_ID $NODEJOBS_ATTEMPT >> {EVIDENCE}; sleep {seconds}; exit {code}");
-        let directory = self.directory.to_string_lossy();
-        let run = self.ask(&["run", "--id", &id, "--cwd", &directory, "--shell", "--", &script]);
-        let run = run.and_then(|said| match said.trim_end() == id {
-            true => Ok(()),
-            false => Err(format!("printed '{said}'")),
-        });
-        let mut stop = None;
-        if run.is_ok() && random.pick(&[true, false, false, false, false]) {
-            pause(random.up_to(Duration::from_millis(400)))?;
-            stop = Some(self.ask(&["stop", &id]).map(drop));
-        }
-        Ok(Submitted { id, code, run, stop })
-    }
-
-    /// What a command that has to succeed printed, or else what became of it.
-    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
-        match self.command_line.finish(arguments) {
-            Ok(Ended { status, stdout, .. }) if status.success() => Ok(stdout),
-            Ok(Ended { status, stderr, .. }) => Err(format!("{status}: {}", stderr.trim_end())),
-            Err(error) => Err(format!("{error:#}")),
-        }
-    }
-
-    /// Kills one process after the other until the end; how many of each kind.
-    fn kill(&self, product: &Product) -> Result<BTreeMap<&'static str, usize>> {
-        let mut random = Random::new(self.seed, 0);
-        let mut pairs = Pairs::default();
-        let mut killed = Vec::new();
-        while Instant::now() < self.end {
-            // Whoever asks a daemon that was just killed gets no answer; the submitters start another one.
-            let status = product.status();
-            pause(random.up_to(Duration::from_millis(50)))?;
-            if let Ok(status) = status {
-                pairs.learn(&status.keepers);
-                let kind = random.pick(&["daemon", "guard", "worker"]);
-                let candidates: Vec<u32> = match kind {
-                    "daemon" => vec![status.daemon],
-                    "guard" => status.keepers.iter().filter_map(|keeper| keeper.guard).collect(),
-                    _ => status.keepers.iter().filter_map(|keeper| keeper.worker).collect(),
-                };
-                if !candidates.is_empty() {
-                    let pid = random.pick(&candidates);
-                    let now = Instant::now();
-                    if (kind == "daemon" || pairs.may_lose(pid, now)) && product.kill(pid)? {
-                        pairs.lost(pid, now);
-                        killed.push(kind);
-                    }
-                }
-            }
-            pause(random.up_to(Duration::from_millis(150)))?;
-        }
-        Ok(count(killed.into_iter()))
-    }
-}
-
-/// Which two processes are one keeper, and when one of them was killed.
-#[derive(Default)]
-struct Pairs {
-    others: BTreeMap<u32, u32>,
-    killed: BTreeMap<u32, Instant>,
-}
-
-impl Pairs {
-    fn learn(&mut self, keepers: &[Keeper]) {
-        for keeper in keepers {
-            if let (Some(guard), Some(worker)) = (keeper.guard, keeper.worker) {
-                self.others.extend([(guard, worker), (worker, guard)]);
-                // Alive, so what bore the number before is another process.
-                self.killed.retain(|pid, at| ![guard, worker].contains(pid) || at.elapsed() < APART);
-            }
-        }
-    }
-
-    /// Whether this one may be killed now. Not one whose other half is unknown: it may just have been killed.
-    fn may_lose(&self, pid: u32, now: Instant) -> bool {
-        self.others.get(&pid).is_some_and(|other| {
-            self.killed.get(other).is_none_or(|at| now.saturating_duration_since(*at) >= APART)
-        })
-    }
-
-    fn lost(&mut self, pid: u32, now: Instant) {
-        self.killed.insert(pid, now);
-    }
-}
-
-/// Waits until all jobs have ended, as long as a command may take; every job's record.
-fn settled(command_line: &CommandLine) -> Result<Vec<Value>> {
-    let list = |arguments: &[&str]| -> Result<Vec<Value>> {
-        match command_line.json(&[&["ls", "--all"], arguments].concat())? {
-            Value::Array(records) => Ok(records),
-            other => bail!("`ls -o json` gave no array: {other}"),
-        }
-    };
-    let living = list(&["--status", LIVING])?;
-    let ids: Vec<&str> = living.iter().filter_map(|record| record["self_id"].as_str()).collect();
-    if !ids.is_empty() {
-        // Ends as the jobs did, or does not end: the records tell more of both.
-        let _ = command_line.finish(&[&["wait"], &ids[..]].concat());
-    }
-    list(&[])
-}
-
-/// Stops the daemon; who did not leave.
-fn leave(product: &Product) -> Result<Vec<String>> {
+/// Nobody does harm any more: all jobs end. What is wrong.
+fn calm(scene: &Scene, enough: &AtomicBool) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
-    if let Err(error) = product.call(&["daemon", "stop"]) {
-        wrong.push(format!("{error:#}"));
+    for directory in scene.nested().chain([scene.data()]) {
+        if directory.join("nodejobs.json").exists() {
+            wrong.extend(settle(&scene.command_line(&directory))?);
+        }
     }
-    for pid in product.until_gone(LEAVING)? {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-        wrong.push(format!("process {pid} is left after `daemon stop`: {line}"));
-    }
+    // The stream that is under way ends with the daemon; the next question hears the rest.
+    enough.store(true, Ordering::Release);
+    let main = scene.command_line(&scene.data());
+    main.call(&["daemon", "stop"])?;
+    main.call(&["daemon", "start"])?;
     Ok(wrong)
 }
 
-fn count<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
+/// Waits until all jobs of a directory have ended; those that did not.
+fn settle(command_line: &CommandLine) -> Result<Vec<String>> {
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let living = list(command_line, &["--status", LIVING])?;
+        let ids = |status: &str| -> Vec<&str> {
+            let of_status = living.iter().filter(|record| status.is_empty() || record["status"] == status);
+            of_status.filter_map(|record| record["self_id"].as_str()).collect()
+        };
+        if living.is_empty() {
+            return Ok(Vec::new());
+        }
+        if Instant::now() > deadline {
+            return Ok(living.iter().map(|record| format!("it has not ended: {record}")).collect());
+        }
+        // Somebody who was killed could not let them go on.
+        let paused = ids("paused");
+        if !paused.is_empty() {
+            let _ = command_line.finish(&[&["resume"], &paused[..]].concat())?;
+        }
+        let _ = command_line.finish(&[&["wait", "--timeout", "5s"], &ids("")[..]].concat())?;
+    }
+}
+
+fn list(command_line: &CommandLine, arguments: &[&str]) -> Result<Vec<Value>> {
+    match command_line.json(&[&["ls", "--all"], arguments].concat())? {
+        Value::Array(records) => Ok(records),
+        other => bail!("`ls -o json` gave no array: {other}"),
+    }
+}
+
+/// Everything that is known in the end.
+fn tell(scene: &Scene, jobs: Vec<Submitted>, heard: Vec<Event>) -> Result<Story> {
+    let read =
+        |directory: &Path| Export::parse(&scene.command_line(directory).call(&["store", "export"])?.stdout);
+    let existing = scene.nested().filter(|directory| directory.join("nodejobs.json").exists());
+    let evidence = scene.work().join(plan::EVIDENCE);
+    let evidence =
+        fs::read_to_string(&evidence).with_context(|| format!("cannot read {}", evidence.display()))?;
+    let export = read(&scene.data())?;
+    let harm = scene.harm();
+    Ok(Story {
+        logs: logs(&scene.data(), &export)?,
+        export,
+        nested: existing.map(|directory| read(&directory)).collect::<Result<_>>()?,
+        jobs,
+        heard,
+        evidence: Evidence::parse(&evidence)?,
+        done: Done { hits: harm.hits.clone(), orphaned: harm.orphaned.clone() },
+    })
+}
+
+/// The log files of all attempts that wrote something: `logs/XX/ID.ATTEMPT.out` and `.err`.
+fn logs(data: &Path, export: &Export) -> Result<Logs> {
+    let mut logs = Logs::new();
+    for directory in fs::read_dir(data.join("logs")).context("cannot list the logs")? {
+        for file in fs::read_dir(directory?.path()).context("cannot list the logs")? {
+            let path = file?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some((stem, stream)) = name.rsplit_once('.') else { continue };
+            let Some((id, attempt)) = stem.rsplit_once('.') else { continue };
+            let (Ok(attempt), true) = (attempt.parse(), export.jobs.contains_key(id)) else { continue };
+            let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let both: &mut [String; 2] = logs.entry((id.to_owned(), attempt)).or_default();
+            both[usize::from(stream == "err")] = String::from_utf8_lossy(&text).into_owned();
+        }
+    }
+    Ok(logs)
+}
+
+/// Stops all daemons; who did not leave.
+fn leave(scene: &Scene) -> Result<Vec<String>> {
+    for directory in scene.nested().chain([scene.data()]) {
+        if directory.join("nodejobs.json").exists() {
+            scene.command_line(&directory).call(&["daemon", "stop"])?;
+        }
+    }
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        let mut left = all_that_name(scene.root())?;
+        left.extend(scene.marked()?.into_iter().map(|(pid, _)| pid));
+        let Some(first) = left.first() else { return Ok(Vec::new()) };
+        if Instant::now() > deadline {
+            return Ok(left.iter().map(|pid| format!("process {pid} is left: {}", describe(*pid))).collect());
+        }
+        if let Ok(process) = crate::process::pidfd(*first) {
+            crate::process::exited(process, Duration::from_millis(200))?;
+        }
+    }
+}
+
+fn describe(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mark = environment.split(|byte| *byte == 0).find(|text| text.starts_with(b"NODEJOBS_MARK="));
+    let mut text = String::from_utf8_lossy(&line).replace('\0', " ");
+    let _ = write!(text, "{}", String::from_utf8_lossy(mark.unwrap_or_default()));
+    text
+}
+
+/// What `store check` finds.
+fn store_problems(scene: &Scene) -> Result<Vec<String>> {
+    let check = scene.command_line(&scene.data()).finish(&["-o", "json", "store", "check"])?;
+    let found: Value = serde_json::from_str(&check.stdout)
+        .with_context(|| format!("`store check` gave no JSON: {}", check.stderr))?;
+    let problems = found["problems"].as_array().context("`store check` tells of no problems")?;
+    Ok(problems.iter().map(|problem| format!("the store: {problem}")).collect())
+}
+
+fn statuses(story: &Story) -> BTreeMap<&str, usize> {
+    let attempts =
+        story.export.jobs.values().chain(story.nested.iter().flat_map(|nested| nested.jobs.values()));
     let mut counts = BTreeMap::new();
-    words.for_each(|word| *counts.entry(word).or_default() += 1);
+    attempts.flatten().for_each(|attempt| *counts.entry(attempt.status.as_str()).or_default() += 1);
     counts
 }
 
 fn counts(counts: &BTreeMap<&str, usize>) -> String {
     counts.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keeper_loses_one_half_at_a_time() {
-        let mut pairs = Pairs::default();
-        let pair = |guard, worker| Keeper { guard, worker };
-        pairs.learn(&[pair(Some(1), Some(2)), pair(Some(3), Some(4)), pair(None, Some(5))]);
-        let now = Instant::now();
-        assert!([1, 2, 3, 4].iter().all(|pid| pairs.may_lose(*pid, now)));
-        assert!(!pairs.may_lose(5, now), "its guard may have been killed this instant");
-
-        pairs.lost(1, now);
-        pairs.learn(&[pair(None, Some(2)), pair(Some(3), Some(4))]);
-        assert!(!pairs.may_lose(2, now + APART / 2));
-        assert!(pairs.may_lose(2, now + APART));
-        assert!(pairs.may_lose(4, now), "another keeper");
-    }
-
-    #[test]
-    fn counts_are_shown_by_word() {
-        assert_eq!(counts(&count(["b", "a", "b"].into_iter())), "1 a, 2 b");
-    }
 }

@@ -21,13 +21,14 @@ const STEPS: &[Step] = &[
     Step { name: "test",     when: When::Always, run: Run::Here(test) },
     Step { name: "redb",     when: When::Always, run: Run::Cargo("test -p nodejobs-cli --no-default-features --features redb --test scenarios") },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },
+    Step { name: "chaos",    when: When::Always, run: Run::Here(ci_chaos) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
     Step { name: "sled",     when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --no-default-features --features sled --test scenarios") },
     Step { name: "library",  when: When::Full,   run: Run::Here(library) },
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
-    Step { name: "chaos",    when: When::Full,   run: Run::Here(full_chaos) },
+    Step { name: "turmoil",  when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
 ];
 
@@ -158,8 +159,12 @@ fn kills(workspace: &Workspace) -> Result<()> {
     conformance::run(workspace, &conformance::Options { store: None, kills: Some(KILLS) })
 }
 
+fn ci_chaos(workspace: &Workspace) -> Result<()> {
+    chaos::run(workspace, &chaos::Options::ci())
+}
+
 fn full_chaos(workspace: &Workspace) -> Result<()> {
-    STORES.iter().try_for_each(|store| chaos::run(workspace, &chaos::Options::of(store)))
+    STORES.iter().try_for_each(|store| chaos::run(workspace, &chaos::Options::full(store)))
 }
 
 fn full_bench(workspace: &Workspace) -> Result<()> {

@@ -32,7 +32,7 @@ enum Task {
     Features,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
-        /// Also runs the fuzz targets, repeats the tests, and runs the chaos and the bench
+        /// Also runs the fuzz targets, repeats the tests, runs the chaos with each store for ten minutes, and the bench
         #[arg(long)]
         full: bool,
     },
@@ -40,7 +40,7 @@ enum Task {
     Conformance(conformance::Options),
     /// Runs the fuzz targets, for which a nightly Rust has to be there
     Fuzz(fuzz::Options),
-    /// Submits jobs while the daemon and the keepers are killed, and checks that nothing was lost
+    /// Submits and controls jobs while everything is killed and frozen, and checks that nothing was lost
     Chaos(chaos::Options),
     /// Measures the figures of the budget table, each beside its floor
     Bench(bench::Options),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// What a process that has ended left behind.
 pub(crate) struct Ended {
@@ -22,21 +22,50 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// Runs a command to its end. It writes into memory, not into pipes: a daemon that keeps one open cannot hold us up.
+/// Runs a command to its end.
 pub(crate) fn finish(command: &mut Command, deadline: Duration) -> Result<Ended> {
-    let shown = describe(command);
-    let (mut stdout, mut stderr) = (memory()?, memory()?);
-    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-    let started = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
-    let ended = exited(pidfd(child.id())?, deadline)?;
+    let running = Running::start(command)?;
+    let ended = running.ends_within(deadline)?;
     if !ended {
-        child.kill().context("cannot kill a process of ours")?;
+        running.signal(Signal::KILL)?;
     }
-    let status = child.wait().context("cannot wait for a process of ours")?;
-    let took = started.elapsed();
-    ensure!(ended, "`{shown}` did not end within {} s", deadline.as_secs());
-    Ok(Ended { took, status, stdout: text(&mut stdout)?, stderr: text(&mut stderr)? })
+    let collected = running.collect()?;
+    ensure!(ended, "`{}` did not end within {} s", describe(command), deadline.as_secs());
+    Ok(collected)
+}
+
+/// A process of ours. It writes into memory, not into pipes: a daemon that keeps one open cannot hold us up.
+pub(crate) struct Running {
+    child: Child,
+    process: OwnedFd,
+    stdout: File,
+    stderr: File,
+    started: Instant,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let (stdout, stderr) = (memory()?, memory()?);
+        command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot start `{}`", describe(command)))?;
+        Ok(Self { process: pidfd(child.id())?, child, stdout, stderr, started })
+    }
+
+    pub(crate) fn ends_within(&self, time: Duration) -> Result<bool> {
+        exited(&self.process, time)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        pidfd_send_signal(&self.process, signal).context("cannot signal a process of ours")
+    }
+
+    /// Waits for its end, as long as that takes.
+    pub(crate) fn collect(mut self) -> Result<Ended> {
+        let status = self.child.wait().context("cannot wait for a process of ours")?;
+        let took = self.started.elapsed();
+        Ok(Ended { took, status, stdout: text(&mut self.stdout)?, stderr: text(&mut self.stderr)? })
+    }
 }
 
 /// [`finish`], for a command that has to succeed.

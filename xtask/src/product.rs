@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::Value;
 
-use crate::process::{self, Ended, all_that_name, exited, finish, names, pidfd, sealed, succeed};
+use crate::process::{self, Ended, exited, finish, names, pidfd, sealed, succeed};
 pub(crate) use http::Api;
 
 /// How long one call, or one state we wait for, may take.
@@ -50,6 +50,10 @@ pub(crate) struct Keeper {
 }
 
 impl CommandLine {
+    pub(crate) fn new(binary: &Path, directory: &Path, store: Option<&str>) -> Self {
+        Self { binary: binary.into(), directory: directory.into(), store: store.map(str::to_owned) }
+    }
+
     /// Runs a command line to its end, whatever that is.
     pub(crate) fn finish(&self, arguments: &[&str]) -> Result<Ended> {
         finish(self.command().args(arguments), DEADLINE)
@@ -67,7 +71,8 @@ impl CommandLine {
             .with_context(|| format!("`{}` gave no JSON: {output}", arguments.join(" ")))
     }
 
-    fn command(&self) -> Command {
+    /// The command itself, sealed, without arguments.
+    pub(crate) fn command(&self) -> Command {
         let mut command = sealed(&self.binary);
         command.envs(self.variables());
         if let Some(store) = &self.store {
@@ -95,13 +100,7 @@ impl Product {
 
     /// Takes charge of whatever runs in a directory. If nothing does, the first call starts a daemon with this store.
     pub(crate) fn attach(binary: &Path, directory: &Path, store: Option<&str>) -> Self {
-        let store = store.map(str::to_owned);
-        let command_line = CommandLine { binary: binary.into(), directory: directory.into(), store };
-        Self { command_line, learned: RefCell::default() }
-    }
-
-    pub(crate) fn command_line(&self) -> &CommandLine {
-        &self.command_line
+        Self { command_line: CommandLine::new(binary, directory, store), learned: RefCell::default() }
     }
 
     /// Runs a command line to its end; it has to succeed.
@@ -199,20 +198,6 @@ impl Product {
             Some(sent) => sent.map(|()| true).with_context(|| format!("cannot kill process {pid}")),
         }
     }
-
-    /// Waits until no daemon and no keeper of this directory is left; the ones that are there nonetheless.
-    pub(crate) fn until_gone(&self, within: Duration) -> Result<Vec<u32>> {
-        let deadline = Instant::now() + within;
-        loop {
-            let left = all_that_name(&self.command_line.directory)?;
-            let Some(process) = left.first().map(|pid| pidfd(*pid)) else { return Ok(left) };
-            // One that has ended since it was listed leaves nothing to wait for.
-            let Ok(process) = process else { continue };
-            if !exited(process, deadline.saturating_duration_since(Instant::now()))? {
-                return Ok(left);
-            }
-        }
-    }
 }
 
 impl Drop for Product {
@@ -235,7 +220,7 @@ impl Drop for Product {
 }
 
 impl Status {
-    fn parse(value: &Value) -> Option<Self> {
+    pub(crate) fn parse(value: &Value) -> Option<Self> {
         let pid = |value: &Value| u32::try_from(value.as_u64()?).ok();
         let mut keepers = Vec::new();
         for keeper in value["keepers"].as_array()? {

@@ -142,7 +142,12 @@ impl Ending {
         if self.main.boot_id != machine.boot_id || self.main.pid_namespace != machine.pid_namespace {
             return Ok(Progress::Ended(self.event(&[])));
         }
-        let members = view()?.members(&Root { main: &self.main, mark: &self.mark })?;
+        let root = Root { main: &self.main, mark: &self.mark };
+        let mut members = view()?.members(&root)?;
+        if members.is_empty() && self.somebody_lives()? {
+            // Missed, because somebody between it and us died while we looked; or it has become somebody else's.
+            members = View::everywhere()?.members(&root)?;
+        }
         if members.is_empty() {
             return Ok(Progress::Ended(self.event(&[])));
         }
@@ -167,6 +172,17 @@ impl Ending {
         self.signal_and_hold(room)?;
         reached(if kill { Failpoint::OwnerKilled } else { Failpoint::OwnerSignalled });
         Ok(Progress::Waiting)
+    }
+
+    /// Whether one of those that were found earlier is still there.
+    fn somebody_lives(&self) -> io::Result<bool> {
+        for ((start_ticks, pid), _) in self.members.iter().filter(|(_, member)| !member.gone) {
+            let stat = ProcStat::read(*pid)?;
+            if stat.is_some_and(|stat| stat.start_ticks == *start_ticks && !stat.is_dead()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes members in, to be signalled.
@@ -228,5 +244,48 @@ impl Ending {
         let survivors =
             survivors.iter().map(|stat| TreeMember { pid: stat.pid, name: stat.name.clone() }).collect();
         BackendEvent::TreeEnded { killed: self.killed, ended, survivors }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nodejobs_core::backend::EndPlan;
+
+    use super::*;
+    use crate::launch::MARK_VARIABLE;
+    use crate::machine::now;
+    use crate::tree::Candidates;
+
+    #[test]
+    fn whoever_was_found_once_and_lives_is_not_said_to_be_gone() {
+        let machine = Machine::read().expect("a machine");
+        let mark = format!("directory:{}:1", std::process::id());
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .env(MARK_VARIABLE, &mark)
+            .spawn()
+            .expect("a process");
+        let stat = ProcStat::read(child.id()).expect("room").expect("it is there");
+        // The main process is older and gone.
+        let main = LocalProcess {
+            boot_id: machine.boot_id.clone(),
+            pid_namespace: machine.pid_namespace,
+            pid: u32::MAX,
+            start_ticks: stat.start_ticks,
+            pidfs: None,
+        };
+        let at = now();
+        let plan = EndPlan { signal: Signal::CONT, deadline: at.boot };
+        let mut ending = Ending::new(main, mark, plan);
+        ending.add(&[stat], None);
+        ending.phase = Phase::Asked;
+        // As when the keeper dies that had adopted it.
+        let mut nobody = || Ok(Rc::new(View::Adopted(Candidates::default())));
+        let first = ending.advance(&mut nobody, &mut 10, &machine, at);
+        assert!(matches!(first, Progress::Waiting), "it lives, and its time is up");
+        assert_eq!(ending.phase, Phase::Killed);
+        child.wait().expect("killed");
+        ending.gone(child.id());
+        assert!(matches!(ending.advance(&mut nobody, &mut 10, &machine, at), Progress::Ended(_)));
     }
 }

@@ -15,6 +15,9 @@ use crate::socket;
 /// How long a keeper may take to answer a hello. It does nothing that takes long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A keeper has two processes that may end while they answer; more often it is not that.
+const MOST_CONNECTIONS: u32 = 5;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
@@ -26,6 +29,8 @@ pub(super) enum LinkError {
     Superseded(u64),
     #[error("it speaks another protocol")]
     Foreign,
+    #[error("it ends every connection")]
+    Broken,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -70,10 +75,23 @@ impl Told {
 
 impl Link {
     /// Connects, cuts off earlier owners, and hears the keeper's past.
+    ///
+    /// A worker that is killed while it answers ends the connection, and its guard answers at the same address. Only where
+    /// nobody listens is nobody alive: whoever took a living guard for dead would wait for ever for the lock it holds.
     pub(super) fn connect(
         files: &KeeperFiles,
         generation: u64,
     ) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
+        for _ in 1..MOST_CONNECTIONS {
+            match Self::connect_once(files, generation) {
+                Err(LinkError::Broken) => {}
+                connected => return connected,
+            }
+        }
+        Self::connect_once(files, generation)
+    }
+
+    fn connect_once(files: &KeeperFiles, generation: u64) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
         let socket = match socket::connect(&files.directory, &files.socket_name()) {
             Ok(socket) => socket,
             Err(error) if is_nobody_there(&error) => return Err(LinkError::Dead),
@@ -82,7 +100,7 @@ impl Link {
         socket::set_read_timeout(&socket, Some(PATIENCE))?;
         let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation }.encode();
         if let Err(error) = socket::send(&socket, &hello, None, true) {
-            return Err(if is_nobody_there(&error) { LinkError::Dead } else { error.into() });
+            return Err(if is_nobody_there(&error) { LinkError::Broken } else { error.into() });
         }
         let mut buffer = vec![0; MESSAGE_LEN];
         let welcome = match read(&socket, &mut buffer)? {
@@ -171,9 +189,9 @@ impl AsFd for Link {
 fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<KeeperMessage, LinkError> {
     match socket::receive(socket, buffer) {
         Ok(Some(received)) => KeeperMessage::decode(received.bytes).map_err(|_| LinkError::Foreign),
-        Ok(None) => Err(LinkError::Dead),
+        Ok(None) => Err(LinkError::Broken),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(LinkError::Silent),
-        Err(error) if is_nobody_there(&error) => Err(LinkError::Dead),
+        Err(error) if is_nobody_there(&error) => Err(LinkError::Broken),
         Err(error) => Err(error.into()),
     }
 }
@@ -230,5 +248,46 @@ impl Buried {
 
     pub(super) fn remove(&self) {
         self.files.remove(Failpoint::OwnerHalfRemoved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_guard_answers_for_its_worker_that_was_killed_over_the_hello() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = KeeperFiles { directory: directory.path().to_owned(), name: "1-1".to_owned() };
+        let listener = socket::listen(&files.directory, &files.socket_name()).expect("a listener");
+        let accept = || loop {
+            if let Some(socket) = socket::accept(listener.as_fd()).expect("accepted") {
+                break socket;
+            }
+            std::thread::yield_now();
+        };
+        let keeper = || {
+            // The worker, which does not live to answer; the guard, which does.
+            drop(accept());
+            let welcome = Welcome {
+                version: PROTOCOL_VERSION,
+                guard: Some(7),
+                worker: None,
+                draining: true,
+                first: 0,
+                end: 0,
+                program_version: "0".to_owned(),
+            };
+            socket::send(&accept(), &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
+        };
+        let (link, past) = std::thread::scope(|scope| {
+            scope.spawn(keeper);
+            Link::connect(&files, 1).expect("the guard is there")
+        });
+        assert_eq!((link.collector(), past.len()), (Some(7), 0));
+        drop(listener);
+        assert!(matches!(Link::connect(&files, 1), Err(LinkError::Dead)), "nobody listens");
     }
 }

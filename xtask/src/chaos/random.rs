@@ -12,8 +12,18 @@ impl Random {
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let index = self.next() % from.len() as u64;
+        let index = self.below(from.len() as u64);
         from[usize::try_from(index).expect("an index is smaller than a length")]
+    }
+
+    /// A number less than this.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// True one time in so many.
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
     }
 
     pub(crate) fn up_to(&mut self, most: Duration) -> Duration {

@@ -63,6 +63,11 @@ impl Api {
         serde_json::from_reader(body).with_context(|| format!("GET {path}: the reply is not JSON"))
     }
 
+    /// Gets what comes as it happens.
+    pub(crate) fn stream(&self, path: &str) -> Result<Box<dyn BufRead>> {
+        self.ask("GET", path, 200, "")
+    }
+
     /// A connection for many requests.
     pub(crate) fn connect(&self) -> Result<Connection> {
         let cannot = || format!("cannot connect to {}", self.socket.display());
