@@ -273,6 +273,7 @@ impl Engine {
                     status: job.state.status,
                     process: job.state.process.clone(),
                     ended: job.state.ended.is_some(),
+                    launch_asked: job.state.launch_asked,
                 });
             }
             let id = job.id.clone();

@@ -3,6 +3,7 @@
 mod moves;
 mod requests;
 mod restarts;
+mod simulation;
 mod time;
 
 use proptest::prelude::*;
