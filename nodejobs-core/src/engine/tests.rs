@@ -1,5 +1,6 @@
 //! The engine against the in-memory store, with a backend made of the test's own reports.
 
+mod found;
 mod moves;
 mod requests;
 mod restarts;
@@ -107,7 +108,8 @@ impl Bench {
         let mut jobs = self.store.jobs(&live).expect("memory").jobs;
         jobs.retain(|job| !job.state.status.is_terminal());
         self.engine = Engine::new(2);
-        self.engine.restore(jobs, self.now)
+        let last_event = self.store.counters().expect("memory").last_event;
+        self.engine.restore(jobs, last_event, self.now)
     }
 
     /// Goes to the next deadline and lets it happen.
@@ -300,7 +302,7 @@ fn a_stop_before_the_start_reaches_the_process_that_starts_all_the_same() {
     let _ = bench.turn(vec![bench.submission("a"), bench.stop("a")]);
     assert_eq!(bench.state("a").status, Status::Stopping);
     let effects = bench.turn(vec![bench.started("a")]);
-    assert!(matches!(effects.first(), Some(Effect::EndTree { process: Some(_), .. })), "{effects:?}");
+    assert!(matches!(effects.last(), Some(Effect::EndTree { process: Some(_), .. })), "{effects:?}");
     let _ = bench.turn(vec![bench.exited("a", 0, false), tree_ended("a", false, Vec::new())]);
     assert_eq!(bench.state("a").status, Status::Stopped);
 
@@ -494,7 +496,7 @@ proptest! {
                 Some(bench.store.commit(&done.units).expect("memory does not fail"))
             };
             let effects = bench.engine.settle(done, outcomes.as_deref(), bench.now);
-            let effects = effects.map_err(|error| TestCaseError::fail(format!("{error}: {}", error.rejection)))?;
+            let effects = effects.map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
             for effect in effects {
                 match effect {
                     Effect::Launch(attempt) => {

@@ -56,7 +56,7 @@ impl Work {
     ) -> Result<Self, Error> {
         let mut work =
             Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0, trouble: None };
-        let known = work.engine.restore(live_jobs(&*work.store)?, now());
+        let known = work.engine.restore(live_jobs(&*work.store)?, work.store.counters()?.last_event, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         let mut turn = work.engine.begin_turn();
         for report in reports {
@@ -220,6 +220,9 @@ impl Work {
                 self.settle(turn, Some(&outcomes))
             }
             Err(error) => {
+                if let Ok(counters) = self.store.counters() {
+                    self.engine.check_last_event(counters.last_event)?;
+                }
                 // Tried again each second, but said once.
                 let trouble = Error::from(error).to_problem().to_string();
                 if self.trouble.as_ref() != Some(&trouble) {

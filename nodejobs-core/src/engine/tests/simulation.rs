@@ -135,7 +135,7 @@ impl Simulation {
     }
 
     fn time_passes(&mut self) {
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => {
                 let by = self.random.below(20_000).cast_signed() - 10_000;
                 self.note(|| format!("the wall clock is set by {by} ms"));
@@ -146,8 +146,13 @@ impl Simulation {
             }
             // As after a suspend.
             1 => self.world.pass(self.random.below(100_000)),
-            2 | 3 => self.world.pass(self.random.below(3_000)),
-            _ => self.until_something_is_due(),
+            2 | 3 | 5 => self.world.pass(self.random.below(3_000)),
+            4 => self.until_something_is_due(),
+            _ => {
+                if let Some(owner) = &mut self.owner {
+                    owner.session.finds_over_memory();
+                }
+            }
         }
     }
 
@@ -168,7 +173,9 @@ impl Simulation {
                 let back = self.random.below(keepers.min(2)) + 1;
                 let index = usize::try_from(keepers - back).unwrap_or(0);
                 let which = self.random.below(3);
-                self.note(|| format!("keeper {index}: {} is killed", ["worker", "guard", "all of it"][which as usize]));
+                self.note(|| {
+                    format!("keeper {index}: {} is killed", ["worker", "guard", "all of it"][which as usize])
+                });
                 if which != 1 {
                     self.world.kill_keeper(index, true);
                 }
@@ -195,13 +202,17 @@ impl Simulation {
         self.faults = false;
         self.disk_is_full = false;
         self.note(|| "from here on nothing goes wrong".to_owned());
+        // One that could not look, and writes nothing any more, leaves sooner or later.
+        self.owner.take_if(|owner| owner.was_deceived);
+        if self.owner.is_none() {
+            self.clients.owner_died(&mut self.random);
+        }
         for _ in 0..LAST_ROUNDS {
             if self.owner.is_none() {
                 self.take_over()?;
             }
             for run in &mut self.world.runs {
-                run.main.stuck = false;
-                run.children.iter_mut().for_each(|child| child.stuck = false);
+                run.unstick();
                 if run.main.alive && !run.main.halted && !run.runs_for_ever {
                     run.exit_by_itself();
                 }
@@ -215,11 +226,26 @@ impl Simulation {
                 }
                 self.owner_works(usize::MAX)?;
             }
+            if self.is_quiet() {
+                break;
+            }
             self.world.pass(700);
             self.until_something_is_due();
         }
         self.is_finished()?;
         self.checks.at_the_end(&self.store, &self.world)
+    }
+
+    fn is_quiet(&self) -> bool {
+        let Some(owner) = &self.owner else { return false };
+        let ends_soon = |run: &world::Run| match run.main.alive {
+            true => !run.main.halted && !run.runs_for_ever,
+            false => run.process.is_some() && !run.collected && !run.may_be_lost,
+        };
+        owner.engine.next_deadline().is_none()
+            && owner.inbox.is_empty()
+            && owner.session.is_quiet(&self.world)
+            && !self.world.runs.iter().any(ends_soon)
     }
 
     fn is_finished(&self) -> Checked {
@@ -273,4 +299,21 @@ fn no_order_of_events_and_deaths_breaks_a_promise() {
         }
     }
     println!("{seeds} seeds in {:.1} s", begin.elapsed().as_secs_f64());
+}
+
+/// Checks that find nothing are worth nothing: an owner that is wrong in one of these ways is found out.
+#[test]
+fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
+    let faults = [
+        Fault::AcknowledgesFirst,
+        Fault::ActsFirst,
+        Fault::DoesNotResume,
+        Fault::DoesNotListen,
+        Fault::TrustsTheStore,
+    ];
+    for fault in faults {
+        let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());
+        println!("{fault:?}: seed {found:?}");
+        assert!(found.is_some(), "{fault:?}");
+    }
 }

@@ -20,10 +20,15 @@ pub(super) struct Checks {
     last_words: BTreeMap<Key, JobState>,
     last_event: u64,
     statuses: BTreeMap<JobId, (u32, Status)>,
+    seen: BTreeSet<Key>,
     /// Which attempt a submit has made.
     made_by: BTreeMap<String, Key>,
+    /// The newest attempt of each job, and its submit key.
+    keys: BTreeMap<u64, (u32, Option<String>)>,
     /// What was accepted and not removed.
     accepted: BTreeSet<(JobId, Key)>,
+    /// What the last commit has removed.
+    removed: BTreeSet<JobId>,
     /// Attempts of which somebody was told that they are being stopped.
     stopped: BTreeSet<Key>,
 }
@@ -38,13 +43,15 @@ impl Checks {
         world: &mut World,
     ) -> Checked {
         self.events(store)?;
+        self.removed.clear();
         for (unit, outcome) in units.iter().zip(outcomes) {
             if let (Some(JobChange::Remove { id, .. }), UnitOutcome::Applied { .. }) = (&unit.job, outcome) {
                 self.accepted.retain(|(accepted, _)| accepted != id);
+                self.keys.clear();
+                self.removed.insert(id.clone());
             }
         }
-        let ids: BTreeSet<&JobId> =
-            units.iter().filter_map(|unit| Some(unit.job.as_ref()?.id())).collect();
+        let ids: BTreeSet<&JobId> = units.iter().filter_map(|unit| Some(unit.job.as_ref()?.id())).collect();
         for id in ids {
             let attempts = store.attempts(id).unwrap_or_default();
             if let Some(job) = attempts.last() {
@@ -82,10 +89,19 @@ impl Checks {
 
     fn attempt(&mut self, job: &Job, world: &mut World) -> Checked {
         let key = (job.seq, job.state.attempt);
-        if let Some(submit_key) = job.definition.submit_key.as_ref().filter(|_| job.state.restarts == 0) {
-            let made = *self.made_by.entry(submit_key.clone()).or_insert(key);
-            ensure(made == key, || format!("'{submit_key}' has made {made:?} and {key:?}"))?;
+        let is_new = self.seen.insert(key) && job.state.restarts == 0;
+        if let Some(submit_key) = job.definition.submit_key.as_ref().filter(|_| is_new) {
+            let made = self.made_by.insert(submit_key.clone(), key);
+            // Whoever sends it again after others have begun a further attempt has one made, too.
+            let is_superseded = |(seq, attempt): Key| {
+                self.keys.get(&seq).is_none_or(|(newest, key)| {
+                    *newest > attempt && key.as_ref().is_some_and(|key| key != submit_key)
+                })
+            };
+            let again = made.filter(|made| !is_superseded(*made));
+            ensure(again.is_none(), || format!("'{submit_key}' has made {again:?} and {key:?}"))?;
         }
+        self.keys.insert(job.seq, (job.state.attempt, job.definition.submit_key.clone()));
         if !job.state.status.is_terminal() {
             return ensure(!self.last_words.contains_key(&key), || format!("{key:?} lives again"));
         }
@@ -125,6 +141,8 @@ impl Checks {
     /// What somebody is told is on disk.
     pub(super) fn answered(&mut self, answer: &Answer, was_stored: bool, store: &MemoryStore) -> Checked {
         match answer {
+            // Somebody has it removed right after.
+            Answer::Accepted(attempt) if self.removed.contains(&attempt.id) => {}
             Answer::Accepted(attempt) => {
                 let attempts = store.attempts(&attempt.id).unwrap_or_default();
                 let job = attempts.iter().find(|job| job.state.attempt == attempt.attempt);
@@ -146,7 +164,13 @@ impl Checks {
     }
 
     /// What a keeper may forget is in the store.
-    pub(super) fn acknowledged(&self, keeper: usize, position: u64, store: &MemoryStore, world: &World) -> Checked {
+    pub(super) fn acknowledged(
+        &self,
+        keeper: usize,
+        position: u64,
+        store: &MemoryStore,
+        world: &World,
+    ) -> Checked {
         let covered = world.keepers[keeper].journal.iter().filter(|(at, _)| *at < position);
         for (_, entry) in covered {
             let run = &world.runs[entry.run];
@@ -159,7 +183,8 @@ impl Checks {
                     Noted::Exited(_) => state.ended.is_some(),
                     // It waits, or was asked for again.
                     Noted::StartFailed(_) => {
-                        state.status == Status::Queued || state.launch_asked > entry.at.boot
+                        let was_asked_again = state.launch_asked > entry.at.boot || entry.boot != world.boot;
+                        state.status == Status::Queued || was_asked_again
                     }
                 };
             ensure(is_in, || format!("{entry:?} is acknowledged and not stored: {state:?}"))?;

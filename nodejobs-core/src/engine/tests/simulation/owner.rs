@@ -25,7 +25,7 @@ pub(super) struct Owner {
     pub(super) session: Session,
     pub(super) inbox: VecDeque<Message>,
     /// A commit reported failure and had been written: the store may disagree with the engine.
-    was_deceived: bool,
+    pub(super) was_deceived: bool,
 }
 
 /// How an owner's act ended.
@@ -40,14 +40,16 @@ pub(super) enum Life {
 pub(super) enum Fault {
     #[default]
     None,
-    /// Receipts are acknowledged before the commit.
+    /// It acknowledges what it has not committed.
     AcknowledgesFirst,
-    /// What follows from a turn is done before its commit.
+    /// It carries out what it has not committed.
     ActsFirst,
-    /// Earlier owners are not cut off from the keepers.
+    /// It does not go on with what an earlier owner had begun.
     DoesNotResume,
-    /// The reports of the keepers are not heard at the start.
+    /// It does not hear what the keepers tell when it takes over.
     DoesNotListen,
+    /// It says that a commit was done which failed.
+    TrustsTheStore,
 }
 
 impl Simulation {
@@ -64,7 +66,8 @@ impl Simulation {
         };
         let mut live = all_jobs(&self.store);
         live.retain(|job| !job.state.status.is_terminal());
-        let known = owner.engine.restore(live, self.world.now);
+        let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
+        let known = owner.engine.restore(live, last_event, self.world.now);
         owner.session.recover(&known, &mut self.world, &self.store)?;
         let mut turn = owner.engine.begin_turn();
         for report in std::mem::take(&mut owner.session.reports) {
@@ -100,8 +103,8 @@ impl Simulation {
     fn turn(&mut self, owner: &mut Owner, messages: usize) -> Result<Life, String> {
         let mut turn = owner.engine.begin_turn();
         for _ in 0..messages {
-            let take_report = !owner.session.reports.is_empty()
-                && (owner.inbox.is_empty() || self.random.below(2) == 0);
+            let take_report =
+                !owner.session.reports.is_empty() && (owner.inbox.is_empty() || self.random.below(2) == 0);
             let input = if take_report {
                 Input::Report(owner.session.reports.remove(0))
             } else {
@@ -153,19 +156,31 @@ impl Simulation {
         if self.dies() {
             return Ok(Life::Ends);
         }
-        let outcomes = if turn.units.is_empty() {
-            Some(Vec::new())
-        } else {
-            self.store_works(owner, &turn)?
-        };
+        let outcomes = if turn.units.is_empty() { Some(Vec::new()) } else { self.store_works(owner, &turn)? };
         if self.dies() || (is_first && outcomes.is_none()) {
             return Ok(Life::Ends);
         }
-        let effects = match owner.engine.settle(turn, outcomes.as_deref(), self.world.now) {
+        // It looks whether what failed was written, unless that fails as well.
+        let can_look = !owner.was_deceived || self.random.below(4) > 0;
+        if outcomes.is_none() && can_look {
+            let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
+            match owner.engine.check_last_event(last_event) {
+                Err(_) if owner.was_deceived => return Ok(Life::Ends),
+                checked => checked.map_err(|error| format!("{error:?}"))?,
+            }
+        }
+        let believed = match &outcomes {
+            None if self.fault == Fault::TrustsTheStore => {
+                let applied = UnitOutcome::Applied { seq: 0, event: 0 };
+                Some(vec![applied; turn.units.len()])
+            }
+            outcomes => outcomes.clone(),
+        };
+        let effects = match owner.engine.settle(turn, believed.as_deref(), self.world.now) {
             Ok(effects) => effects,
             // It starts over from what is on disk.
             Err(_) if owner.was_deceived => return Ok(Life::Ends),
-            Err(error) => return Err(format!("{error}: {}", error.rejection)),
+            Err(error) => return Err(format!("{error:?}")),
         };
         for effect in effects {
             if self.dies() {
@@ -244,6 +259,10 @@ impl Simulation {
     /// The engine holds the live jobs of the store, and none that waits for a time is forgotten.
     fn agrees(&self, owner: &Owner) -> Result<Life, String> {
         let engine = &owner.engine;
+        if owner.was_deceived {
+            // It finds out with the next commit.
+            return Ok(Life::Goes);
+        }
         if !engine.unsaved.is_empty() {
             ensure(engine.next_deadline().is_some(), || "nothing tries the commit again".to_owned())?;
             return Ok(Life::Goes);
@@ -257,9 +276,8 @@ impl Simulation {
         for (id, live) in &engine.live {
             let waits = matches!(live.state.status, Status::Queued | Status::Restarting);
             let runs = matches!(live.state.status, Status::Running | Status::Paused);
-            let has_little_time = live.policy.timeout_ms.is_some()
-                && live.state.ended.is_none()
-                && live.state.reason.is_none();
+            let has_little_time =
+                live.policy.timeout_ms.is_some() && live.state.ended.is_none() && live.state.reason.is_none();
             let is_due = engine.next_deadline().zip(live.timer).is_some_and(|(first, own)| first <= own);
             let is_forgotten = (waits || (runs && has_little_time)) && !is_due;
             ensure(!is_forgotten, || format!("{id} waits for nothing: {live:?}"))?;
@@ -267,4 +285,3 @@ impl Simulation {
         Ok(Life::Goes)
     }
 }
-

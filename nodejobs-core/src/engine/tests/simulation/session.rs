@@ -72,7 +72,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn recover(&mut self, known: &[KnownAttempt], world: &mut World, store: &MemoryStore) -> Checked {
+    pub(super) fn recover(
+        &mut self,
+        known: &[KnownAttempt],
+        world: &mut World,
+        store: &MemoryStore,
+    ) -> Checked {
         for keeper in 0..world.keepers.len() {
             if !world.keepers[keeper].gone {
                 self.attach(keeper, world)?;
@@ -115,12 +120,25 @@ impl Session {
             self.hear(keeper, world, random)?;
         }
         self.look_after_orphans(world, random);
-        if random.below(100) == 0
-            && let Some(attempt) = self.running.keys().next().cloned()
-        {
+        Ok(())
+    }
+
+    /// Whether it waits for nothing but the processes themselves.
+    pub(super) fn is_quiet(&self, world: &World) -> bool {
+        let is_told = self.commands.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty();
+        let hears_all = self.heard.iter().all(|(keeper, (_, heard))| {
+            let keeper = &world.keepers[*keeper];
+            *heard == keeper.end && keeper.inbox.is_empty()
+        });
+        let sees_all = self.orphans.iter().all(|run| world.runs[*run].main.alive);
+        is_told && hears_all && sees_all && self.reports.is_empty() && self.endings.is_empty()
+    }
+
+    /// Some job is found to use more memory than it may.
+    pub(super) fn finds_over_memory(&mut self) {
+        if let Some(attempt) = self.running.keys().next().cloned() {
             self.report(attempt, BackendEvent::OverMemory, None);
         }
-        Ok(())
     }
 
     fn report(&mut self, attempt: AttemptId, event: BackendEvent, receipt: Option<Receipt>) {
@@ -138,7 +156,9 @@ impl Session {
             }
             Command::Acknowledge(receipts) => {
                 for Receipt { source, position } in receipts {
-                    let Some(index) = source.parse::<KeeperIndex>().ok().filter(|index| *index < world.keepers.len()) else {
+                    let Some(index) =
+                        source.parse::<KeeperIndex>().ok().filter(|index| *index < world.keepers.len())
+                    else {
                         continue;
                     };
                     let keeper = &mut world.keepers[index];
@@ -213,7 +233,8 @@ impl Session {
             let run = world.run_of(job.seq, &attempt);
             let willing = |index: &KeeperIndex| {
                 let keeper = &world.keepers[*index];
-                keeper.takes_launches() && self.heard.get(index).is_some_and(|(on, _)| *on == keeper.connection)
+                keeper.takes_launches()
+                    && self.heard.get(index).is_some_and(|(on, _)| *on == keeper.connection)
             };
             let known = (0..world.keepers.len()).rev().find(willing);
             let keeper = match known {
@@ -264,7 +285,8 @@ impl Session {
             keeper.gone = keeper.is_settled();
             self.take_in(index, past, world, None);
             let of_it = |run: &Run| run.keeper == Some(index);
-            let left: Vec<_> = self.running.values().filter(|run| of_it(&world.runs[**run])).copied().collect();
+            let left: Vec<_> =
+                self.running.values().filter(|run| of_it(&world.runs[**run])).copied().collect();
             for run in left {
                 self.watch(run, world);
             }
@@ -293,10 +315,9 @@ impl Session {
         world: &World,
         mut random: Option<&mut Random>,
     ) {
-        for (position, Entry { run: index, noted, at }) in entries {
-            self.in_flight.retain(|launch| {
-                launch.run != index || launch.keeper != keeper || position < launch.from
-            });
+        for (position, Entry { run: index, noted, at, .. }) in entries {
+            self.in_flight
+                .retain(|launch| launch.run != index || launch.keeper != keeper || position < launch.from);
             let run = &world.runs[index];
             let attempt = run.attempt.clone();
             let event = match noted {

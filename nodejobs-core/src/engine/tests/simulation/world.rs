@@ -26,6 +26,8 @@ pub(super) struct Body {
     pub(super) obeys: bool,
     /// Whether not even SIGKILL ends it, as in a system call that hangs.
     pub(super) stuck: bool,
+    /// Whether SIGKILL waits for it.
+    doomed: bool,
     pub(super) halted: bool,
 }
 
@@ -33,6 +35,7 @@ impl Body {
     /// Whether the signal ends it.
     fn signal(&mut self, signal: Signal) -> bool {
         let ends = self.alive && !self.stuck && (signal == Signal::KILL || self.obeys);
+        self.doomed |= signal == Signal::KILL;
         match signal {
             Signal::STOP => self.halted = true,
             Signal::CONT => self.halted = false,
@@ -80,6 +83,18 @@ impl Run {
         }
     }
 
+    /// Whoever hangs comes back from where it hung.
+    pub(super) fn unstick(&mut self) {
+        self.main.stuck = false;
+        self.children.iter_mut().for_each(|child| child.stuck = false);
+        if self.main.doomed {
+            self.signal(Signal::KILL);
+        }
+        for child in self.children.iter_mut().filter(|child| child.doomed) {
+            child.alive = false;
+        }
+    }
+
     pub(super) fn exit_by_itself(&mut self) {
         self.main.alive = false;
         self.exit = Some(ExitStatus::Code(self.code));
@@ -99,6 +114,7 @@ pub(super) struct Entry {
     pub(super) run: RunIndex,
     pub(super) noted: Noted,
     pub(super) at: Moment,
+    pub(super) boot: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +126,6 @@ pub(super) enum Order {
 /// A guard and its worker, or what they have left.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    pub(super) boot: u64,
     pub(super) worker: bool,
     pub(super) guard: bool,
     /// Counts whom it has spoken to: a connection that was cut is another one.
@@ -135,8 +150,7 @@ impl Keeper {
 
     /// Whether nothing in its journal is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        let outcome = |entry: &Entry| !matches!(entry.noted, Noted::Started);
-        self.journal.iter().all(|(position, entry)| !outcome(entry) || *position < self.acknowledged)
+        self.journal.iter().all(|(position, _)| *position < self.acknowledged)
     }
 
     fn append(&mut self, entry: Entry) {
@@ -174,7 +188,7 @@ impl World {
 
     pub(super) fn run_of(&mut self, seq: u64, attempt: &AttemptId) -> RunIndex {
         self.find(seq, attempt.attempt).unwrap_or_else(|| {
-            let body = Body { alive: false, obeys: true, stuck: false, halted: false };
+            let body = Body { alive: false, obeys: true, stuck: false, doomed: false, halted: false };
             self.runs.push(Run {
                 seq,
                 attempt: attempt.clone(),
@@ -200,7 +214,6 @@ impl World {
 
     pub(super) fn start_keeper(&mut self) -> KeeperIndex {
         self.keepers.push(Keeper {
-            boot: self.boot,
             worker: true,
             guard: true,
             connection: 0,
@@ -230,7 +243,7 @@ impl World {
         match (ended, random.below(2)) {
             (Some((run, exit)), 0) => {
                 self.runs[run].collected = true;
-                self.keepers[keeper].append(Entry { run, noted: Noted::Exited(exit), at });
+                self.keepers[keeper].append(Entry { run, noted: Noted::Exited(exit), at, boot: self.boot });
             }
             _ => match self.keepers[keeper].inbox.pop_front() {
                 Some(Order::Launch(run)) => self.execute(keeper, run, random)?,
@@ -251,7 +264,7 @@ impl World {
         if random.below(4) == 0 {
             let acknowledged = keeper.acknowledged;
             keeper.journal.retain(|(position, entry)| match entry.noted {
-                Noted::Started => running.contains(&entry.run),
+                Noted::Started => *position >= acknowledged || running.contains(&entry.run),
                 _ => *position >= acknowledged,
             });
         }
@@ -281,24 +294,22 @@ impl World {
                 Noted::Started
             }
         };
-        self.keepers[keeper].append(Entry { run: index, noted, at });
+        self.keepers[keeper].append(Entry { run: index, noted, at, boot });
         Ok(())
     }
 
     fn body(random: &mut Random) -> Body {
         let (obeys, stuck) = (random.below(3) > 0, random.below(12) == 0);
-        Body { alive: true, obeys, stuck, halted: false }
+        Body { alive: true, obeys, stuck, doomed: false, halted: false }
     }
 
     /// Some process ends by itself, or lets itself be killed again.
     pub(super) fn process_works(&mut self, random: &mut Random) {
-        let living: Vec<RunIndex> =
-            (0..self.runs.len()).filter(|run| self.runs[*run].living() > 0).collect();
+        let living: Vec<RunIndex> = (0..self.runs.len()).filter(|run| self.runs[*run].living() > 0).collect();
         let Some(run) = pick(&living, random).copied() else { return };
         let run = &mut self.runs[run];
         if random.below(3) == 0 {
-            run.main.stuck = false;
-            run.children.iter_mut().for_each(|child| child.stuck = false);
+            run.unstick();
         } else if run.main.alive && !run.main.halted && !run.runs_for_ever {
             run.exit_by_itself();
         } else if let Some(child) = run.children.iter_mut().find(|child| child.alive && !child.halted) {
