@@ -63,7 +63,7 @@ impl Loop {
             return Err(StartFailure::no_room("the keeper has just left"));
         };
         // From here on only the keeper's journal knows whether it was executed.
-        self.in_flight.insert(attempt.clone(), name.clone());
+        self.in_flight.insert(attempt.clone(), (name.clone(), now().boot));
         if link.launch(header, &memfd).is_err() {
             let mut reports = Vec::new();
             self.reattach(&name, &mut reports);

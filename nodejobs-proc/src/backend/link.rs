@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nodejobs_core::backend::{KeeperStatus, Receipt};
 
-use crate::journal::{Entry, Event, Journal, decode_all};
+use crate::journal::{Entry, Journal, decode_all};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
 use crate::socket;
@@ -150,8 +150,9 @@ fn is_nobody_there(error: &io::Error) -> bool {
 pub(super) struct Buried {
     files: KeeperFiles,
     boot_id: String,
-    /// One more than the position of the last outcome in it.
-    last_outcome: u64,
+    /// One more than the position of the last attempt's entry in it. That a program was executed counts as well: until
+    /// the store says so, this is all that keeps it from being executed again.
+    last_entry: u64,
     acknowledged: u64,
 }
 
@@ -166,12 +167,11 @@ impl Buried {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (String::new(), Vec::new()),
             Err(error) => return Err(error.into()),
         };
-        let mut buried = Self { files, boot_id, last_outcome: 0, acknowledged: 0 };
+        let mut buried = Self { files, boot_id, last_entry: 0, acknowledged: 0 };
         for (position, entry) in &entries {
             match entry {
                 Entry::Acknowledged { position } => buried.acknowledged = buried.acknowledged.max(*position),
-                Entry::Attempt { event: Event::Started { .. }, .. } => {}
-                Entry::Attempt { .. } => buried.last_outcome = position + 1,
+                Entry::Attempt { .. } => buried.last_entry = position + 1,
             }
         }
         Ok((buried, entries))
@@ -190,7 +190,7 @@ impl Buried {
 
     /// Whether nothing in it is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.last_outcome <= self.acknowledged
+        self.last_entry <= self.acknowledged
     }
 
     pub(super) fn remove(&self) {

@@ -1,10 +1,11 @@
 //! Taking over: from an earlier owner when this one begins, and from a keeper's processes when they die.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use nodejobs_core::backend::{BackendError, BackendEvent, BackendReport, KnownAttempt};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
+use nodejobs_core::time::BootTime;
 
 use super::link::{Buried, Link, LinkError};
 use super::{Loop, Running};
@@ -21,9 +22,16 @@ impl Loop {
                 .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
         }
         self.drop_all_inputs();
-        let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
+        // Journals also tell of earlier launches of the attempt, and of earlier jobs of that id. These answer nothing.
+        let mut answered: HashMap<AttemptId, BootTime> = HashMap::new();
+        for report in &reports {
+            let at = report.event.at().map_or(BootTime(u64::MAX), |at| at.boot);
+            let last = answered.entry(report.attempt.clone()).or_insert(at);
+            *last = at.max(*last);
+        }
         for known in attempts {
-            if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
+            let is_answered = answered.get(&known.attempt).is_some_and(|last| *last >= known.launch_asked);
+            if !self.running.contains_key(&known.attempt) && !is_answered {
                 self.look_for(known, &mut reports);
             }
         }
@@ -112,7 +120,7 @@ impl Loop {
     }
 
     fn give_up_in_flight(&mut self, name: &str, event: &BackendEvent, reports: &mut Vec<BackendReport>) {
-        let given_up: Vec<_> = self.in_flight.extract_if(|_, keeper| *keeper == name).collect();
+        let given_up: Vec<_> = self.in_flight.extract_if(|_, (keeper, _)| *keeper == name).collect();
         for (attempt, _) in given_up {
             self.drop_input(&attempt);
             reports.push(BackendReport { attempt, event: event.clone(), receipt: None });
