@@ -37,10 +37,11 @@ pub(super) fn dead_journal() -> Result<(), Failed> {
         let owner = Owner::new(directory.path(), generation);
         let reports = owner.backend.recover(&starting(&attempt, BootTime::default()))?;
         let is_known = matches!(&reports[..], [BackendReport { event: BackendEvent::Started { .. }, .. }]);
+        assert!(is_known, "owner {generation} hears {reports:?}");
         if generation == 4 {
             owner.end(&attempt, &process);
+            while !matches!(owner.next().event, BackendEvent::TreeEnded { .. }) {}
         }
-        assert!(is_known, "owner {generation} hears {reports:?}");
     }
     Ok(())
 }

@@ -256,6 +256,8 @@ impl Simulation {
             let is_settled = job.state.status.is_terminal() || goes_on;
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
+        let kept = self.world.keepers.iter().find(|keeper| !keeper.gone && !keeper.is_settled());
+        ensure(kept.is_none(), || format!("nothing acknowledges what {kept:?} keeps"))?;
         let waiting = &self.clients.waiting;
         ensure(waiting.is_empty(), || format!("nobody answers {waiting:?}"))
     }

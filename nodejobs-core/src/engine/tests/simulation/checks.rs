@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::Answer;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Job, JobState};
+use crate::spec::Restart;
 use crate::status::Status;
 use crate::store::memory::MemoryStore;
 use crate::store::{JobChange, JobStore, Unit, UnitOutcome};
@@ -27,6 +28,10 @@ pub(super) struct Checks {
     keys: BTreeMap<u64, (u32, Option<String>)>,
     /// What was accepted and not removed.
     accepted: BTreeSet<(JobId, Key)>,
+    /// Which restarts attempts wait for.
+    pending: BTreeMap<Key, String>,
+    /// Whose further attempts could not be stored.
+    refused: BTreeSet<JobId>,
     /// What the last commit has removed.
     removed: BTreeSet<JobId>,
     /// Attempts of which somebody was told that they are being stopped.
@@ -49,6 +54,11 @@ impl Checks {
                 self.accepted.retain(|(accepted, _)| accepted != id);
                 self.keys.clear();
                 self.removed.insert(id.clone());
+            }
+            if let (Some(JobChange::Update { id, state, .. }), UnitOutcome::Applied { .. }) =
+                (&unit.job, outcome)
+            {
+                self.restart(id, state, store)?;
             }
         }
         let ids: BTreeSet<&JobId> = units.iter().filter_map(|unit| Some(unit.job.as_ref()?.id())).collect();
@@ -87,6 +97,28 @@ impl Checks {
         Ok(())
     }
 
+    /// Nothing of these units is known to be stored.
+    pub(super) fn failed(&mut self, units: &[Unit]) {
+        let begun =
+            units.iter().filter_map(|unit| unit.job.as_ref()).filter(|change| change.begins_attempt());
+        self.refused.extend(begun.map(|change| change.id().clone()));
+    }
+
+    /// The restart that an attempt waited for, and that nobody has taken back, comes with its end.
+    fn restart(&mut self, id: &JobId, state: &JobState, store: &MemoryStore) -> Checked {
+        let attempts = store.attempts(id).unwrap_or_default();
+        let Some(seq) = attempts.first().map(|job| job.seq) else { return Ok(()) };
+        let pending = match state.pending_restart.clone() {
+            Some(pending) => self.pending.insert((seq, state.attempt), pending),
+            None => self.pending.remove(&(seq, state.attempt)),
+        };
+        let mut next = attempts.iter().filter(|job| job.state.attempt == state.attempt + 1);
+        let is_begun = next.any(|next| next.definition.submit_key == pending);
+        let is_due = pending.is_some() && state.status.is_terminal();
+        let excused = is_begun || self.refused.contains(id);
+        ensure(!is_due || excused, || format!("{id} ({state:?}) was to be followed by {pending:?}"))
+    }
+
     fn attempt(&mut self, job: &Job, world: &mut World) -> Checked {
         let key = (job.seq, job.state.attempt);
         let is_new = self.seen.insert(key) && job.state.restarts == 0;
@@ -123,7 +155,9 @@ impl Checks {
         };
         let run = &mut world.runs[run];
         ensure(!run.main.alive, || "its main process lives".to_owned())?;
-        let survived = state.detail.as_ref().is_some_and(|detail| detail.contains("could not be killed"));
+        // What is to be started again waits for them.
+        let survived = job.definition.policy.restart == Restart::No
+            && state.detail.as_ref().is_some_and(|detail| detail.contains("could not be killed"));
         let is_left = job.definition.policy.keep_children && !stopped;
         run.may_leave = survived || is_left;
         if !run.may_leave || state.status == Status::Stopped {

@@ -166,9 +166,11 @@ impl Simulation {
             let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
             match owner.engine.check_last_event(last_event) {
                 Err(_) if owner.was_deceived => return Ok(Life::Ends),
-                checked => checked.map_err(|error| format!("{error:?}"))?,
+                Ok(()) if owner.was_deceived => return Err("what was written is not seen".to_owned()),
+                looked => looked.map_err(|error| format!("{error:?}"))?,
             }
         }
+        let writes_on = outcomes.iter().flatten().any(appends_event);
         let believed = match &outcomes {
             None if self.fault == Fault::TrustsTheStore => {
                 let applied = UnitOutcome::Applied { seq: 0, event: 0 };
@@ -177,6 +179,9 @@ impl Simulation {
             outcomes => outcomes.clone(),
         };
         let effects = match owner.engine.settle(turn, believed.as_deref(), self.world.now) {
+            Ok(_) if owner.was_deceived && writes_on => {
+                return Err("it writes on, over what it does not know".to_owned());
+            }
             Ok(effects) => effects,
             // It starts over from what is on disk.
             Err(_) if owner.was_deceived => return Ok(Life::Ends),
@@ -206,13 +211,15 @@ impl Simulation {
         let luck = if self.faults { self.random.below(80) } else { 80 };
         if self.disk_is_full || luck == 0 {
             self.note(|| "  the commit fails".to_owned());
+            self.checks.failed(&turn.units);
             return Ok(None);
         }
         let outcomes = self.store.commit(&turn.units).map_err(|error| error.to_string())?;
         self.checks.committed(&turn.units, &outcomes, &self.store, &mut self.world)?;
         if luck == 1 {
             self.note(|| "  the commit reports failure and is written".to_owned());
-            owner.was_deceived = true;
+            // A removal leaves no trace, and nothing to be done.
+            owner.was_deceived |= outcomes.iter().any(appends_event);
             return Ok(None);
         }
         Ok(Some(outcomes))
@@ -284,4 +291,8 @@ impl Simulation {
         }
         Ok(Life::Goes)
     }
+}
+
+fn appends_event(outcome: &UnitOutcome) -> bool {
+    matches!(outcome, UnitOutcome::Applied { event, .. } if *event > 0)
 }
