@@ -6,7 +6,7 @@ use crate::engine::Answer;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Job, JobState};
 use crate::spec::Restart;
-use crate::status::Status;
+use crate::status::{Reason, Status};
 use crate::store::memory::MemoryStore;
 use crate::store::{JobChange, JobStore, Unit, UnitOutcome};
 
@@ -14,12 +14,15 @@ use super::world::{Noted, World};
 use super::{Checked, ensure};
 
 type Key = (u64, u32);
+pub(super) type Reached = (Status, Option<Reason>);
 
 /// What was seen before.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     last_words: BTreeMap<Key, JobState>,
     last_event: u64,
+    /// What some attempt came to.
+    pub(super) reached: BTreeSet<Reached>,
     statuses: BTreeMap<JobId, (u32, Status)>,
     seen: BTreeSet<Key>,
     /// Which attempt a submit has made.
@@ -82,6 +85,7 @@ impl Checks {
             let gap = || format!("event {} follows {}", event.seq, self.last_event);
             ensure(event.seq == self.last_event + 1, gap)?;
             self.last_event = event.seq;
+            self.reached.insert((event.status, event.reason));
             let AttemptId { id, attempt } = event.attempt.clone();
             let last = self.statuses.insert(id, (attempt, event.status));
             let is_legal = match last {

@@ -134,6 +134,12 @@ impl Session {
         is_told && hears_all && sees_all && self.reports.is_empty() && self.endings.is_empty()
     }
 
+    /// When an ending goes on, if one waits for that.
+    pub(super) fn next_deadline(&self) -> Option<BootTime> {
+        let waiting = self.endings.values().filter(|ending| ending.phase != Phase::Survived);
+        waiting.map(|ending| ending.deadline).min()
+    }
+
     /// Some job is found to use more memory than it may.
     pub(super) fn finds_over_memory(&mut self) {
         if let Some(attempt) = self.running.keys().next().cloned() {

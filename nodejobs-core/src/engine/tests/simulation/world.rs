@@ -299,7 +299,7 @@ impl World {
     }
 
     fn body(random: &mut Random) -> Body {
-        let (obeys, stuck) = (random.below(3) > 0, random.below(12) == 0);
+        let (obeys, stuck) = (random.below(3) > 0, random.below(6) == 0);
         Body { alive: true, obeys, stuck, doomed: false, halted: false }
     }
 
@@ -308,7 +308,7 @@ impl World {
         let living: Vec<RunIndex> = (0..self.runs.len()).filter(|run| self.runs[*run].living() > 0).collect();
         let Some(run) = pick(&living, random).copied() else { return };
         let run = &mut self.runs[run];
-        if random.below(3) == 0 {
+        if random.below(8) == 0 {
             run.unstick();
         } else if run.main.alive && !run.main.halted && !run.runs_for_ever {
             run.exit_by_itself();
