@@ -67,19 +67,25 @@ pub(super) fn stale_answer_of_a_guard() -> Result<(), Failed> {
     let directory = directory();
     let owner = Owner::new(directory.path(), 1);
     owner.backend.recover(&[])?;
+    // Has the guard stay.
+    let long = owner.launch("long", Command::shell("exec sleep 1000"), "/");
+    let process = owner.started(&long);
     let earlier = owner.launch("a", Command::argv(["true"]), "/");
     let _ = owner.exited(&earlier);
+    let ended = now().boot;
+    while now().boot == ended {
+        std::thread::yield_now();
+    }
     let keeper = owner.backend.keepers().remove(0);
     signal(keeper.worker_pid, OsSignal::STOP)?;
     let attempt = owner.launch("a", Command::shell("exec sleep 1000"), "/");
     // Answered one round after the launch was taken in, so it is sent once two were.
     let _ = (owner.backend.keepers(), owner.backend.keepers());
     signal(keeper.worker_pid, OsSignal::KILL)?;
-    loop {
-        let report = owner.next();
-        if report.event == BackendEvent::NeverLaunched {
-            assert_eq!(report.attempt, attempt);
-            return Ok(());
-        }
-    }
+    let answer = std::iter::from_fn(|| owner.reports.recv_timeout(PATIENCE).ok())
+        .find(|report| report.event == BackendEvent::NeverLaunched);
+    owner.end(&long, &process);
+    owner.exited(&long);
+    assert_eq!(answer.map(|report| report.attempt), Some(attempt));
+    Ok(())
 }
