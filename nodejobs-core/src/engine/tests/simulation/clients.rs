@@ -140,6 +140,7 @@ fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
     };
     let policy = &mut spec.policy;
     policy.timeout_ms = (random.below(4) == 0).then(|| random.below(9_000));
+    policy.grace_ms = random.below(3) * 2_500;
     policy.keep_children = random.below(5) == 0;
     if random.below(3) == 0 {
         policy.restart = if random.below(2) == 0 { Restart::Always } else { Restart::OnFailure };
