@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::backend::BackendReport;
 use crate::engine::{Answer, Effect, Engine, Input, Ticket, Turn};
 use crate::id::JobId;
 use crate::status::Status;
@@ -69,13 +70,15 @@ impl Simulation {
         let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
         let known = owner.engine.restore(live, last_event, self.world.now);
         owner.session.recover(&known, &mut self.world, &self.store)?;
-        let mut turn = owner.engine.begin_turn();
-        for report in std::mem::take(&mut owner.session.reports) {
-            self.note(|| format!("  recovered {report:?}"));
-            if self.fault != Fault::DoesNotListen {
-                owner.engine.handle(Input::Report(report), self.world.now, &mut turn);
-            }
+        let reports = std::mem::take(&mut owner.session.reports);
+        let (remembered, found): (Vec<_>, Vec<_>) =
+            reports.into_iter().partition(|report| report.receipt.is_some());
+        let turn = self.hears(&mut owner, remembered);
+        if self.commit(&mut owner, turn, true)? == Life::Ends {
+            return Ok(());
         }
+        owner.session.takes_in(&mut self.world);
+        let mut turn = self.hears(&mut owner, found);
         let heard = turn.effects.len();
         if self.fault != Fault::DoesNotResume {
             owner.engine.resume(self.world.now, &mut turn);
@@ -86,6 +89,17 @@ impl Simulation {
             self.owner = Some(owner);
         }
         Ok(())
+    }
+
+    fn hears(&mut self, owner: &mut Owner, reports: Vec<BackendReport>) -> Turn {
+        let mut turn = owner.engine.begin_turn();
+        for report in reports {
+            self.note(|| format!("  recovered {report:?}"));
+            if self.fault != Fault::DoesNotListen {
+                owner.engine.handle(Input::Report(report), self.world.now, &mut turn);
+            }
+        }
+        turn
     }
 
     /// One turn with the first of what has arrived.

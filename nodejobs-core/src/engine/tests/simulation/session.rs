@@ -111,9 +111,7 @@ impl Session {
 
     /// One round of the backend's loop.
     pub(super) fn works(&mut self, world: &mut World, store: &MemoryStore, random: &mut Random) -> Checked {
-        while let Some(command) = self.commands.pop_front() {
-            self.carry_out(command, world);
-        }
+        self.takes_in(world);
         self.advance_endings(world);
         self.send_launches(world, store, random)?;
         for keeper in 0..world.keepers.len() {
@@ -144,6 +142,12 @@ impl Session {
     pub(super) fn finds_over_memory(&mut self) {
         if let Some(attempt) = self.running.keys().next().cloned() {
             self.report(attempt, BackendEvent::OverMemory, None);
+        }
+    }
+
+    pub(super) fn takes_in(&mut self, world: &mut World) {
+        while let Some(command) = self.commands.pop_front() {
+            self.carry_out(command, world);
         }
     }
 
