@@ -24,14 +24,22 @@ impl Loop {
         self.drop_all_inputs();
         // Journals also tell of earlier launches of the attempt, and of earlier jobs of that id. These answer nothing.
         let mut answered: HashMap<AttemptId, BootTime> = HashMap::new();
-        for report in &reports {
-            let at = report.event.at().map_or(BootTime(u64::MAX), |at| at.boot);
+        for (report, at) in reports.iter().filter_map(|report| Some((report, report.event.at()?.boot))) {
             let last = answered.entry(report.attempt.clone()).or_insert(at);
             *last = at.max(*last);
         }
+        let known: HashMap<&AttemptId, BootTime> =
+            attempts.iter().map(|known| (&known.attempt, known.launch_asked)).collect();
+        let is_known = |attempt: &AttemptId| {
+            known.get(attempt).is_some_and(|asked| answered.get(attempt).is_some_and(|last| last >= asked))
+        };
+        // A dead keeper's journal also tells of those whose end the store knows; nobody waits for them.
+        reports
+            .retain(|report| !matches!(report.event, BackendEvent::Lost { .. }) || is_known(&report.attempt));
+        self.unwatched.retain(|(attempt, _)| is_known(attempt));
+        self.running.retain(|attempt, running| running.keeper.is_some() || is_known(attempt));
         for known in attempts {
-            let is_answered = answered.get(&known.attempt).is_some_and(|last| *last >= known.launch_asked);
-            if !self.running.contains_key(&known.attempt) && !is_answered {
+            if !self.running.contains_key(&known.attempt) && !is_known(&known.attempt) {
                 self.look_for(known, &mut reports);
             }
         }

@@ -89,3 +89,23 @@ pub(super) fn stale_answer_of_a_guard() -> Result<(), Failed> {
     assert_eq!(answer.map(|report| report.attempt), Some(attempt));
     Ok(())
 }
+
+/// A dead keeper's journal tells of an earlier job of the id that was lost, and of whom nobody saw the end.
+pub(super) fn stale_orphan() -> Result<(), Failed> {
+    let directory = directory();
+    let owner = Owner::new(directory.path(), 1);
+    owner.backend.recover(&[])?;
+    let attempt = owner.launch("a", Command::shell("exec sleep 1000"), "/");
+    let report = owner.reports.recv_timeout(PATIENCE)?;
+    let BackendEvent::Started { process, .. } = report.event else { return Err("not started".into()) };
+    let keepers = owner.backend.keepers();
+    drop(owner.backend);
+    signal(keepers[0].pid, OsSignal::KILL)?;
+    signal(keepers[0].worker_pid, OsSignal::KILL)?;
+    signal(process.pid, OsSignal::KILL)?;
+    let next = Owner::new(directory.path(), 2);
+    let reports = next.backend.recover(&starting(&attempt, now().boot.plus_millis(1)))?;
+    let is_told = reports.iter().any(|report| report.event == BackendEvent::NeverLaunched);
+    assert!(is_told, "{reports:?}");
+    Ok(())
+}

@@ -84,9 +84,26 @@ impl Session {
             }
         }
         let answers = |report: &BackendReport, known: &KnownAttempt| {
-            let is_late = report.event.at().is_none_or(|at| at.boot >= known.launch_asked);
+            let is_late = report.event.at().is_some_and(|at| at.boot >= known.launch_asked);
             report.attempt == known.attempt && is_late
         };
+        // Of an attempt that has ended, or of an earlier job of its id.
+        let is_known = |attempt: &AttemptId| {
+            known.iter().any(|known| {
+                let mut reports = self.reports.iter();
+                known.attempt == *attempt && reports.any(|report| answers(report, known))
+            })
+        };
+        let strange = |run: &RunIndex| !is_known(&world.runs[*run].attempt);
+        let strangers: Vec<RunIndex> = self.orphans.iter().copied().filter(strange).collect();
+        let is_of_one = |report: &BackendReport| {
+            matches!(report.event, BackendEvent::Lost { .. }) && !is_known(&report.attempt)
+        };
+        let told: Vec<bool> = self.reports.iter().map(|report| !is_of_one(report)).collect();
+        let mut told = told.into_iter();
+        self.reports.retain(|_| told.next() == Some(true));
+        self.orphans.retain(|run| !strangers.contains(run));
+        self.running.retain(|_, run| !strangers.contains(run));
         for known in known {
             let answered = self.reports.iter().any(|report| answers(report, known));
             if answered || self.running.contains_key(&known.attempt) {
