@@ -204,6 +204,8 @@ pub struct KnownAttempt {
     pub process: Option<Process>,
     /// Whether its end is on disk, so that only its tree is in question.
     pub ended: bool,
+    /// When its launch was last asked for. What happened earlier is about another launch, or another job of that id.
+    pub launch_asked: BootTime,
 }
 
 /// What a backend can do beyond launching and ending.

@@ -221,15 +221,29 @@ impl Turn {
     }
 }
 
-/// A change that reality demands was refused by the store: somebody else has written to it.
+/// The store is not as the engine has left it. The owner has to start over from the disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("job {id} was changed in the store by somebody else")]
-pub struct Inconsistent {
-    /// The job.
-    pub id: JobId,
-    /// How the store refused.
-    #[source]
-    pub rejection: Rejection,
+pub enum Inconsistent {
+    /// It has refused a change that reality demands.
+    #[error("job {id} was changed in the store by somebody else")]
+    Refused {
+        /// The job.
+        id: JobId,
+        /// How the store refused.
+        #[source]
+        rejection: Rejection,
+    },
+    /// It has counted events that are not known here.
+    #[error(
+        "the store has {found} events and should have {known}: a commit that failed was written after all, \
+         or somebody else has written to it"
+    )]
+    Events {
+        /// The last one that is known here.
+        known: u64,
+        /// The last one before those of this commit.
+        found: u64,
+    },
 }
 
 /// Decides what happens to live jobs.
@@ -241,6 +255,8 @@ pub struct Engine {
     /// What could not be committed yet, with the effects that have to wait for it.
     unsaved: Turn,
     retry_at: Option<BootTime>,
+    /// Number of the last event in the store.
+    last_event: u64,
 }
 
 impl Engine {
@@ -255,6 +271,7 @@ impl Engine {
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
             retry_at: None,
+            last_event: 0,
         }
     }
 
@@ -263,8 +280,10 @@ impl Engine {
         self.live.len()
     }
 
-    /// Takes in the live jobs that an earlier owner left, and says what has to be asked of the backend.
-    pub fn restore(&mut self, jobs: Vec<Job>, now: Moment) -> Vec<KnownAttempt> {
+    /// Takes in the live jobs that an earlier owner left, with the number of the last event in the store, and says what
+    /// has to be asked of the backend.
+    pub fn restore(&mut self, jobs: Vec<Job>, last_event: u64, now: Moment) -> Vec<KnownAttempt> {
+        self.last_event = last_event;
         let mut known = Vec::new();
         for job in jobs {
             if !matches!(job.state.status, Status::Queued | Status::Restarting) {
@@ -273,6 +292,7 @@ impl Engine {
                     status: job.state.status,
                     process: job.state.process.clone(),
                     ended: job.state.ended.is_some(),
+                    launch_asked: job.state.launch_asked,
                 });
             }
             let id = job.id.clone();
@@ -335,7 +355,7 @@ impl Engine {
     /// committed again later; signals go out all the same, so a job that fills the disk can be stopped.
     ///
     /// # Errors
-    /// [`Inconsistent`] when somebody else has written to the store. The owner has to start over from the disk.
+    /// [`Inconsistent`] when the store is not as it was left. The owner has to start over from the disk.
     pub fn settle(
         &mut self,
         turn: Turn,
@@ -361,19 +381,32 @@ impl Engine {
     ) -> Result<Vec<Effect>, Inconsistent> {
         let mut refused = Refused::default();
         for (unit, outcome) in turn.units.iter().zip(outcomes) {
-            let (UnitOutcome::Rejected(rejection), Some(change)) = (outcome, &unit.job) else { continue };
-            match rejection {
-                _ if refused.takes(change) => {}
-                // A commit that reported failure had been written after all.
-                Rejection::Stale { found } if change.revision_after() == Some(*found) => {}
-                _ => return Err(Inconsistent { id: change.id().clone(), rejection: *rejection }),
+            match (outcome, &unit.job) {
+                (UnitOutcome::Applied { event, .. }, _) if *event > 0 => {
+                    self.check_last_event(event - 1)?;
+                    self.last_event = *event;
+                }
+                (UnitOutcome::Rejected(rejection), Some(change)) if !refused.takes(change) => {
+                    return Err(Inconsistent::Refused { id: change.id().clone(), rejection: *rejection });
+                }
+                _ => {}
             }
         }
-        let mut effects = self.without(&refused, turn.effects, &Answer::Conflict { status: None });
-        if !turn.receipts.is_empty() {
-            effects.push(Effect::Acknowledge(newest_of_each_source(turn.receipts)));
-        }
-        Ok(effects)
+        let effects = self.without(&refused, turn.effects, &Answer::Conflict { status: None });
+        let receipts = newest_of_each_source(turn.receipts);
+        // First, so that what is launched now meets no report of an earlier boot, whose times say nothing.
+        let acknowledge = (!receipts.is_empty()).then_some(Effect::Acknowledge(receipts));
+        Ok(acknowledge.into_iter().chain(effects).collect())
+    }
+
+    /// Compares the number of the last event in the store with what was committed. A commit that reported failure is found
+    /// out so if it was written after all.
+    ///
+    /// # Errors
+    /// [`Inconsistent::Events`] if they differ. The owner has to start over from the disk.
+    pub fn check_last_event(&self, found: u64) -> Result<(), Inconsistent> {
+        let known = self.last_event;
+        if found == known { Ok(()) } else { Err(Inconsistent::Events { known, found }) }
     }
 
     fn settle_failed(&mut self, turn: Turn) -> Vec<Effect> {
@@ -385,6 +418,7 @@ impl Engine {
         }
         self.unsaved.receipts = turn.receipts;
         let effects = self.without(&refused, turn.effects, &Answer::NotStored);
+        let effects = self.without_accepted(effects);
         let launches: HashSet<AttemptId> = effects.iter().filter_map(Effect::launched).cloned().collect();
         // An end does not overtake its launch: the backend would know of nothing to end, and then launch it.
         let (wait, go): (Vec<_>, Vec<_>) = effects.into_iter().partition(|effect| match effect {
@@ -394,6 +428,21 @@ impl Engine {
         });
         self.unsaved.effects = wait;
         go
+    }
+
+    /// Nobody is told that an attempt is on disk which their policies begin and which could not be written yet.
+    fn without_accepted(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let changes = self.unsaved.units.iter().filter_map(|unit| unit.job.as_ref());
+        let begun: HashSet<AttemptId> =
+            changes.filter(|change| change.begins_attempt()).filter_map(JobChange::attempt).collect();
+        for effect in &mut effects {
+            if let Effect::Reply { answer, .. } = effect
+                && matches!(answer, Answer::Accepted(attempt) if begun.contains(attempt))
+            {
+                *answer = Answer::NotStored;
+            }
+        }
+        effects
     }
 
     /// Forgets what was refused, and turns what was to be done for it into an answer.

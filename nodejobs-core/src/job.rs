@@ -65,7 +65,7 @@ pub struct Definition {
     pub start: Start,
     /// How it is ended and judged.
     pub policy: Policy,
-    /// Which submit made this attempt.
+    /// Which submit made this attempt, or the one that its policy has had this follow.
     pub submit_key: Option<String>,
     /// When the attempt was accepted.
     pub created_at: Timestamp,

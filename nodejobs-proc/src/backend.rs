@@ -239,8 +239,8 @@ struct Loop {
     launching: Option<String>,
     /// Launches that no keeper has been told of.
     waiting: VecDeque<AttemptId>,
-    /// Launches that a keeper has been told of and has not answered.
-    in_flight: HashMap<AttemptId, String>,
+    /// Launches that a keeper has been told of and has not answered, with the keeper and when it was told.
+    in_flight: HashMap<AttemptId, (String, BootTime)>,
     running: HashMap<AttemptId, Running>,
     /// Main processes without a keeper that are still to be watched.
     unwatched: Vec<(AttemptId, LocalProcess)>,
@@ -384,7 +384,10 @@ impl Loop {
                 // The child noted itself, and then why it could not execute the program.
                 continue;
             }
-            if self.in_flight.remove(&attempt).is_some() {
+            // What is heard again may be about an earlier launch, or an earlier job of that id.
+            let is_answer = |(keeper, told): &(String, BootTime)| keeper == name && at.boot >= *told;
+            if self.in_flight.get(&attempt).is_some_and(is_answer) {
+                self.in_flight.remove(&attempt);
                 self.drop_input(&attempt);
             }
             let event = match event {

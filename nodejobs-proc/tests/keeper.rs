@@ -1,5 +1,8 @@
 //! The backend with real keepers: fencing, at-most-once, a bounded journal, jobs that are taken over.
 
+#[path = "keeper/repeats.rs"]
+mod repeats;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +21,7 @@ use nodejobs_core::logs::Logs;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::{Command, LaunchContext, Output};
 use nodejobs_core::status::Status;
+use nodejobs_core::time::BootTime;
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend, keeper};
 use tempfile::TempDir;
@@ -33,6 +37,10 @@ fn main() {
         Trial::test("a_launch_that_fails_names_the_step", failures),
         Trial::test("a_keeper_that_nobody_knew_of_is_let_go", spare_keeper),
         Trial::test("a_journal_that_cannot_be_read_proves_nothing", damaged_journal),
+        Trial::test("a_dead_keepers_journal_stays_until_it_is_acknowledged", repeats::dead_journal),
+        Trial::test("an_earlier_job_of_the_id_answers_no_launch", repeats::stale_answer),
+        Trial::test("nor_does_it_when_the_worker_is_killed", repeats::stale_answer_of_a_guard),
+        Trial::test("nor_does_one_whose_end_nobody_saw", repeats::stale_orphan),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -153,6 +161,7 @@ fn takeover() -> Result<(), Failed> {
         status,
         process: process.cloned(),
         ended: false,
+        launch_asked: BootTime::default(),
     };
     let never = AttemptId { id: JobId::new("never").expect("valid"), attempt: 1 };
     let attempts = [known(&running, Status::Running, Some(&process)), known(&never, Status::Starting, None)];
@@ -211,6 +220,7 @@ fn bounded_journal() -> Result<(), Failed> {
         status: Status::Running,
         process: Some(process.clone()),
         ended: false,
+        launch_asked: BootTime::default(),
     };
     let reports = next.backend.recover(&[attempt])?;
     let handed_over =
@@ -264,6 +274,7 @@ fn spare_keeper() -> Result<(), Failed> {
         status: Status::Running,
         process: Some(process.clone()),
         ended: false,
+        launch_asked: BootTime::default(),
     };
     next.backend.recover(&[known])?;
     let kept = next.backend.keepers();
@@ -280,7 +291,13 @@ fn damaged_journal() -> Result<(), Failed> {
     std::fs::create_dir(&keepers)?;
     let journal = keepers.join("00000001-1.journal");
     let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
-    let known = KnownAttempt { attempt, status: Status::Starting, process: None, ended: false };
+    let known = KnownAttempt {
+        attempt,
+        status: Status::Starting,
+        process: None,
+        ended: false,
+        launch_asked: BootTime::default(),
+    };
 
     std::fs::write(&journal, [7; 1024])?;
     let owner = Owner::new(directory.path(), 2);

@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     Step { name: "chaos",    when: When::Always, run: Run::Here(ci_chaos) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
     Step { name: "sled",     when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --no-default-features --features sled --test scenarios") },
+    Step { name: "simulate", when: When::Full,   run: Run::Here(simulate) },
     Step { name: "library",  when: When::Full,   run: Run::Here(library) },
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
@@ -34,6 +35,8 @@ const STEPS: &[Step] = &[
 
 const TEST: &str = "test --workspace";
 const REPEATS: u32 = 20;
+/// Runs of the engine in a simulated world.
+const SEEDS: &str = "1000000";
 /// Processes killed while they commit, for each store.
 const KILLS: u32 = 300;
 
@@ -149,6 +152,11 @@ fn repeat(workspace: &Workspace) -> Result<()> {
         println!("    round {round} of {REPEATS}");
         cargo(workspace, TEST).with_context(|| format!("round {round} of {REPEATS}"))
     })
+}
+
+fn simulate(workspace: &Workspace) -> Result<()> {
+    let arguments = "test --release -p nodejobs-core --lib simulation -- --nocapture";
+    finish(command(workspace, arguments).env("NODEJOBS_SEEDS", SEEDS), arguments)
 }
 
 fn full_fuzz(workspace: &Workspace) -> Result<()> {

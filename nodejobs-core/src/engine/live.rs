@@ -118,6 +118,12 @@ impl Live {
         self.state.waiting_on == Some(WaitingOn::Time) && matches!(self.start, Start::At(_))
     }
 
+    /// Whether its whole tree is to end, also if the owner that has asked for it is gone.
+    pub(super) fn is_being_ended(&self) -> bool {
+        let is_stopping = matches!(self.state.status, Status::Stopping | Status::FailedStop);
+        is_stopping || self.state.reason.is_some() || self.tree != Tree::Whole
+    }
+
     /// Has the tree ended for a reason that is the job's own failure.
     pub(super) fn end_because(
         &mut self,

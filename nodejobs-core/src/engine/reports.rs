@@ -86,7 +86,7 @@ impl Engine {
                 live.state.ended = Some(at);
                 self.timers.clear(id, live);
                 let is_settled = match live.tree {
-                    Tree::Whole if live.policy.keep_children => {
+                    Tree::Whole if live.policy.keep_children && !live.is_being_ended() => {
                         let left = leftovers.filter(|left| !left.is_empty());
                         let detail = left.map(|left| format!("left running: {}", list(&left)));
                         let (status, reason) = live.verdict();
@@ -105,6 +105,10 @@ impl Engine {
                 }
             }
             BackendEvent::TreeEnded { killed, ended, survivors } => {
+                if live.tree == Tree::Whole {
+                    // About a job of this id that was removed since: nobody has asked for the end of this one.
+                    return;
+                }
                 let stopping = matches!(status, Status::Stopping | Status::FailedStop);
                 live.tree = Tree::Ended { killed, ended, survivors };
                 if stopping && !live.tree.is_gone() {
@@ -136,7 +140,8 @@ impl Engine {
                 // Nobody knows how it ended, but what it has left behind is still ended, and before anything follows it:
                 // two attempts never live at a time. After a reboot nothing is left.
                 let is_left = live.state.process.is_some() && reason != Reason::Reboot;
-                if is_left && !live.policy.keep_children && !live.tree.is_gone() {
+                let may_stay = live.policy.keep_children && !live.is_being_ended();
+                if is_left && !may_stay && !live.tree.is_gone() {
                     if live.tree == Tree::Whole {
                         turn.effects.push(live.end_tree(id, StopRequest::default(), now));
                     }

@@ -203,7 +203,6 @@ impl Engine {
     pub(super) fn begin_restart(&mut self, id: &JobId, ended: Live, now: Moment, turn: &mut Turn) {
         let Some(mut definition) = ended.again else { return };
         definition.start = Start::AfterMs(definition.policy.restart_delay_ms);
-        definition.submit_key = None;
         definition.created_at = now.wall;
         let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
         state.restarts = ended.state.restarts + 1;

@@ -54,7 +54,7 @@ mod listing;
 mod model;
 mod namespace;
 mod openers;
-mod random;
+pub(crate) mod random;
 mod reopening;
 mod roles;
 mod room;

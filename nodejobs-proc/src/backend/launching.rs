@@ -66,7 +66,7 @@ impl Loop {
             return Err(StartFailure::no_room("the keeper has just left"));
         };
         // From here on only the keeper's journal knows whether it was executed.
-        self.in_flight.insert(attempt.clone(), name.clone());
+        self.in_flight.insert(attempt.clone(), (name.clone(), now().boot));
         let sent = link.launch(header, &memfd);
         reached(Failpoint::OwnerLaunchSent);
         if sent.is_err() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nodejobs_core::backend::{KeeperStatus, Receipt};
 
 use crate::failpoint::Failpoint;
-use crate::journal::{Entry, Event, Journal, decode_all};
+use crate::journal::{Entry, Journal, decode_all};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
 use crate::socket;
@@ -47,8 +47,9 @@ pub(super) struct Link {
 /// How far a journal was told and acknowledged.
 #[derive(Debug, Default)]
 struct Told {
-    /// One more than the position of the last outcome in it.
-    last_outcome: u64,
+    /// One more than the position of the last attempt's entry in it. That a program was executed counts as well: until
+    /// the store says so, this is all that keeps it from being executed again.
+    last_entry: u64,
     acknowledged: u64,
 }
 
@@ -57,8 +58,7 @@ impl Told {
         for (position, entry) in entries {
             match entry {
                 Entry::Acknowledged { position } => self.acknowledge(*position),
-                Entry::Attempt { event: Event::Started { .. }, .. } => {}
-                Entry::Attempt { .. } => self.last_outcome = position + 1,
+                Entry::Attempt { .. } => self.last_entry = position + 1,
             }
         }
     }
@@ -69,7 +69,7 @@ impl Told {
 
     /// Whether nothing in it is needed any more.
     fn is_settled(&self) -> bool {
-        self.last_outcome <= self.acknowledged
+        self.last_entry <= self.acknowledged
     }
 }
 
@@ -150,7 +150,7 @@ impl Link {
         socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
     }
 
-    /// Whether every outcome that it told is in the store.
+    /// Whether everything that it told is in the store.
     pub(super) fn is_settled(&self) -> bool {
         self.told.is_settled()
     }

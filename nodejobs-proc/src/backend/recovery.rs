@@ -1,10 +1,11 @@
 //! Taking over: from an earlier owner when this one begins, and from a keeper's processes when they die.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use nodejobs_core::backend::{BackendError, BackendEvent, BackendReport, KnownAttempt};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
+use nodejobs_core::time::BootTime;
 
 use super::link::{Buried, Link, LinkError};
 use super::{Loop, Running};
@@ -23,9 +24,24 @@ impl Loop {
                 .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
         }
         self.drop_all_inputs();
-        let answered: HashSet<AttemptId> = reports.iter().map(|report| report.attempt.clone()).collect();
+        // Journals also tell of earlier launches of the attempt, and of earlier jobs of that id. These answer nothing.
+        let mut answered: HashMap<AttemptId, BootTime> = HashMap::new();
+        for (report, at) in reports.iter().filter_map(|report| Some((report, report.event.at()?.boot))) {
+            let last = answered.entry(report.attempt.clone()).or_insert(at);
+            *last = at.max(*last);
+        }
+        let known: HashMap<&AttemptId, BootTime> =
+            attempts.iter().map(|known| (&known.attempt, known.launch_asked)).collect();
+        let is_known = |attempt: &AttemptId| {
+            known.get(attempt).is_some_and(|asked| answered.get(attempt).is_some_and(|last| last >= asked))
+        };
+        // A dead keeper's journal also tells of those whose end the store knows; nobody waits for them.
+        reports
+            .retain(|report| !matches!(report.event, BackendEvent::Lost { .. }) || is_known(&report.attempt));
+        self.unwatched.retain(|(attempt, _)| is_known(attempt));
+        self.running.retain(|attempt, running| running.keeper.is_some() || is_known(attempt));
         for known in attempts {
-            if !self.running.contains_key(&known.attempt) && !answered.contains(&known.attempt) {
+            if !self.running.contains_key(&known.attempt) && !is_known(&known.attempt) {
                 self.look_for(known, &mut reports);
             }
         }
@@ -57,7 +73,7 @@ impl Loop {
         links.retain(|name, link| {
             launching.as_ref() == Some(name)
                 || !link.is_settled()
-                || in_flight.values().any(|keeper| keeper == name)
+                || in_flight.values().any(|(keeper, _)| keeper == name)
                 || running.values().any(|running| running.keeper.as_ref() == Some(name))
                 || has_children(link)
         });
@@ -128,7 +144,7 @@ impl Loop {
     }
 
     fn give_up_in_flight(&mut self, name: &str, event: &BackendEvent, reports: &mut Vec<BackendReport>) {
-        let given_up: Vec<_> = self.in_flight.extract_if(|_, keeper| *keeper == name).collect();
+        let given_up: Vec<_> = self.in_flight.extract_if(|_, (keeper, _)| *keeper == name).collect();
         for (attempt, _) in given_up {
             self.drop_input(&attempt);
             reports.push(BackendReport { attempt, event: event.clone(), receipt: None });

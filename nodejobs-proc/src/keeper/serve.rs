@@ -455,8 +455,10 @@ impl Keeper {
         let kept: Vec<(Entry, bool)> = entries
             .into_iter()
             .filter_map(|(position, entry)| match &entry {
+                // Also of one that has ended, if the owner has heard of neither: its end alone does not say who it was.
                 Entry::Attempt { attempt, event: Event::Started { pid, .. }, .. } => {
-                    (self.running.get(pid) == Some(attempt)).then_some((entry, false))
+                    let is_needed = position >= self.acknowledged || self.running.get(pid) == Some(attempt);
+                    is_needed.then_some((entry, false))
                 }
                 Entry::Attempt { .. } => (position >= self.acknowledged).then_some((entry, true)),
                 Entry::Acknowledged { .. } => None,

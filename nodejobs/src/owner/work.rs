@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use nodejobs_core::backend::ProcessBackend;
+use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
     Answer, Effect, Engine, Inconsistent, Input, Removal, Restart, Submission, Ticket, Turn,
 };
@@ -54,20 +54,40 @@ impl Work {
         hub: Arc<Hub>,
     ) -> Result<Self, Error> {
         let mut work = Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0 };
-        let known = work.engine.restore(live_jobs(&*work.store)?, now());
+        let known = work.engine.restore(live_jobs(&*work.store)?, work.store.counters()?.last_event, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
-        let mut turn = work.engine.begin_turn();
-        for report in reports {
-            work.engine.handle(Input::Report(report), now(), &mut turn);
+        // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
+        // boot, and then no time tells it from reports about what is launched now.
+        let (remembered, found): (Vec<_>, Vec<_>) =
+            reports.into_iter().partition(|report| report.receipt.is_some());
+        if !remembered.is_empty() {
+            let turn = work.hear(remembered);
+            work.commit_first(turn)?;
+            // Answered once the acknowledgements are taken in.
+            let _ = work.backend.keepers();
         }
+        let mut turn = work.hear(found);
         work.engine.resume(now(), &mut turn);
-        let outcomes = work.store.commit(&turn.units)?;
-        reached(Failpoint::OwnerTookOver);
-        work.settle(turn, Some(&outcomes)).map_err(|error| {
-            Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
-        })?;
+        work.commit_first(turn)?;
         Ok(work)
+    }
+
+    fn hear(&mut self, reports: Vec<BackendReport>) -> Turn {
+        let mut turn = self.engine.begin_turn();
+        for report in reports {
+            self.engine.handle(Input::Report(report), now(), &mut turn);
+        }
+        turn
+    }
+
+    /// Without this the owner cannot begin.
+    fn commit_first(&mut self, turn: Turn) -> Result<(), Error> {
+        let outcomes = self.store.commit(&turn.units)?;
+        reached(Failpoint::OwnerTookOver);
+        self.settle(turn, Some(&outcomes)).map_err(|error| {
+            Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
+        })
     }
 
     pub(super) fn run(mut self, inputs: &Receiver<Message>) {
@@ -222,6 +242,9 @@ impl Work {
                 self.settle(turn, Some(&outcomes))
             }
             Err(error) => {
+                if let Ok(counters) = self.store.counters() {
+                    self.engine.check_last_event(counters.last_event)?;
+                }
                 // Tried again each second, but said once.
                 let trouble = Error::from(error).to_problem().to_string();
                 if self.hub.set_store_trouble(Some(trouble.clone())).as_ref() != Some(&trouble) {

@@ -1,0 +1,411 @@
+//! The backend of one owner, by the contract of [`ProcessBackend`](crate::backend::ProcessBackend) and in the way of the
+//! real one: it hands launches to a keeper, hears journals, watches what has no keeper any more, and ends trees. It dies
+//! with its owner.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::backend::{
+    BackendEvent, BackendReport, EndPlan, KnownAttempt, Receipt, StartFailure, StartFailureKind, TreeMember,
+};
+use crate::id::AttemptId;
+use crate::job::Process;
+use crate::logs::LogStart;
+use crate::signal::Signal;
+use crate::status::Reason;
+use crate::store::JobStore;
+use crate::store::conformance::random::Random;
+use crate::store::memory::MemoryStore;
+use crate::time::BootTime;
+
+use super::world::{Entry, KeeperIndex, Noted, Order, Run, RunIndex, World};
+use super::{Checked, ensure};
+
+/// How long a killed process may still be there before it is reported.
+const KILL_PATIENCE_MS: u64 = 2_000;
+
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    Launch(AttemptId),
+    EndTree(AttemptId, Option<Process>, EndPlan),
+    Signal(Process, Signal),
+    Acknowledge(Vec<Receipt>),
+}
+
+#[derive(Debug, PartialEq)]
+enum Phase {
+    New,
+    Asked,
+    Killed,
+    Survived,
+}
+
+#[derive(Debug)]
+struct Ending {
+    run: RunIndex,
+    plan: EndPlan,
+    phase: Phase,
+    deadline: BootTime,
+    killed: bool,
+}
+
+/// A launch that a keeper was told of and has not answered.
+#[derive(Debug)]
+struct InFlight {
+    run: RunIndex,
+    keeper: KeeperIndex,
+    /// What is before this in its journal is about an earlier launch.
+    from: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    pub(super) commands: VecDeque<Command>,
+    pub(super) reports: Vec<BackendReport>,
+    waiting: VecDeque<AttemptId>,
+    in_flight: Vec<InFlight>,
+    /// Up to where the journals of the living were heard, and on which connection.
+    heard: BTreeMap<KeeperIndex, (u64, u64)>,
+    running: BTreeMap<AttemptId, RunIndex>,
+    /// Main processes that no keeper collects.
+    orphans: Vec<RunIndex>,
+    endings: BTreeMap<AttemptId, Ending>,
+}
+
+impl Session {
+    pub(super) fn recover(
+        &mut self,
+        known: &[KnownAttempt],
+        world: &mut World,
+        store: &MemoryStore,
+    ) -> Checked {
+        for keeper in 0..world.keepers.len() {
+            if !world.keepers[keeper].gone {
+                self.attach(keeper, world)?;
+            }
+        }
+        let answers = |report: &BackendReport, known: &KnownAttempt| {
+            let is_late = report.event.at().is_some_and(|at| at.boot >= known.launch_asked);
+            report.attempt == known.attempt && is_late
+        };
+        // Of an attempt that has ended, or of an earlier job of its id.
+        let is_known = |attempt: &AttemptId| {
+            known.iter().any(|known| {
+                let mut reports = self.reports.iter();
+                known.attempt == *attempt && reports.any(|report| answers(report, known))
+            })
+        };
+        let strange = |run: &RunIndex| !is_known(&world.runs[*run].attempt);
+        let strangers: Vec<RunIndex> = self.orphans.iter().copied().filter(strange).collect();
+        let is_of_one = |report: &BackendReport| {
+            matches!(report.event, BackendEvent::Lost { .. }) && !is_known(&report.attempt)
+        };
+        let told: Vec<bool> = self.reports.iter().map(|report| !is_of_one(report)).collect();
+        let mut told = told.into_iter();
+        self.reports.retain(|_| told.next() == Some(true));
+        self.orphans.retain(|run| !strangers.contains(run));
+        self.running.retain(|_, run| !strangers.contains(run));
+        for known in known {
+            let answered = self.reports.iter().any(|report| answers(report, known));
+            if answered || self.running.contains_key(&known.attempt) {
+                continue;
+            }
+            match known.process.as_ref() {
+                Some(_) if known.ended => {}
+                Some(process) => {
+                    let run = world.by_process(process).ok_or("a process that was never made")?;
+                    self.running.insert(known.attempt.clone(), run);
+                    self.watch(run, world);
+                }
+                None => {
+                    let seq = store.job(&known.attempt.id).ok().flatten().map_or(0, |job| job.seq);
+                    let run = world.run_of(seq, &known.attempt);
+                    self.never_launched(run, world)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of the backend's loop.
+    pub(super) fn works(&mut self, world: &mut World, store: &MemoryStore, random: &mut Random) -> Checked {
+        self.takes_in(world);
+        self.advance_endings(world);
+        self.send_launches(world, store, random)?;
+        for keeper in 0..world.keepers.len() {
+            self.hear(keeper, world, random)?;
+        }
+        self.look_after_orphans(world, random);
+        Ok(())
+    }
+
+    /// Whether it waits for nothing but the processes themselves.
+    pub(super) fn is_quiet(&self, world: &World) -> bool {
+        let is_told = self.commands.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty();
+        let hears_all = self.heard.iter().all(|(keeper, (_, heard))| {
+            let keeper = &world.keepers[*keeper];
+            *heard == keeper.end && keeper.inbox.is_empty()
+        });
+        let sees_all = self.orphans.iter().all(|run| world.runs[*run].main.alive);
+        is_told && hears_all && sees_all && self.reports.is_empty() && self.endings.is_empty()
+    }
+
+    /// When an ending goes on, if one waits for that.
+    pub(super) fn next_deadline(&self) -> Option<BootTime> {
+        let waiting = self.endings.values().filter(|ending| ending.phase != Phase::Survived);
+        waiting.map(|ending| ending.deadline).min()
+    }
+
+    /// Some job is found to use more memory than it may.
+    pub(super) fn finds_over_memory(&mut self) {
+        if let Some(attempt) = self.running.keys().next().cloned() {
+            self.report(attempt, BackendEvent::OverMemory, None);
+        }
+    }
+
+    pub(super) fn takes_in(&mut self, world: &mut World) {
+        while let Some(command) = self.commands.pop_front() {
+            self.carry_out(command, world);
+        }
+    }
+
+    fn report(&mut self, attempt: AttemptId, event: BackendEvent, receipt: Option<Receipt>) {
+        self.reports.push(BackendReport { attempt, event, receipt });
+    }
+
+    fn carry_out(&mut self, command: Command, world: &mut World) {
+        match command {
+            Command::Launch(attempt) => self.waiting.push_back(attempt),
+            Command::EndTree(attempt, process, plan) => self.begin_ending(attempt, process, plan, world),
+            Command::Signal(process, signal) => {
+                if let Some(run) = world.by_process(&process) {
+                    world.runs[run].signal(signal);
+                }
+            }
+            Command::Acknowledge(receipts) => {
+                for Receipt { source, position } in receipts {
+                    let Some(index) =
+                        source.parse::<KeeperIndex>().ok().filter(|index| *index < world.keepers.len())
+                    else {
+                        continue;
+                    };
+                    let keeper = &mut world.keepers[index];
+                    if !keeper.lives() {
+                        keeper.acknowledged = keeper.acknowledged.max(position);
+                        keeper.gone = keeper.is_settled();
+                    } else if self.heard.get(&index).is_some_and(|(on, _)| *on == keeper.connection) {
+                        keeper.inbox.push_back(Order::Acknowledge(position));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_ending(&mut self, attempt: AttemptId, process: Option<Process>, plan: EndPlan, world: &World) {
+        if let Some(index) = self.waiting.iter().position(|waiting| *waiting == attempt) {
+            self.waiting.remove(index);
+            return self.not_started(attempt, StartFailureKind::CalledOff, world);
+        }
+        let known = self.running.get(&attempt).copied();
+        let Some(run) = known.or_else(|| world.by_process(&process?)) else { return };
+        let (phase, deadline) = (Phase::New, plan.deadline);
+        match self.endings.get_mut(&attempt) {
+            Some(ending) => (ending.plan, ending.phase, ending.deadline) = (plan, phase, deadline),
+            None => {
+                let ending = Ending { run, plan, phase, deadline, killed: false };
+                self.endings.insert(attempt, ending);
+            }
+        }
+    }
+
+    fn not_started(&mut self, attempt: AttemptId, kind: StartFailureKind, world: &World) {
+        let failure = StartFailure { kind, detail: "why".to_owned() };
+        self.report(attempt, BackendEvent::NotStarted { failure, at: world.now }, None);
+    }
+
+    fn advance_endings(&mut self, world: &mut World) {
+        let mut endings = std::mem::take(&mut self.endings);
+        endings.retain(|attempt, ending| {
+            let run = &mut world.runs[ending.run];
+            let is_up = world.now.boot >= ending.deadline;
+            let is_here = run.boot == world.boot && run.living() > 0;
+            if is_here && ending.phase != Phase::New && (!is_up || ending.phase == Phase::Survived) {
+                return true;
+            }
+            if is_here && !(ending.phase == Phase::Killed && is_up) {
+                let kill = is_up || ending.plan.signal == Signal::KILL;
+                if kill {
+                    ending.phase = Phase::Killed;
+                    ending.killed |= ending.plan.signal != Signal::KILL;
+                    ending.deadline = world.now.boot.plus_millis(KILL_PATIENCE_MS);
+                } else {
+                    ending.phase = Phase::Asked;
+                }
+                run.signal(if kill { Signal::KILL } else { ending.plan.signal });
+                return true;
+            }
+            ending.phase = Phase::Survived;
+            let survivors = if is_here { vec![survivor(); run.living()] } else { Vec::new() };
+            let event = BackendEvent::TreeEnded { killed: ending.killed, ended: Vec::new(), survivors };
+            self.report(attempt.clone(), event, None);
+            is_here
+        });
+        self.endings = endings;
+    }
+
+    fn send_launches(&mut self, world: &mut World, store: &MemoryStore, random: &mut Random) -> Checked {
+        while let Some(attempt) = self.waiting.pop_front() {
+            let job = store.job(&attempt.id).ok().flatten();
+            let job = job.filter(|job| job.state.attempt == attempt.attempt);
+            let job = job.ok_or_else(|| format!("{attempt} is launched and not in the store"))?;
+            let run = world.run_of(job.seq, &attempt);
+            let willing = |index: &KeeperIndex| {
+                let keeper = &world.keepers[*index];
+                keeper.takes_launches()
+                    && self.heard.get(index).is_some_and(|(on, _)| *on == keeper.connection)
+            };
+            let known = (0..world.keepers.len()).rev().find(willing);
+            let keeper = match known {
+                Some(keeper) if random.below(20) > 0 => keeper,
+                _ if random.below(8) == 0 => {
+                    self.not_started(attempt, StartFailureKind::NoRoom, world);
+                    continue;
+                }
+                _ => {
+                    let keeper = world.start_keeper();
+                    self.heard.insert(keeper, (0, 0));
+                    keeper
+                }
+            };
+            let from = world.keepers[keeper].end;
+            self.in_flight.push(InFlight { run, keeper, from });
+            world.keepers[keeper].inbox.push_back(Order::Launch(run));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, index: KeeperIndex, world: &mut World, random: &mut Random) -> Checked {
+        let Some((connection, heard)) = self.heard.get(&index).copied() else { return Ok(()) };
+        let keeper = &world.keepers[index];
+        if !keeper.lives() || keeper.connection != connection {
+            return self.attach(index, world);
+        }
+        let news = keeper.journal.iter().filter(|(position, _)| *position >= heard).copied();
+        let news: Vec<_> = news.take(usize::try_from(random.below(4)).unwrap_or(0)).collect();
+        if let Some((position, _)) = news.last() {
+            self.heard.insert(index, (connection, position + 1));
+        }
+        self.take_in(index, news, world, Some(random));
+        Ok(())
+    }
+
+    /// Connects to a keeper, which fences it, or reads what a dead one has left; either way, all of its past.
+    fn attach(&mut self, index: KeeperIndex, world: &mut World) -> Checked {
+        let keeper = &mut world.keepers[index];
+        let past = keeper.journal.clone();
+        if keeper.lives() {
+            keeper.connection += 1;
+            keeper.inbox.clear();
+            self.heard.insert(index, (keeper.connection, keeper.end));
+            self.take_in(index, past, world, None);
+        } else {
+            self.heard.remove(&index);
+            keeper.gone = keeper.is_settled();
+            self.take_in(index, past, world, None);
+            let of_it = |run: &Run| run.keeper == Some(index);
+            let left: Vec<_> =
+                self.running.values().filter(|run| of_it(&world.runs[**run])).copied().collect();
+            for run in left {
+                self.watch(run, world);
+            }
+        }
+        let (given_up, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.in_flight).into_iter().partition(|launch| launch.keeper == index);
+        self.in_flight = left;
+        given_up.iter().try_for_each(|launch| self.never_launched(launch.run, world))
+    }
+
+    fn never_launched(&mut self, run: RunIndex, world: &World) -> Checked {
+        let attempt = world.runs[run].attempt.clone();
+        let is_executed = world.runs[run].process.is_some();
+        ensure(!is_executed, || format!("the simulation is wrong: {attempt} was executed"))?;
+        let mut inboxes = world.keepers.iter().flat_map(|keeper| &keeper.inbox);
+        let may_be = inboxes.any(|order| matches!(order, Order::Launch(other) if *other == run));
+        ensure(!may_be, || format!("the simulation is wrong: {attempt} may yet be executed"))?;
+        self.report(attempt, BackendEvent::NeverLaunched, None);
+        Ok(())
+    }
+
+    fn take_in(
+        &mut self,
+        keeper: KeeperIndex,
+        entries: Vec<(u64, Entry)>,
+        world: &World,
+        mut random: Option<&mut Random>,
+    ) {
+        for (position, Entry { run: index, noted, at, .. }) in entries {
+            self.in_flight
+                .retain(|launch| launch.run != index || launch.keeper != keeper || position < launch.from);
+            let run = &world.runs[index];
+            let attempt = run.attempt.clone();
+            let event = match noted {
+                Noted::Started => {
+                    let Some(process) = run.process.clone() else { continue };
+                    self.running.insert(attempt.clone(), index);
+                    BackendEvent::Started { process, log_start: LogStart::default(), at }
+                }
+                Noted::StartFailed(kind) => {
+                    let failure = StartFailure { kind, detail: "why".to_owned() };
+                    BackendEvent::NotStarted { failure, at }
+                }
+                Noted::Exited(exit) => {
+                    if self.running.get(&attempt) == Some(&index) {
+                        self.running.remove(&attempt);
+                    }
+                    let cannot_look = random.as_mut().is_some_and(|random| random.below(16) == 0);
+                    let leftovers = (!cannot_look).then(|| leftovers(run, world));
+                    BackendEvent::Exited { exit, usage: None, at, leftovers }
+                }
+            };
+            let receipt = Receipt { source: keeper.to_string(), position: position + 1 };
+            self.report(attempt, event, Some(receipt));
+        }
+    }
+
+    fn watch(&mut self, index: RunIndex, world: &World) {
+        let run = &world.runs[index];
+        if run.boot == world.boot {
+            return self.orphans.push(index);
+        }
+        self.running.remove(&run.attempt);
+        let event = BackendEvent::Lost { reason: Reason::Reboot, at: world.now };
+        self.report(run.attempt.clone(), event, None);
+    }
+
+    fn look_after_orphans(&mut self, world: &World, random: &mut Random) {
+        let orphans: BTreeSet<RunIndex> = self.orphans.drain(..).collect();
+        for index in orphans {
+            let run = &world.runs[index];
+            if run.main.alive {
+                self.orphans.push(index);
+                continue;
+            }
+            self.running.remove(&run.attempt);
+            let at = world.now;
+            let event = match run.exit.filter(|_| random.below(2) == 0) {
+                Some(exit) => {
+                    BackendEvent::Exited { exit, usage: None, at, leftovers: Some(leftovers(run, world)) }
+                }
+                None => BackendEvent::Lost { reason: Reason::Unknown, at },
+            };
+            self.report(run.attempt.clone(), event, None);
+        }
+    }
+}
+
+fn leftovers(run: &Run, world: &World) -> Vec<TreeMember> {
+    if run.boot == world.boot { vec![survivor(); run.living()] } else { Vec::new() }
+}
+
+fn survivor() -> TreeMember {
+    TreeMember { pid: 9, name: "left".to_owned() }
+}
