@@ -39,8 +39,11 @@ fn main() {
         Trial::test("a_journal_that_cannot_be_read_proves_nothing", damaged_journal),
         Trial::test("a_dead_keepers_journal_stays_until_it_is_acknowledged", repeats::dead_journal),
         Trial::test("an_earlier_job_of_the_id_answers_no_launch", repeats::stale_answer),
-        Trial::test("nor_does_it_when_the_worker_is_killed", repeats::stale_answer_of_a_guard),
-        Trial::test("nor_does_one_whose_end_nobody_saw", repeats::stale_orphan),
+        Trial::test(
+            "an_earlier_job_that_the_guard_tells_of_answers_no_launch",
+            repeats::stale_answer_of_a_guard,
+        ),
+        Trial::test("an_earlier_job_whose_end_nobody_saw_answers_no_launch", repeats::stale_orphan),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
