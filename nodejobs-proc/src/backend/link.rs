@@ -7,7 +7,7 @@ use std::time::Duration;
 use nodejobs_core::backend::{KeeperStatus, Receipt};
 
 use crate::failpoint::Failpoint;
-use crate::journal::{Entry, Event, Journal, decode_all};
+use crate::journal::{Entry, Journal, decode_all};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
 use crate::socket;
@@ -151,8 +151,9 @@ fn is_nobody_there(error: &io::Error) -> bool {
 pub(super) struct Buried {
     files: KeeperFiles,
     boot_id: String,
-    /// One more than the position of the last outcome in it.
-    last_outcome: u64,
+    /// One more than the position of the last thing it says of an attempt. A start counts as well: where the store does
+    /// not have it yet, only the journal proves that the attempt was executed.
+    told: u64,
     acknowledged: u64,
 }
 
@@ -167,12 +168,11 @@ impl Buried {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (String::new(), Vec::new()),
             Err(error) => return Err(error.into()),
         };
-        let mut buried = Self { files, boot_id, last_outcome: 0, acknowledged: 0 };
+        let mut buried = Self { files, boot_id, told: 0, acknowledged: 0 };
         for (position, entry) in &entries {
             match entry {
                 Entry::Acknowledged { position } => buried.acknowledged = buried.acknowledged.max(*position),
-                Entry::Attempt { event: Event::Started { .. }, .. } => {}
-                Entry::Attempt { .. } => buried.last_outcome = position + 1,
+                Entry::Attempt { .. } => buried.told = position + 1,
             }
         }
         Ok((buried, entries))
@@ -191,7 +191,7 @@ impl Buried {
 
     /// Whether nothing in it is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.last_outcome <= self.acknowledged
+        self.told <= self.acknowledged
     }
 
     pub(super) fn remove(&self) {
