@@ -259,11 +259,16 @@ impl Loop {
     fn run(mut self) {
         loop {
             let (commands, is_last) = self.take_commands();
-            self.carry_out(commands);
+            let receipts = self.carry_out(commands);
+            if !is_last {
+                self.advance_endings();
+            }
+            // After the trees were looked at: a keeper that is half gone leaves with its last acknowledgement, and what
+            // a job has left behind is a child of it until then.
+            self.acknowledge(&receipts);
             if is_last {
                 return;
             }
-            self.advance_endings();
             self.send_launches();
             self.start_watchers();
             let Ready { links, endings } = self.wait();
@@ -295,7 +300,9 @@ impl Loop {
         }
     }
 
-    fn carry_out(&mut self, commands: Vec<Command>) {
+    /// Does all but the acknowledgements, which it gives back.
+    fn carry_out(&mut self, commands: Vec<Command>) -> Vec<Receipt> {
+        let mut acknowledged = Vec::new();
         // Taken by the first who wants it, after everything that the commands tell of has happened; serves all of them.
         let mut view = None;
         for command in commands {
@@ -310,7 +317,7 @@ impl Loop {
                             .warn(format!("{attempt}: {signal} did not reach all of its processes: {error}"));
                     }
                 }
-                Command::Acknowledge(receipts) => self.acknowledge(&receipts),
+                Command::Acknowledge(receipts) => acknowledged.extend(receipts),
                 Command::Keepers(answer) => {
                     let _ = answer.send(self.keeper_statuses());
                 }
@@ -318,6 +325,7 @@ impl Loop {
                 Command::Quit => {}
             }
         }
+        acknowledged
     }
 
     fn wait(&self) -> Ready {
