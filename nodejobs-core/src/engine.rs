@@ -393,10 +393,20 @@ impl Engine {
             }
         }
         let effects = self.without(&refused, turn.effects, &Answer::Conflict { status: None });
-        let receipts = newest_of_each_source(turn.receipts);
-        // First, so that what is launched now meets no report of an earlier boot, whose times say nothing.
-        let acknowledge = (!receipts.is_empty()).then_some(Effect::Acknowledge(receipts));
-        Ok(acknowledge.into_iter().chain(effects).collect())
+        if turn.receipts.is_empty() {
+            return Ok(effects);
+        }
+        let acknowledge = Effect::Acknowledge(newest_of_each_source(turn.receipts));
+        // Before launches, so that what is launched now meets no report of an earlier boot, whose times say nothing. After
+        // the ends of what was there before: a keeper may leave with the acknowledgement, and what a job has left behind
+        // is a child of it until then.
+        let launches: HashSet<AttemptId> = effects.iter().filter_map(Effect::launched).cloned().collect();
+        let ends_what_was_there = |effect: &Effect| match effect {
+            Effect::EndTree { attempt, .. } => !launches.contains(attempt),
+            _ => false,
+        };
+        let (ends, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(ends_what_was_there);
+        Ok(ends.into_iter().chain([acknowledge]).chain(others).collect())
     }
 
     /// Compares the number of the last event in the store with what was committed. A commit that reported failure is found

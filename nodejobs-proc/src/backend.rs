@@ -223,6 +223,13 @@ struct Running {
     keeper: Option<String>,
 }
 
+/// What is done once the trees that are being ended were looked at.
+#[derive(Default)]
+struct Later {
+    receipts: Vec<Receipt>,
+    questions: Vec<SyncSender<Vec<KeeperStatus>>>,
+}
+
 struct Loop {
     config: Config,
     host: Arc<dyn BackendHost>,
@@ -259,11 +266,18 @@ impl Loop {
     fn run(mut self) {
         loop {
             let (commands, is_last) = self.take_commands();
-            self.carry_out(commands);
+            let Later { receipts, questions } = self.carry_out(commands);
+            if !is_last {
+                self.advance_endings();
+            }
+            // After the trees were looked at: a keeper that is half gone leaves with its last acknowledgement, and what
+            // a job has left behind is a child of it until then.
+            self.acknowledge(&receipts);
+            // Whoever asks may want to know that what was said before has been done.
+            questions.into_iter().for_each(|answer| drop(answer.send(self.keeper_statuses())));
             if is_last {
                 return;
             }
-            self.advance_endings();
             self.send_launches();
             self.start_watchers();
             self.let_go();
@@ -296,7 +310,9 @@ impl Loop {
         }
     }
 
-    fn carry_out(&mut self, commands: Vec<Command>) {
+    /// Does all but what has to come after a look at the trees that are being ended.
+    fn carry_out(&mut self, commands: Vec<Command>) -> Later {
+        let mut later = Later::default();
         // Taken by the first who wants it, after everything that the commands tell of has happened; serves all of them.
         let mut view = None;
         for command in commands {
@@ -311,14 +327,13 @@ impl Loop {
                             .warn(format!("{attempt}: {signal} did not reach all of its processes: {error}"));
                     }
                 }
-                Command::Acknowledge(receipts) => self.acknowledge(&receipts),
-                Command::Keepers(answer) => {
-                    let _ = answer.send(self.keeper_statuses());
-                }
+                Command::Acknowledge(receipts) => later.receipts.extend(receipts),
+                Command::Keepers(answer) => later.questions.push(answer),
                 Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}
             }
         }
+        later
     }
 
     fn wait(&self) -> Ready {

@@ -101,6 +101,8 @@ impl Loop {
             Err(LinkError::Dead) => {
                 let (buried, past) = Buried::open(files)?;
                 reached(Failpoint::OwnerBuried);
+                // It has not left in order, so what its jobs have left behind is not with any keeper.
+                self.orphans_anywhere |= !past.is_empty();
                 self.handle_entries(name, buried.boot_id(), past, reports);
                 self.orphan(name, reports);
                 self.never_launched(name, reports);
@@ -199,6 +201,8 @@ impl Loop {
         match self.attach(name, &mut past) {
             Ok(()) => {
                 reports.append(&mut past);
+                // If it has left, whoever is still being ended is nobody's child that we know of.
+                self.orphans_anywhere |= !self.links.contains_key(name) && !self.endings.is_empty();
                 self.tell_of_the_dead(name, &its_jobs);
             }
             Err(error) => {

@@ -8,6 +8,8 @@ pub(super) const ROWS: &[Row] = &[
     at("child-before-note", &ORPHANING, &[&[G, W], &[G, W, O]]),
     at("child-noted", &ORPHANING, &[&[G, W], &[G, W, O]]),
     at("worker-launched", &ORPHANING, &[&[H, G], &[H, G, O]]),
+    // What the journal says of a start has to be in the store before the journal may go.
+    at("worker-launched", &ORPHANING, &[&[H, G]]).then(&[("owner-decided@2", &[H])]),
     at("worker-peeked", &UNSEEN, &[&[H, G], &[H, G, O]]),
     at("guard-peeked", &WORKERLESS_UNSEEN, &[&[H], &[H, O]]),
     at("owner-launch-sent", &ORPHANING, &[&[H, G, W], &[G, W]]),
