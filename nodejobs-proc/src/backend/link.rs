@@ -253,6 +253,7 @@ impl Buried {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;
+    use std::time::Instant;
 
     use super::*;
 
@@ -261,10 +262,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let files = KeeperFiles { directory: directory.path().to_owned(), name: "1-1".to_owned() };
         let listener = socket::listen(&files.directory, &files.socket_name()).expect("a listener");
+        let deadline = Instant::now() + Duration::from_secs(20);
         let accept = || loop {
             if let Some(socket) = socket::accept(listener.as_fd()).expect("accepted") {
                 break socket;
             }
+            assert!(Instant::now() < deadline, "nobody connects");
             std::thread::yield_now();
         };
         let keeper = || {
