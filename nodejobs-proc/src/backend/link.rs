@@ -282,10 +282,13 @@ mod tests {
                 end: 0,
                 program_version: "0".to_owned(),
             };
-            socket::send(&accept(), &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
+            let guard = accept();
+            socket::send(&guard, &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
+            guard
         };
         let (link, past) = std::thread::scope(|scope| {
-            scope.spawn(keeper);
+            // What it returns stays open until the scope has heard all.
+            let _guard = scope.spawn(keeper);
             Link::connect(&files, 1).expect("the guard is there")
         });
         assert_eq!((link.collector(), past.len()), (Some(7), 0));
