@@ -58,29 +58,37 @@ pub(crate) struct Options {
     /// The store to try, when not the default one
     #[arg(long, value_name = "STORE", value_parser = STORES)]
     store: Option<String>,
+    /// With the build that CI tests, not with one of its own.
+    #[arg(skip)]
+    tested: bool,
 }
 
 impl Options {
     /// What every run of CI does.
     pub(crate) fn ci() -> Self {
-        Self { seconds: CI_SECONDS, seed: None, store: None }
+        Self { seconds: CI_SECONDS, seed: None, store: None, tested: true }
     }
 
     /// What a full run does with each store.
     pub(crate) fn full(store: &str) -> Self {
-        Self { seconds: FULL_SECONDS, seed: None, store: Some(store.to_owned()) }
+        Self { seconds: FULL_SECONDS, seed: None, store: Some(store.to_owned()), tested: false }
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    workspace.build_product()?;
+    let product = if options.tested {
+        workspace.build_tested()?
+    } else {
+        workspace.build_product()?;
+        workspace.product()
+    };
     let scratch = Scratch::take(workspace, "chaos")?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
     let store = options.store.as_deref().unwrap_or("default");
     eprintln!("chaos: {} s with seed {seed}, {store} store", options.seconds);
     let started = Instant::now();
     let seconds = Duration::from_secs(options.seconds);
-    let scene = Scene::new(scratch.product(), options.store.as_deref(), scratch.directory(), seed, seconds)?;
+    let scene = Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds)?;
     // Whatever an earlier run has left that not even its daemon could end.
     for pid in all_that_name(scene.root())? {
         scene.kill(pid)?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace::{STORES, Workspace};
+use crate::workspace::{BUILD, STORES, Workspace};
 use crate::{bench, chaos, conformance, features, fuzz, layers};
 
 /// Every step. New ones are a row here.
@@ -17,7 +17,7 @@ const STEPS: &[Step] = &[
     Step { name: "readme",   when: When::Always, run: Run::Here(readme) },
     Step { name: "clippy",   when: When::Always, run: Run::Cargo("clippy --workspace --all-targets --all-features -- -D warnings") },
     Step { name: "doc",      when: When::Always, run: Run::Here(doc) },
-    Step { name: "build",    when: When::Always, run: Run::Cargo("build --workspace --all-targets") },
+    Step { name: "build",    when: When::Always, run: Run::Cargo(BUILD) },
     Step { name: "test",     when: When::Always, run: Run::Here(test) },
     Step { name: "redb",     when: When::Always, run: Run::Cargo("test -p nodejobs-cli --no-default-features --features redb --test scenarios") },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },

@@ -10,6 +10,8 @@ use serde_json::Value;
 /// The stores that the product is built with, where it is measured and tried.
 pub(crate) const STORES: [&str; 3] = ["sqlite", "redb", "sled"];
 const ALL_STORES: &str = "sqlite,redb,sled";
+/// How CI builds everything it tests.
+pub(crate) const BUILD: &str = "build --workspace --all-targets";
 
 /// Where the workspace is and what its members depend on.
 pub(crate) struct Workspace {
@@ -52,6 +54,14 @@ impl Workspace {
         let status = self.cargo(&build).status().context("cannot start cargo")?;
         ensure!(status.success(), "`cargo {}` ended with {status}", build.join(" "));
         Ok(())
+    }
+
+    /// Builds what CI tests, which it has, and gives the `nodejobs` command of that build: it has the default store only.
+    pub(crate) fn build_tested(&self) -> Result<PathBuf> {
+        let build: Vec<_> = BUILD.split_whitespace().collect();
+        let status = self.cargo(&build).status().context("cannot start cargo")?;
+        ensure!(status.success(), "`cargo {BUILD}` ended with {status}");
+        Ok(self.target.join("debug/nodejobs"))
     }
 
     /// The `nodejobs` command, whether it has been built or not.

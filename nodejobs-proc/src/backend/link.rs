@@ -254,6 +254,7 @@ impl Buried {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd as _;
+    use std::time::Instant;
 
     use super::*;
 
@@ -262,10 +263,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let files = KeeperFiles { directory: directory.path().to_owned(), name: "1-1".to_owned() };
         let listener = socket::listen(&files.directory, &files.socket_name()).expect("a listener");
+        let deadline = Instant::now() + Duration::from_secs(20);
         let accept = || loop {
             if let Some(socket) = socket::accept(listener.as_fd()).expect("accepted") {
                 break socket;
             }
+            assert!(Instant::now() < deadline, "nobody connects");
             std::thread::yield_now();
         };
         let keeper = || {
@@ -280,10 +283,13 @@ mod tests {
                 end: 0,
                 program_version: "0".to_owned(),
             };
-            socket::send(&accept(), &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
+            let guard = accept();
+            socket::send(&guard, &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
+            guard
         };
         let (link, past) = std::thread::scope(|scope| {
-            scope.spawn(keeper);
+            // What it returns stays open until the scope has heard all.
+            let _guard = scope.spawn(keeper);
             Link::connect(&files, 1).expect("the guard is there")
         });
         assert_eq!((link.collector(), past.len()), (Some(7), 0));
