@@ -146,11 +146,16 @@ impl Link {
     }
 
     pub(super) fn acknowledge(&mut self, position: u64) -> io::Result<()> {
-        self.told.acknowledge(position);
         socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
     }
 
-    /// Whether everything that it told is in the store.
+    /// Whether it leaves by itself.
+    pub(super) fn is_draining(&self) -> bool {
+        self.welcome.draining
+    }
+
+    /// Whether everything that it told is in the store, and it has noted that: whoever hung up earlier would take back what
+    /// it has not read yet.
     pub(super) fn is_settled(&self) -> bool {
         self.told.is_settled()
     }

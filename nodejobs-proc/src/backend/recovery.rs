@@ -58,8 +58,9 @@ impl Loop {
         self.let_go();
     }
 
-    /// Lets go of keepers that get no launches and have nothing more to tell, be they spare, draining or of another
-    /// version: without an owner they leave.
+    /// Lets go of keepers that get no launches and have nothing more to tell, be they spare or of another version: without an
+    /// owner they leave. Those that drain leave by themselves, and if one is killed meanwhile, the end of its connection says
+    /// that its files are to be cleared away.
     pub(super) fn let_go(&mut self) {
         if self.links.len() <= usize::from(self.launching.is_some()) {
             return;
@@ -72,6 +73,7 @@ impl Loop {
         let Self { links, running, in_flight, launching, .. } = self;
         links.retain(|name, link| {
             launching.as_ref() == Some(name)
+                || link.is_draining()
                 || !link.is_settled()
                 || in_flight.values().any(|(keeper, _)| keeper == name)
                 || running.values().any(|running| running.keeper.as_ref() == Some(name))
