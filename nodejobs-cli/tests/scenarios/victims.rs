@@ -29,7 +29,7 @@ fn strike(home: &Home, victims: Victims) {
     let processes = home.processes();
     let pids: Vec<u32> = processes
         .iter()
-        .filter(|(pid, name)| victims.contains(&name.as_str()) && name_of(*pid) == *name)
+        .filter(|(pid, name)| victims.contains(&name.as_str()) && name_of(*pid) == *name && !is_child(*pid))
         .map(|(pid, _)| *pid)
         .collect();
     assert_eq!(pids.len(), victims.len(), "{victims:?}: {processes:?}");
