@@ -1,8 +1,8 @@
 //! The engine in a simulated world: one seed is one run of random requests, deaths, failing commits and clocks that jump,
 //! with every promise checked after every step.
 //!
-//! `NODEJOBS_SEED=n` replays a seed and tells what happened; `NODEJOBS_STEPS=n` ends it after so many steps, without
-//! what follows. `NODEJOBS_SEEDS=n` tries so many.
+//! `NODEJOBS_SEED=n` replays a seed and tells what happened; with `NODEJOBS_STEPS=n`, everything comes to its end after
+//! so many steps. `NODEJOBS_SEEDS=n` tries so many.
 
 mod checks;
 mod clients;
