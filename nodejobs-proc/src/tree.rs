@@ -1,5 +1,6 @@
 //! Which processes belong to a job: its descendants, its session, and those that carry its mark.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -35,14 +36,22 @@ impl View {
     /// When there is no room to look.
     pub(crate) fn of_keepers(collectors: &[u32], main_processes: &HashSet<u32>) -> io::Result<Self> {
         let mut adopted = Candidates::default();
+        let mut seen = HashSet::new();
         for collector in collectors {
-            let Some(children) = children_of(*collector)? else { return Self::everywhere() };
-            // Nobody may have heard of its death yet. Its children are somebody else's by now, and it has none.
-            if ProcStat::read(*collector)?.is_none_or(|stat| stat.is_dead()) {
-                return Self::everywhere();
-            }
-            for orphan in children.into_iter().filter(|pid| !main_processes.contains(pid)) {
-                adopted.take_in(orphan)?;
+            let mut somebody_died = true;
+            while somebody_died {
+                let Some(children) = children_of(*collector)? else { return Self::everywhere() };
+                // Nobody may have heard of its death yet. Its children are somebody else's by now, and it has none.
+                if ProcStat::read(*collector)?.is_none_or(|stat| stat.is_dead()) {
+                    return Self::everywhere();
+                }
+                somebody_died = false;
+                for orphan in
+                    children.into_iter().filter(|pid| !main_processes.contains(pid) && seen.insert(*pid))
+                {
+                    // What one that died had started came to the keeper, which may have been after we looked there.
+                    somebody_died |= !adopted.take_in(orphan)?;
+                }
             }
         }
         Ok(View::Adopted(adopted))
@@ -80,7 +89,21 @@ impl View {
             },
         };
         let found = match self {
-            View::Adopted(orphans) => descend(orphans.roots(root, &main), children_of_any_thread)?,
+            View::Adopted(orphans) => {
+                let somebody_died = Cell::new(false);
+                let children = |pid| {
+                    let children = children_of_any_thread(pid)?;
+                    let lives = ProcStat::read(pid)?.is_some_and(|stat| !stat.is_dead());
+                    somebody_died.set(somebody_died.get() || (!lives && pid != root.main.pid));
+                    Ok(children)
+                };
+                let found = descend(orphans.roots(root, &main), children)?;
+                if somebody_died.get() {
+                    // What it had started came to a keeper meanwhile, and we have looked there before.
+                    return View::everywhere()?.members(root);
+                }
+                found
+            }
             View::Everywhere(all, children) => {
                 let daemons = all.marks.get(DAEMON_MARK.as_bytes()).map(Vec::as_slice).unwrap_or_default();
                 let children = |pid| {
@@ -105,11 +128,12 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    fn take_in(&mut self, pid: u32) -> io::Result<()> {
-        if let Some(stat) = ProcStat::read(pid)? {
-            self.insert(stat, marks_of(pid)?);
-        }
-        Ok(())
+    /// Whether it is there and alive.
+    fn take_in(&mut self, pid: u32) -> io::Result<bool> {
+        let Some(stat) = ProcStat::read(pid)? else { return Ok(false) };
+        let is_alive = !stat.is_dead();
+        self.insert(stat, marks_of(pid)?);
+        Ok(is_alive)
     }
 
     fn insert(&mut self, stat: ProcStat, marks: Vec<Vec<u8>>) {
@@ -262,7 +286,33 @@ mod tests {
         assert_eq!(pids, [1, 2, 3, 4, 5]);
     }
 
-    /// A shell with two children: an ordinary one, and one that is marked as a daemon.
+    /// It was a child of the keeper when we looked there, and what it had started became one afterwards.
+    #[test]
+    fn what_somebody_who_dies_meanwhile_has_started_is_not_missed() {
+        let mark = format!("directory:{}:2", std::process::id());
+        let mut between = std::process::Command::new("true").spawn().expect("a process");
+        let mut started = std::process::Command::new("sleep")
+            .arg("100")
+            .env(MARK_VARIABLE, &mark)
+            .spawn()
+            .expect("a process");
+        let stat = ProcStat::read(between.id()).expect("room").expect("it is not collected");
+        let start_ticks = stat.start_ticks;
+        while ProcStat::read(between.id()).expect("room").is_some_and(|stat| !stat.is_dead()) {
+            std::thread::yield_now();
+        }
+        let mut adopted = Candidates::default();
+        adopted.insert(stat, vec![mark.clone().into_bytes()]);
+        let (boot_id, pid_namespace) = (String::new(), 0);
+        let main = LocalProcess { boot_id, pid_namespace, pid: u32::MAX, start_ticks, pidfs: None };
+        let found = View::Adopted(adopted).members(&Root { main: &main, mark: &mark }).expect("room");
+        let pids: Vec<u32> = found.iter().map(|stat| stat.pid).collect();
+        started.kill().expect("killed");
+        started.wait().expect("collected");
+        between.wait().expect("collected");
+        assert_eq!(pids, [started.id()]);
+    }
+
     #[test]
     fn a_keeper_that_nobody_knows_to_be_dead_hides_nobody() {
         let mut collector = std::process::Command::new("true").spawn().expect("a process");
@@ -278,6 +328,7 @@ mod tests {
         collector.wait().expect("collected");
     }
 
+    /// A shell with two children: an ordinary one, and one that is marked as a daemon.
     #[test]
     fn both_views_see_a_child_of_this_process_and_not_the_daemon_that_it_started() {
         let script = format!(
