@@ -90,6 +90,8 @@ pub struct Config {
     pub program: KeeperProgram,
     /// This machine.
     pub machine: Machine,
+    /// The boot in which the last owner took over; `None` if there was none, or that is not known.
+    pub previous_boot_id: Option<String>,
 }
 
 enum Command {

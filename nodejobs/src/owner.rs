@@ -121,8 +121,11 @@ impl Owner {
         reached(Failpoint::OwnerStoreMade);
         directory.keep_meta(&meta)?;
         let keepers = directory.keepers();
-        Self::take_over(directory, lock, meta.store, store, |generation, host| {
-            let config = Config { keepers, directory_id: meta.directory_id, generation, program, machine };
+        let boot_id = machine.boot_id.clone();
+        let previous_boot_id = stored_boot(&*store)?;
+        Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
+            let directory_id = meta.directory_id;
+            let config = Config { keepers, directory_id, generation, program, machine, previous_boot_id };
             Ok(Arc::new(LocalBackend::new(config, host)?))
         })
     }
@@ -133,6 +136,7 @@ impl Owner {
         lock: Lock,
         store_kind: StoreKind,
         store: Arc<dyn JobStore>,
+        boot_id: &str,
         backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
     ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
@@ -146,6 +150,7 @@ impl Owner {
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
+            put(BOOT, boot_id.to_owned()),
         )?;
         let (running, stopped) = watch::channel(());
         let thread = std::thread::Builder::new()
@@ -234,13 +239,21 @@ pub(crate) fn stored_generation(store: &dyn JobStore) -> Result<u64, Error> {
 
 fn next_generation(store: &dyn JobStore) -> Result<u64, Error> {
     let last = stored_generation(store)?;
-    let put = DocumentChange::Put {
-        kind: DocumentKind::Meta,
-        key: GENERATION.to_owned(),
-        body: (last + 1).to_string().into_bytes(),
-    };
-    store.commit(&[Unit { job: None, documents: vec![put] }])?;
+    store.commit(&[Unit { job: None, documents: vec![put(GENERATION, (last + 1).to_string())] }])?;
     Ok(last + 1)
+}
+
+/// The key of the document with the boot in which the last owner settled everything that was of an earlier one.
+const BOOT: &str = "boot";
+
+/// `None` if no owner ever did.
+fn stored_boot(store: &dyn JobStore) -> Result<Option<String>, Error> {
+    let body = store.document(DocumentKind::Meta, BOOT)?;
+    Ok(body.map(|body| String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn put(key: &str, body: String) -> DocumentChange {
+    DocumentChange::Put { kind: DocumentKind::Meta, key: key.to_owned(), body: body.into_bytes() }
 }
 
 /// The filter for jobs that have not ended.

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Home, eventually, is_alive, kill, lines, pid_of, text};
+use crate::support::{Home, eventually, is_alive, kill, lines, pid_of, said, text};
 
 /// What a record says of its process: boot, pid namespace, pid, start ticks, number in pidfs.
 const BOOT: usize = 0;
@@ -46,9 +46,7 @@ fn forge(home: &Home, change: impl Fn(&mut [String])) {
     let pids: Vec<u32> = home.records().iter().map(|record| pid_of(&record["last_pid"])).collect();
     let (guard, worker) = home.keeper();
     [home.daemon_pid(), guard, worker].into_iter().chain(pids).for_each(kill);
-    let exported = home.ok(["store", "export"]);
-    let forge = |line: &str| {
-        let mut line: Value = serde_json::from_str(line).expect("JSON");
+    forge_lines(home, |line| {
         let attempts = line.pointer_mut("/job/attempts").and_then(Value::as_array_mut);
         for attempt in attempts.into_iter().flatten() {
             let mut parts: Vec<String> =
@@ -57,6 +55,15 @@ fn forge(home: &Home, change: impl Fn(&mut [String])) {
             attempt["process"]["pid"] = parts[PID].parse::<u32>().expect("a pid").into();
             attempt["process"]["handle"] = parts.join(":").into();
         }
+    });
+}
+
+/// Makes the store anew from its export, with each line changed so. Nobody owns the directory.
+fn forge_lines(home: &Home, change: impl Fn(&mut Value)) {
+    let exported = home.ok(["store", "export"]);
+    let forge = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).expect("JSON");
+        change(&mut line);
         line.to_string()
     };
     let forged: Vec<String> = exported.lines().map(forge).collect();
@@ -70,7 +77,7 @@ fn forge(home: &Home, change: impl Fn(&mut [String])) {
                 .expect("removed");
         }
     }
-    // Their journals know better.
+    // Journals know better.
     std::fs::remove_dir_all(home.data_dir().join("keepers")).expect("removed");
     home.ok([std::ffi::OsStr::new("store"), "import".as_ref(), file.as_os_str()]);
 }
@@ -142,4 +149,43 @@ fn after_a_reboot_jobs_are_lost_and_services_come_back() {
     assert_eq!(lines(&evidence).len(), 4, "nothing else was executed again");
     assert!(is_alive(stranger.pid()));
     home.ok(["stop", "service"]);
+}
+
+/// Whether it halts at a failpoint.
+#[cfg(debug_assertions)]
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|fields| fields.starts_with('T'))
+}
+
+/// Journals are not synced, so nobody knows what was executed in the instant before the power went.
+#[cfg(debug_assertions)]
+#[test]
+fn what_was_being_started_when_the_power_went_is_not_started_again() {
+    for boot_changes in [false, true] {
+        let home = Home::new();
+        // Halts once the first submit is committed, before the launch.
+        let mut start = home.command(["daemon", "start"]);
+        assert_eq!(said(start.env("NODEJOBS_FAILPOINT", "owner-committed")).code, 0);
+        let submit = ["run", "--id", "a", "echo $NODEJOBS_ATTEMPT >> evidence"];
+        let mut caller =
+            home.command(submit).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let daemon = eventually("the daemon halts", || {
+            home.processes().into_iter().find(|(pid, _)| is_stopped(*pid)).map(|(pid, _)| pid)
+        });
+        caller.kill().expect("killed");
+        caller.wait().expect("ended");
+        kill(daemon);
+        forge_lines(&home, |line| {
+            if boot_changes && line["document"]["key"] == "boot" {
+                line["document"]["body"] = "an earlier boot".into();
+            }
+        });
+        let record = home.ended("a");
+        let expected = if boot_changes { ("lost", "reboot", 0) } else { ("finished", "", 1) };
+        let reason = record["reason"].as_str().unwrap_or_default();
+        let executed = lines(&home.path().join("evidence")).len();
+        assert_eq!((text(&record, "status"), reason, executed), expected, "{record}");
+        assert_eq!(record["attempt"], 1);
+    }
 }

@@ -167,8 +167,19 @@ impl Loop {
                 self.watch(attempt, process, reports);
             }
             None => {
-                // All keepers have been fenced and none has noted it, so it never executed anything.
-                reports.push(BackendReport { attempt, event: BackendEvent::NeverLaunched, receipt: None });
+                let is_of_this_boot = self
+                    .config
+                    .previous_boot_id
+                    .as_ref()
+                    .is_none_or(|boot| *boot == self.config.machine.boot_id);
+                let event = if is_of_this_boot {
+                    // All keepers have been fenced and none has noted it, so it never executed anything.
+                    BackendEvent::NeverLaunched
+                } else {
+                    // Journals are not synced: what was executed just before the power went is in none of them.
+                    BackendEvent::Lost { reason: Reason::Reboot, at: now() }
+                };
+                reports.push(BackendReport { attempt, event, receipt: None });
             }
         }
     }

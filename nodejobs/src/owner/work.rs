@@ -17,7 +17,7 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
 use nodejobs_core::logs::LogPaths;
 use nodejobs_core::store::{
-    JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
+    DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
 use nodejobs_core::{JobId, Timestamp};
@@ -52,6 +52,7 @@ impl Work {
         store: Arc<dyn JobStore>,
         backend: Arc<dyn ProcessBackend>,
         hub: Arc<Hub>,
+        boot: DocumentChange,
     ) -> Result<Self, Error> {
         let mut work = Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0 };
         let known = work.engine.restore(live_jobs(&*work.store)?, work.store.counters()?.last_event, now());
@@ -69,6 +70,8 @@ impl Work {
         }
         let mut turn = work.hear(found);
         work.engine.resume(now(), &mut turn);
+        // Only now that everything of an earlier boot is settled.
+        turn.units.push(Unit { job: None, documents: vec![boot] });
         work.commit_first(turn)?;
         Ok(work)
     }

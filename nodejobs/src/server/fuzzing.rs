@@ -45,7 +45,7 @@ pub fn http(directory: &std::path::Path, bytes: &[u8]) {
     let directory = DataDirectory::prepare(directory).expect("a directory");
     let lock = directory.lock_owner().expect("a lock").expect("one caller at a time");
     let store = Arc::new(MemoryStore::default());
-    let owner = Owner::take_over(directory, lock, StoreKind::Sqlite, store, |_, host| {
+    let owner = Owner::take_over(directory, lock, StoreKind::Sqlite, store, "a boot", |_, host| {
         Ok(Arc::new(NothingIsLaunched(host)))
     });
     let owner = Arc::new(owner.expect("an owner"));
