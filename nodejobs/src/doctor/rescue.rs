@@ -53,7 +53,9 @@ pub fn stop_without_owner(data_dir: &Path, ids: &[JobId], force: bool) -> Result
     let mut jobs: Vec<FoundJob> =
         keepers.into_iter().flat_map(|keeper| keeper.jobs.unwrap_or_default()).collect();
     if let Some(unknown) = ids.iter().find(|id| !jobs.iter().any(|job| job.attempt.id == **id)) {
-        return Err(Error::not_found(unknown.as_str()));
+        let message =
+            format!("no job '{unknown}' runs here; `nodejobs doctor --keepers` lists those that do");
+        return Err(Error::new(ProblemKind::NotFound, message));
     }
     jobs.retain(|job| ids.is_empty() || ids.contains(&job.attempt.id));
     // Without it, processes that have left their job's session and lost their parents are not found.
