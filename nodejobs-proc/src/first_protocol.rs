@@ -117,20 +117,3 @@ fn the_journal_that_a_dead_old_keeper_left_is_read() {
     let expected: Vec<_> = (5..).zip(entries().into_iter().map(|(_, entry)| entry)).collect();
     assert_eq!(journal.read_all().expect("entries"), expected);
 }
-
-/// Prints the lines of `first_protocol/bytes`, as the first version made them.
-#[test]
-#[ignore = "for whoever wants to compare: what was released is never written again"]
-fn print_bytes() {
-    let show = |name: &str, bytes: &[u8]| {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        println!("{name} {hex}");
-    };
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("journal");
-    drop(crate::journal::Journal::create(&path, "11111111-2222-3333-4444-555555555555", 5).expect("made"));
-    show("header", &std::fs::read(&path).expect("a file")[..crate::journal::ENTRY_LEN]);
-    entries().iter().for_each(|(name, entry)| show(name, entry.encode().as_bytes()));
-    said_to_it().iter().for_each(|(name, message)| show(name, &message.encode()));
-    said_by_it().iter().for_each(|(name, message)| show(name, &message.encode()));
-}

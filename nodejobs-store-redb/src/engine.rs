@@ -101,7 +101,7 @@ impl Engine for RedbEngine {
             let written = write(&mut writing).map_err(Fault::Store)?;
             let bytes = writing.bytes;
             drop(writing);
-            disk::has_room(path, bytes.saturating_mul(2)).map_err(Fault::Store)?;
+            disk::has_room("write to", path, bytes.saturating_mul(2)).map_err(Fault::Store)?;
             transaction.commit()?;
             Ok(written)
         })

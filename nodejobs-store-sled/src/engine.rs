@@ -15,7 +15,7 @@ use nodejobs_core::store::{StoreError, StoreInfo, disk};
 use sled::{Db, IVec};
 
 use crate::error::store_error;
-use crate::open::{self, Open};
+use crate::open::{self, Open, SEGMENTS};
 use crate::pieces;
 
 /// What will be under each key; `None` is what will be gone.
@@ -106,14 +106,13 @@ impl Engine for SledEngine {
     }
 }
 
-/// sled takes the disk in segments of 512 KiB, and may begin some of them at any commit.
-const SEGMENTS: u64 = 4 << 20;
-
-const WEAKER: [&str; 4] = [
+const WEAKER: [&str; 5] = [
     "sled is beta software, and its authors advise to keep backups; each commit is synced, but how its files come back \
      after a loss of power was tested less than those of the other stores",
     "sled takes damage in its log for the end of it and drops what comes behind while it is opened; that is noticed and \
      refused afterwards, so only a backup brings it back",
+    "sled writes when it is opened and is damaged if that fails, so a store on a disk with less than 5 MiB free is not \
+     opened, not even for reading",
     "memory and space on disk grow with the history, and opening takes longer",
     "sled has seven threads, each of which wakes up once a second, also when there is nothing to do",
 ];
@@ -147,7 +146,7 @@ fn prepare<T>(
     let Writing { changes, .. } = writing;
     let sizes = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
     let bytes = sizes.sum::<usize>() as u64;
-    disk::has_room(path, bytes.saturating_mul(2).saturating_add(SEGMENTS))?;
+    disk::has_room("write to", path, bytes.saturating_mul(2).saturating_add(SEGMENTS))?;
     Ok((written, changes))
 }
 

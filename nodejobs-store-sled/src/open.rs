@@ -28,6 +28,9 @@ const HANGING_ON: Duration = Duration::from_secs(5);
 /// What the engine keeps in memory, in bytes, beside what it always keeps. Its own default is a GiB.
 const CACHE_BYTES: u64 = 4 << 20;
 
+/// sled takes the disk in segments of 512 KiB, and may begin some of them when it is opened and at any commit.
+pub(crate) const SEGMENTS: u64 = 4 << 20;
+
 /// Where the tree counts the commits; no key of the store begins so.
 const COMMITS: &[u8] = b"\xfecommits";
 /// The same count, behind the mark: so many digits.
@@ -102,6 +105,8 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
         Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
+    // Opened after a kill it tidies its log, and what it cannot write of that is damage afterwards.
+    disk::has_room("open", path, SEGMENTS)?;
     disk::without_panic(path, || {
         let open = open(path, mark)?;
         open.has_all_commits(path)?;

@@ -147,13 +147,13 @@ const SPARE: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`StoreError::Full`] if less than `bytes` and a MiB are free.
-pub fn has_room(path: &Path, bytes: u64) -> Result<(), StoreError> {
+pub fn has_room(operation: &'static str, path: &Path, bytes: u64) -> Result<(), StoreError> {
     let Ok(found) = rustix::fs::statvfs(path) else { return Ok(()) };
     // Where the file system does not count its blocks, the write itself has to tell.
     if found.f_blocks == 0 || found.f_bavail.saturating_mul(found.f_frsize) >= bytes.saturating_add(SPARE) {
         return Ok(());
     }
-    Err(StoreError::Full { operation: "write to", path: path.to_owned() })
+    Err(StoreError::Full { operation, path: path.to_owned() })
 }
 
 /// Takes a file or directory away from everybody but its owner, if it is there.

@@ -19,13 +19,11 @@ fn signal(pid: Option<u32>, signal: OsSignal) -> Result<(), Failed> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// The next owner may be killed before it has written down what it heard.
-pub(super) fn dead_journal() -> Result<(), Failed> {
-    let directory = directory();
-    let owner = Owner::new(directory.path(), 1);
+/// A job that runs, whose start was heard and not acknowledged, and whose keeper and owner are gone.
+fn started_under_a_keeper_now_dead(directory: &std::path::Path) -> Result<(AttemptId, Process), Failed> {
+    let owner = Owner::new(directory, 1);
     owner.backend.recover(&[])?;
     let attempt = owner.launch("a", Command::shell("exec sleep 1000"), "/");
-    // Heard, and not acknowledged.
     let report = owner.reports.recv_timeout(PATIENCE)?;
     let BackendEvent::Started { process, .. } = report.event else { return Err("not started".into()) };
     let keepers = owner.backend.keepers();
@@ -33,6 +31,13 @@ pub(super) fn dead_journal() -> Result<(), Failed> {
     // Both have to be gone before the next owner looks for them.
     signal(keepers[0].pid, OsSignal::KILL)?;
     signal(keepers[0].worker_pid, OsSignal::KILL)?;
+    Ok((attempt, process))
+}
+
+/// The next owner may be killed before it has written down what it heard.
+pub(super) fn dead_journal() -> Result<(), Failed> {
+    let directory = directory();
+    let (attempt, process) = started_under_a_keeper_now_dead(directory.path())?;
     for generation in [2, 3, 4] {
         let owner = Owner::new(directory.path(), generation);
         let reports = owner.backend.recover(&starting(&attempt, BootTime::default()))?;
@@ -93,15 +98,7 @@ pub(super) fn stale_answer_of_a_guard() -> Result<(), Failed> {
 /// A dead keeper's journal tells of an earlier job of the id that was lost, and of whom nobody saw the end.
 pub(super) fn stale_orphan() -> Result<(), Failed> {
     let directory = directory();
-    let owner = Owner::new(directory.path(), 1);
-    owner.backend.recover(&[])?;
-    let attempt = owner.launch("a", Command::shell("exec sleep 1000"), "/");
-    let report = owner.reports.recv_timeout(PATIENCE)?;
-    let BackendEvent::Started { process, .. } = report.event else { return Err("not started".into()) };
-    let keepers = owner.backend.keepers();
-    drop(owner.backend);
-    signal(keepers[0].pid, OsSignal::KILL)?;
-    signal(keepers[0].worker_pid, OsSignal::KILL)?;
+    let (attempt, process) = started_under_a_keeper_now_dead(directory.path())?;
     signal(process.pid, OsSignal::KILL)?;
     let next = Owner::new(directory.path(), 2);
     let reports = next.backend.recover(&starting(&attempt, now().boot.plus_millis(1)))?;
