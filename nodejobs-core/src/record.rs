@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
-use crate::job::{ExitStatus, Job};
+use crate::job::{ExitStatus, Job, WaitingOn};
 use crate::spec::Command;
 use crate::status::{Reason, Status};
 use crate::text::RawText;
@@ -46,6 +46,9 @@ pub struct JobRecord {
     pub started_at: Option<Timestamp>,
     /// When the main process ended.
     pub ended_at: Option<Timestamp>,
+    /// When it is started, while it waits for a time or for its restart.
+    #[serde(default)]
+    pub next_start_at: Option<Timestamp>,
     /// When the record last changed.
     pub last_update: Timestamp,
     /// Milliseconds it ran, or has run so far; measured on the boot clock.
@@ -90,6 +93,7 @@ impl JobRecord {
             Some(ExitStatus::Signal { number, core_dumped }) => (None, Some(number), Some(core_dumped)),
             None => (None, None, None),
         };
+        let waits_for_time = state.waiting_on == Some(WaitingOn::Time);
         let running_for = match (state.started, state.status.is_terminal()) {
             (Some(started), false) => Some(now.boot.millis_since(started.boot)),
             _ => None,
@@ -111,6 +115,7 @@ impl JobRecord {
             created_at: definition.created_at,
             started_at: state.started.map(|moment| moment.wall),
             ended_at: state.ended.map(|moment| moment.wall),
+            next_start_at: waits_for_time.then(|| definition.start.due(definition.created_at)).flatten(),
             last_update: state.last_update,
             runtime_ms: state.runtime_ms().or(running_for),
             dirname: definition.dirname(),

@@ -2,6 +2,7 @@
 
 mod builder;
 mod policy;
+mod restart;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,8 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
-pub use policy::{Policy, Restart, Start, UnknownRestart};
+pub use policy::{Policy, Start};
+pub use restart::{Backoff, Follows, Restart, UnknownRestart};
 pub use streams::{Output, Stdin};
 
 /// The program to run.
@@ -244,6 +246,12 @@ pub enum InvalidSpec {
     /// No program ends so.
     #[error("{0} is not an exit code; they are 0 to 255")]
     BadSuccessCode(i32),
+    /// A start that is not for submits.
+    #[error("a start `again` is for what a restart policy starts; give `now`, `after_ms` or `at`")]
+    NotAgain,
+    /// It would end before it begins.
+    #[error("a job that gives up after 0 failures is never started; give at least 1, or none at all")]
+    GivesUpAtOnce,
     /// A timeout that is over at once.
     #[error("the timeout is 0; give at least one millisecond, or none at all")]
     NoTime,
@@ -325,6 +333,12 @@ impl JobSpec {
             return Err(InvalidSpec::TooLarge(bytes));
         }
         self.validate_streams()?;
+        if matches!(self.start, Start::Again { .. }) {
+            return Err(InvalidSpec::NotAgain);
+        }
+        if self.policy.backoff.give_up_after == Some(0) {
+            return Err(InvalidSpec::GivesUpAtOnce);
+        }
         if self.policy.success_codes.is_empty() {
             return Err(InvalidSpec::NoSuccess);
         }

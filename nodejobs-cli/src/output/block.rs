@@ -40,6 +40,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("exit code", record.exit_code.map(|code| code.to_string()).as_deref());
     block.maybe("signal", signal.as_deref());
     block.line("created", &time(record.created_at));
+    block.maybe("next start", record.next_start_at.map(time).as_deref());
     block.maybe("started", record.started_at.map(time).as_deref());
     block.maybe("ended", record.ended_at.map(time).as_deref());
     block.maybe("runtime", record.runtime_ms.map(show_duration).as_deref());

@@ -38,9 +38,45 @@ fn a_job_that_fails_is_started_again_as_often_as_it_may_be() {
     assert!(attempts.iter().all(|attempt| attempt["status"] == "failed" && attempt["exit_code"] == 1));
     for pair in attempts.windows(2) {
         let gap = millis(&pair[1], "started_at") - millis(&pair[0], "ended_at");
-        // The delay is measured on another clock than the times in the records are.
-        assert!(gap >= 190, "{gap} ms");
+        // Doubled each time. It is measured on another clock than the times in the records are.
+        let least = 190 << (pair[0]["restarts"].as_u64().expect("a number"));
+        assert!(gap >= least, "{gap} ms");
     }
+}
+
+#[test]
+fn a_job_that_fails_again_and_again_is_given_up_also_when_the_daemon_was_killed() {
+    let home = Home::new();
+    let policy = ["--restart-delay", "20ms", "--give-up-after", "4"];
+    run(&home, "a", "always", &policy, "echo run >> ran; test -e hold && sleep 1000; exit 7");
+    kill(home.daemon_pid());
+    assert_eq!(home.nodejobs(["wait", "a"]).code, 7);
+    let record = home.record("a");
+    assert_eq!((&record["status"], &record["attempt"]), (&"failed".into(), &4.into()), "{record}");
+    assert_eq!(record["detail"], "given up: 4 failures in a row, none after a run of 30s");
+    assert_eq!(lines(&home.path().join("ran")).len(), 4);
+
+    // Each of these is healthy, so the row never gets longer than one.
+    let policy = ["--restart-delay", "1ms", "--give-up-after", "2", "--healthy-after", "0s", "--max-restarts", "5"];
+    run(&home, "b", "on-failure", &policy, "exit 1");
+    assert_eq!(home.ended("b")["attempt"], 6);
+}
+
+#[test]
+fn the_time_of_the_next_try_is_shown() {
+    let home = Home::new();
+    run(&home, "a", "on-failure", &["--restart-delay", "1h"], "exit 1");
+    let waiting = eventually("it waits", || {
+        let record = home.record("a");
+        (record["status"] == "restarting").then_some(record)
+    });
+    let delay = millis(&waiting, "next_start_at") - millis(&waiting, "created_at");
+    assert!((3_600_000..=3_960_000).contains(&delay), "{delay} ms");
+    let shown = home.ok(["status", "a"]);
+    let line = shown.lines().find(|line| line.starts_with("next start:")).expect("the line");
+    assert!(line.contains("in 1h") || line.contains("in 59m"), "{line}");
+    home.ok(["restart", "a"]);
+    assert_eq!(home.ended("a")["next_start_at"], Value::Null);
 }
 
 #[test]
@@ -63,7 +99,7 @@ fn restarts_go_on_under_daemons_that_are_killed() {
         &home,
         "a",
         "on-failure",
-        &["--restart-delay", "50ms", "--max-restarts", "8"],
+        &["--restart-delay", "50ms", "--restart-delay-max", "50ms", "--max-restarts", "8"],
         "echo run >> ran; exit 3",
     );
     for _ in 0..4 {
@@ -83,6 +119,10 @@ fn a_restart_policy_needs_its_options_to_make_sense() {
         &["--max-restarts", "3"],
         &["--restart-delay", "5s"],
         &["--restart", "always", "--max-restarts", "-1"],
+        &["--restart", "always", "--give-up-after", "0"],
+        &["--restart", "always", "--give-up-after", "often"],
+        &["--restart", "always", "--restart-delay-max", "5"],
+        &["--healthy-after", "5s"],
     ] {
         let refused = home.nodejobs(["run"].iter().chain(bad).chain(&["--", "true"]));
         assert_eq!(refused.code, 2, "{refused:?}");

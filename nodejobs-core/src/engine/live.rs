@@ -1,10 +1,12 @@
 //! A live job as the engine holds it: small, without its command and environment.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
 use crate::signal::Signal;
-use crate::spec::{Policy, Restart, Start};
+use crate::spec::{Follows, Policy, Restart, Start};
 use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
@@ -182,6 +184,17 @@ impl Live {
             process: self.state.process.clone(),
             plan: EndPlan { signal, deadline: now.boot.plus_millis(grace_ms) },
         }
+    }
+
+    /// What follows its end, which its state tells already.
+    pub(super) fn follows(&self, id: &JobId) -> Follows {
+        let failures_before = match self.start {
+            Start::Again { failures, .. } => failures,
+            _ => 0,
+        };
+        let mut spread = DefaultHasher::new();
+        (id, self.state.attempt).hash(&mut spread);
+        self.policy.follows(&self.state, failures_before, spread.finish())
     }
 
     /// The last status of an attempt whose main process has ended.

@@ -3,9 +3,10 @@
 use crate::backend::{BackendEvent, BackendReport, StartFailureKind};
 use crate::id::JobId;
 use crate::job::WaitingOn;
-use crate::spec::Restart;
+use crate::spec::{Follows, Restart, Start};
 use crate::status::{Reason, Status};
 use crate::time::Moment;
+use crate::units::show_duration;
 
 use super::live::{Tree, list};
 use super::{Engine, StopRequest, Turn};
@@ -177,17 +178,27 @@ impl Engine {
     ) {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
-        let restarts = live.state.restarts;
+        live.state.status = status;
         live.state.reason = reason;
         live.state.detail = detail;
         live.state.waiting_on = None;
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
+        let follows = live.follows(id);
+        if follows == Follows::GivesUp {
+            let detail = &mut live.state.detail;
+            let before = detail.take().map_or_else(String::new, |detail| format!("{detail}; "));
+            let healthy = show_duration(live.policy.backoff.healthy_after_ms);
+            let failures = live.policy.backoff.give_up_after.unwrap_or_default();
+            *detail = Some(format!(
+                "{before}given up: {failures} failures in a row, none after a run of {healthy}"
+            ));
+        }
         turn.units.push(live.update(id, status, now));
         if let Some(next) = live.next_attempt.take() {
             self.begin_next(id, next, live.state.attempt, live.revision, now, turn);
-        } else if live.policy.restarts_after(status, restarts) {
-            self.begin_restart(id, live, now, turn);
+        } else if let Follows::Attempt { delay_ms, failures } = follows {
+            self.begin_restart(id, live, Start::Again { after_ms: delay_ms, failures }, now, turn);
         }
     }
 }

@@ -200,9 +200,16 @@ impl Engine {
     }
 
     /// Begins the attempt that a job's policy has follow one that ended: it waits out the delay first.
-    pub(super) fn begin_restart(&mut self, id: &JobId, ended: Live, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin_restart(
+        &mut self,
+        id: &JobId,
+        ended: Live,
+        start: Start,
+        now: Moment,
+        turn: &mut Turn,
+    ) {
         let Some(mut definition) = ended.again else { return };
-        definition.start = Start::AfterMs(definition.policy.restart_delay_ms);
+        definition.start = start;
         definition.created_at = now.wall;
         let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
         state.restarts = ended.state.restarts + 1;

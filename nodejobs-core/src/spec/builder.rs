@@ -138,10 +138,32 @@ impl JobSpec {
         self
     }
 
-    /// How long after its end it is started again, to the millisecond.
+    /// How long after its end it is started again, to the millisecond; doubled with each failure in a row, up to
+    /// [`restart_delay_max`](Self::restart_delay_max).
     #[must_use]
     pub fn restart_delay(mut self, delay: Duration) -> Self {
         self.policy.restart_delay_ms = millis(delay);
+        self
+    }
+
+    /// The longest that the delay is doubled to, to the millisecond.
+    #[must_use]
+    pub fn restart_delay_max(mut self, delay: Duration) -> Self {
+        self.policy.backoff.delay_max_ms = millis(delay);
+        self
+    }
+
+    /// How long an attempt has to run, to the millisecond, for its failure to be the first of a row.
+    #[must_use]
+    pub fn healthy_after(mut self, spell: Duration) -> Self {
+        self.policy.backoff.healthy_after_ms = millis(spell);
+        self
+    }
+
+    /// After how many failures in a row it is not started again; `None` for never.
+    #[must_use]
+    pub fn give_up_after(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.policy.backoff.give_up_after = failures.into();
         self
     }
 

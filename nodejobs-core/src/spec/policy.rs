@@ -1,11 +1,9 @@
 //! The rules under which a job starts, runs and ends.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
+use super::{Backoff, Restart};
 use crate::signal::Signal;
-use crate::status::Status;
 use crate::time::{Moment, Timestamp};
 
 /// When a job is started.
@@ -18,6 +16,13 @@ pub enum Start {
     /// So many milliseconds after it was accepted. Measured on the boot clock as long as the owner lives, and on the
     /// wall clock by an owner that comes later; never longer than was asked for.
     AfterMs(u64),
+    /// So many milliseconds after the attempt before has ended, measured like `AfterMs`. Only a restart policy starts so.
+    Again {
+        /// The delay.
+        after_ms: u64,
+        /// How many attempts before it have failed in a row without a healthy spell.
+        failures: u32,
+    },
     /// At this time on the wall clock, wherever that is set to meanwhile. A time that has passed is now.
     At(Timestamp),
 }
@@ -25,13 +30,17 @@ pub enum Start {
 impl Start {
     /// When a job that was accepted at that time is due; `None` for at once.
     pub fn due(self, accepted: Timestamp) -> Option<Timestamp> {
+        if let Start::At(time) = self {
+            return Some(time);
+        }
+        let delay = i64::try_from(self.delay_ms()?).unwrap_or(i64::MAX);
+        Some(Timestamp::from_millis(accepted.as_millis().saturating_add(delay)))
+    }
+
+    fn delay_ms(self) -> Option<u64> {
         match self {
-            Start::Now => None,
-            Start::AfterMs(delay) => {
-                let delay = i64::try_from(delay).unwrap_or(i64::MAX);
-                Some(Timestamp::from_millis(accepted.as_millis().saturating_add(delay)))
-            }
-            Start::At(time) => Some(time),
+            Start::AfterMs(delay) | Start::Again { after_ms: delay, .. } => Some(delay),
+            Start::Now | Start::At(_) => None,
         }
     }
 
@@ -39,57 +48,7 @@ impl Start {
     pub fn left_ms(self, accepted: Timestamp, now: Moment) -> u64 {
         let Some(due) = self.due(accepted) else { return 0 };
         let left = due.as_millis().saturating_sub(now.wall.as_millis()).max(0).unsigned_abs();
-        if let Start::AfterMs(delay) = self { left.min(delay) } else { left }
-    }
-}
-
-/// When a job that has ended by itself is started again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Restart {
-    /// Never.
-    #[default]
-    No,
-    /// When it failed, or was lost. One that could not be executed at all is not tried again.
-    OnFailure,
-    /// Whenever it has ended, unless somebody stopped it or it could not be executed.
-    Always,
-}
-
-impl Restart {
-    /// All of them.
-    pub const ALL: [Restart; 3] = [Restart::No, Restart::OnFailure, Restart::Always];
-
-    /// The name on the command line and in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Restart::No => "no",
-            Restart::OnFailure => "on-failure",
-            Restart::Always => "always",
-        }
-    }
-
-    /// Whether an attempt that has ended so is followed by another.
-    pub fn follows(self, ended: Status) -> bool {
-        match ended {
-            Status::Failed | Status::Lost => self != Restart::No,
-            Status::Finished => self == Restart::Always,
-            _ => false,
-        }
-    }
-}
-
-/// A text that names no restart policy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a restart policy; one of {list}", list = Restart::ALL.map(Restart::as_str).join(", "))]
-pub struct UnknownRestart(String);
-
-impl FromStr for Restart {
-    type Err = UnknownRestart;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|restart| restart.as_str() == text);
-        found.ok_or_else(|| UnknownRestart(text.to_owned()))
+        self.delay_ms().map_or(left, |delay| left.min(delay))
     }
 }
 
@@ -112,15 +71,12 @@ pub struct Policy {
     pub restart: Restart,
     /// How often at most; as often as it ends if absent.
     pub max_restarts: Option<u32>,
-    /// How long after its end, in milliseconds.
+    /// How long after its end, in milliseconds. Each failure in a row doubles it; up to a tenth is added, so that jobs that
+    /// fail together do not come back together.
     pub restart_delay_ms: u64,
-}
-
-impl Policy {
-    /// Whether an attempt that has ended so, after so many restarts, is followed by another.
-    pub fn restarts_after(&self, ended: Status, restarts: u32) -> bool {
-        self.restart.follows(ended) && self.max_restarts.is_none_or(|max| restarts < max)
-    }
+    /// How that grows, and when it is given up.
+    #[serde(skip_serializing_if = "Backoff::is_default")]
+    pub backoff: Backoff,
 }
 
 impl Default for Policy {
@@ -134,6 +90,7 @@ impl Default for Policy {
             restart: Restart::No,
             max_restarts: None,
             restart_delay_ms: 1_000,
+            backoff: Backoff::default(),
         }
     }
 }
@@ -154,26 +111,10 @@ mod tests {
         assert_eq!(left(Start::AfterMs(500), 10_200), 300);
         assert_eq!(left(Start::AfterMs(500), 11_000), 0);
         assert_eq!(left(Start::AfterMs(500), 0), 500, "the clock was set back");
+        assert_eq!(left(Start::Again { after_ms: 500, failures: 3 }, 10_200), 300);
         assert!(left(Start::AfterMs(u64::MAX), 10_000) > 200_000_000_000_000, "the last time there is");
         assert_eq!(left(Start::At(Timestamp::from_millis(12_000)), 10_000), 2_000);
         assert_eq!(left(Start::At(Timestamp::from_millis(9_000)), 10_000), 0);
-    }
-
-    #[test]
-    fn what_ended_by_itself_is_started_again_as_often_as_it_may_be() {
-        let policy = |restart, max_restarts| Policy { restart, max_restarts, ..Policy::default() };
-        for restart in Restart::ALL {
-            assert_eq!(restart.as_str().parse(), Ok(restart));
-            for ended in [Status::Stopped, Status::Cancelled, Status::FailedStart] {
-                assert!(!policy(restart, None).restarts_after(ended, 0), "{ended}");
-            }
-        }
-        assert!(policy(Restart::OnFailure, None).restarts_after(Status::Failed, 1_000));
-        assert!(policy(Restart::OnFailure, None).restarts_after(Status::Lost, 0));
-        assert!(!policy(Restart::OnFailure, None).restarts_after(Status::Finished, 0));
-        assert!(policy(Restart::Always, Some(3)).restarts_after(Status::Finished, 2));
-        assert!(!policy(Restart::Always, Some(3)).restarts_after(Status::Finished, 3));
-        assert!(!policy(Restart::No, None).restarts_after(Status::Failed, 0));
     }
 
     #[test]

@@ -71,9 +71,18 @@ pub(crate) struct JobOptions {
     /// Start it again at most so often [default: as often as it ends]
     #[arg(long, value_name = "N", requires = "restart", help_heading = END)]
     max_restarts: Option<u32>,
-    /// Start it again so long after its end [default: 1s]
+    /// Start it again so long after its end; each failure in a row doubles it [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
     restart_delay: Option<Duration>,
+    /// The longest delay before it is started again [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
+    restart_delay_max: Option<Duration>,
+    /// How long it has to run for its failure to be the first of a row [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
+    healthy_after: Option<Duration>,
+    /// After so many failures in a row do not start it again, or `never` give up [default: 16]
+    #[arg(long, value_name = "N", value_parser = give_up_after, requires = "restart", help_heading = END)]
+    give_up_after: Option<GiveUp>,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -120,6 +129,10 @@ impl JobOptions {
         policy.restart = self.restart.unwrap_or(policy.restart);
         policy.max_restarts = self.max_restarts;
         policy.restart_delay_ms = self.restart_delay.map_or(policy.restart_delay_ms, millis);
+        let backoff = &mut policy.backoff;
+        backoff.delay_max_ms = self.restart_delay_max.map_or(backoff.delay_max_ms, millis);
+        backoff.healthy_after_ms = self.healthy_after.map_or(backoff.healthy_after_ms, millis);
+        backoff.give_up_after = self.give_up_after.map_or(backoff.give_up_after, |GiveUp(after)| after);
         policy.stop_signal = self.stop_signal.unwrap_or(policy.stop_signal);
         policy.grace_ms = self.grace.map_or(policy.grace_ms, millis);
         if !self.success_codes.is_empty() {
@@ -171,6 +184,18 @@ fn read_env_file(path: &Path) -> Result<Vec<(RawText, RawText)>, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::caused(USAGE, format!("cannot read --env-file '{shown}'"), &error))?;
     env_file::parse(&bytes).map_err(|error| Failure::caused(USAGE, format!("--env-file '{shown}'"), &error))
+}
+
+/// After how many failures; clap takes an `Option` for one that may be left out.
+#[derive(Clone, Copy, Debug)]
+struct GiveUp(Option<u32>);
+
+fn give_up_after(text: &str) -> Result<GiveUp, String> {
+    if text == "never" {
+        return Ok(GiveUp(None));
+    }
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.map(|number| GiveUp(Some(number))).ok_or_else(|| "a number from 1 on, or `never`".to_owned())
 }
 
 fn exit_code(text: &str) -> Result<i32, String> {

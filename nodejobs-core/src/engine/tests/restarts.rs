@@ -32,7 +32,9 @@ fn a_failing_job_is_started_again_as_often_as_it_may_be() {
         let state = bench.state("a");
         assert_eq!((launches(&effects), state.status), (0, Status::Restarting));
         assert_eq!((state.attempt, state.restarts), (restarts + 1, restarts));
-        assert_eq!(bench.engine.next_deadline(), Some(bench.now.boot.plus_millis(200)));
+        let delay = bench.engine.next_deadline().expect("a delay").millis_since(bench.now.boot);
+        let doubled = 200 << (restarts - 1);
+        assert!((doubled..=doubled + doubled / 10).contains(&delay), "{delay} ms");
         let detail = state.detail.expect("why");
         assert!(
             detail.starts_with(&format!("attempt {restarts} failed, exit code 1; starts at")),
@@ -46,6 +48,28 @@ fn a_failing_job_is_started_again_as_often_as_it_may_be() {
     assert_eq!(bench.engine.live_jobs(), 0);
     let attempts = bench.store.attempts(&id("a")).expect("memory");
     assert!(attempts.iter().all(|job| job.state.status == Status::Failed), "each keeps its own end");
+}
+
+#[test]
+fn one_that_fails_at_once_each_time_is_given_up_and_a_restart_by_hand_begins_anew() {
+    let mut bench = restarting(SpecRestart::Always, None);
+    for _ in 1..16 {
+        let _ = bench.fails(1);
+        assert_eq!(bench.state("a").status, Status::Restarting);
+        // The row of failures is on disk.
+        let _ = bench.succeed();
+        assert_eq!(launches(&bench.wait_for_timer()), 1);
+    }
+    let _ = bench.fails(1);
+    let state = bench.state("a");
+    assert_eq!((state.status, state.attempt, bench.engine.next_deadline()), (Status::Failed, 16, None));
+    let detail = state.detail.expect("why");
+    assert_eq!(detail, "given up: 16 failures in a row, none after a run of 30s");
+    let _ = bench.turn(vec![bench.restart("a")]);
+    let _ = bench.fails(1);
+    assert_eq!(bench.state("a").status, Status::Restarting);
+    let delay = bench.engine.next_deadline().expect("a delay").millis_since(bench.now.boot);
+    assert!(delay <= 220, "{delay} ms");
 }
 
 #[test]

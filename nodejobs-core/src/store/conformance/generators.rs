@@ -13,7 +13,7 @@ use crate::id::AttemptId;
 use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
 use crate::signal::Signal;
-use crate::spec::{Command, JobSpec, Output, Policy, Restart, Start};
+use crate::spec::{Backoff, Command, JobSpec, Output, Policy, Restart, Start};
 use crate::time::{BootTime, Moment};
 use crate::{JobId, RawText, Reason, Status, Timestamp};
 
@@ -56,7 +56,12 @@ fn inputs() -> impl Strategy<Value = Input> {
 }
 
 fn starts() -> impl Strategy<Value = Start> {
-    prop_oneof![Just(Start::Now), numbers().prop_map(Start::AfterMs), times().prop_map(Start::At)]
+    prop_oneof![
+        Just(Start::Now),
+        numbers().prop_map(Start::AfterMs),
+        (numbers(), any::<u32>()).prop_map(|(after_ms, failures)| Start::Again { after_ms, failures }),
+        times().prop_map(Start::At)
+    ]
 }
 
 prop_compose! {
@@ -65,10 +70,13 @@ prop_compose! {
         (success_codes, keep_children) in (vec(any::<i32>(), 0..3), any::<bool>()),
         (restart, max_restarts, restart_delay_ms) in
             (select(Restart::ALL.as_slice()), option::of(any::<u32>()), numbers()),
+        (delay_max_ms, healthy_after_ms, give_up_after) in
+            (numbers(), numbers(), option::of(any::<u32>())),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         Policy {
             stop_signal, grace_ms, timeout_ms, success_codes, keep_children, restart, max_restarts, restart_delay_ms,
+            backoff: Backoff { delay_max_ms, healthy_after_ms, give_up_after },
         }
     }
 }

@@ -57,7 +57,12 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn start() -> impl Strategy<Value = Start> {
-    prop_oneof![Just(Start::Now), any::<u64>().prop_map(Start::AfterMs), time().prop_map(Start::At)]
+    prop_oneof![
+        Just(Start::Now),
+        any::<u64>().prop_map(Start::AfterMs),
+        (any::<u64>(), any::<u32>()).prop_map(|(after_ms, failures)| Start::Again { after_ms, failures }),
+        time().prop_map(Start::At)
+    ]
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
