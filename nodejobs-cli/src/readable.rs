@@ -20,6 +20,12 @@ pub(crate) fn ago(now: Timestamp, then: Timestamp) -> String {
     show_ago(now.as_millis().saturating_sub(then.as_millis()).max(0).unsigned_abs())
 }
 
+/// In how long that will be, as people say it.
+pub(crate) fn ahead(now: Timestamp, then: Timestamp) -> String {
+    let seconds = then.as_millis().saturating_sub(now.as_millis()).max(0).unsigned_abs() / 1000;
+    if seconds == 0 { "now".to_owned() } else { format!("in {}", in_one_unit(seconds)) }
+}
+
 /// Text of a job's choosing, safe on a terminal: no line breaks, no control sequences.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
@@ -37,12 +43,15 @@ pub(crate) fn printable(text: &str) -> String {
 /// How long ago, in one unit.
 fn show_ago(millis: u64) -> String {
     let seconds = millis / 1000;
+    if seconds == 0 { "now".to_owned() } else { format!("{} ago", in_one_unit(seconds)) }
+}
+
+fn in_one_unit(seconds: u64) -> String {
     match seconds {
-        0 => "now".to_owned(),
-        1..60 => format!("{seconds}s ago"),
-        60..3_600 => format!("{}m ago", seconds / 60),
-        3_600..86_400 => format!("{}h ago", seconds / 3_600),
-        _ => format!("{}d ago", seconds / 86_400),
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
     }
 }
 

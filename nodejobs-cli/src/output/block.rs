@@ -8,7 +8,7 @@ use nodejobs::units::show_duration;
 use nodejobs::{Status, Timestamp};
 
 use super::{Screen, signal_name};
-use crate::readable::{ago, printable};
+use crate::readable::{ago, ahead, printable};
 
 /// A job as a block. What is absent has no line.
 pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -> String {
@@ -27,6 +27,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     });
     let labels: Vec<_> =
         record.labels.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
+    let next_start = record.next_start_at.map(|time| format!("{time} ({})", ahead(now, time)));
     let mut block = Block::default();
     block.line("id", record.self_id.as_str());
     block.maybe("name", record.name.as_deref());
@@ -40,7 +41,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("exit code", record.exit_code.map(|code| code.to_string()).as_deref());
     block.maybe("signal", signal.as_deref());
     block.line("created", &time(record.created_at));
-    block.maybe("next start", record.next_start_at.map(time).as_deref());
+    block.maybe("next start", next_start.as_deref());
     block.maybe("started", record.started_at.map(time).as_deref());
     block.maybe("ended", record.ended_at.map(time).as_deref());
     block.maybe("runtime", record.runtime_ms.map(show_duration).as_deref());

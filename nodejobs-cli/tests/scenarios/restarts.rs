@@ -75,7 +75,7 @@ fn the_time_of_the_next_try_is_shown() {
     let shown = home.ok(["status", "a"]);
     let line = shown.lines().find(|line| line.starts_with("next start:")).expect("the line");
     assert!(line.contains("in 1h") || line.contains("in 59m"), "{line}");
-    home.ok(["restart", "a"]);
+    home.ok(["stop", "a"]);
     assert_eq!(home.ended("a")["next_start_at"], Value::Null);
 }
 
