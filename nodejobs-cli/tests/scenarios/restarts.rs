@@ -57,7 +57,8 @@ fn a_job_that_fails_again_and_again_is_given_up_also_when_the_daemon_was_killed(
     assert_eq!(lines(&home.path().join("ran")).len(), 4);
 
     // Each of these is healthy, so the row never gets longer than one.
-    let policy = ["--restart-delay", "1ms", "--give-up-after", "2", "--healthy-after", "0s", "--max-restarts", "5"];
+    let policy =
+        ["--restart-delay", "1ms", "--give-up-after", "2", "--healthy-after", "0s", "--max-restarts", "5"];
     run(&home, "b", "on-failure", &policy, "exit 1");
     assert_eq!(home.ended("b")["attempt"], 6);
 }

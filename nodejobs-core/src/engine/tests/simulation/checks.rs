@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::Answer;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Job, JobState};
-use crate::spec::Restart;
+use crate::spec::{Restart, Start};
 use crate::status::{Reason, Status};
 use crate::store::memory::MemoryStore;
 use crate::store::{JobChange, JobStore, Unit, UnitOutcome};
@@ -39,6 +39,21 @@ pub(super) struct Checks {
     removed: BTreeSet<JobId>,
     /// Attempts of which somebody was told that they are being stopped.
     stopped: BTreeSet<Key>,
+}
+
+/// What a policy begins is wanted, counted, and not begun too often.
+fn restarted(ended: &Job, next: &Job) -> Checked {
+    let Start::Again { failures, .. } = next.definition.start else { return Ok(()) };
+    let policy = &next.definition.policy;
+    let before = match ended.definition.start {
+        Start::Again { failures, .. } => failures,
+        _ => 0,
+    };
+    let is_counted = next.state.restarts == ended.state.restarts + 1 && failures <= before + 1;
+    let is_within = policy.max_restarts.is_none_or(|max| next.state.restarts <= max)
+        && policy.backoff.give_up_after.is_none_or(|most| failures < most);
+    let is_wanted = policy.restart.follows(ended.state.status);
+    ensure(is_counted && is_within && is_wanted, || format!("{:?} was followed by {next:?}", ended.state))
 }
 
 impl Checks {
@@ -75,6 +90,7 @@ impl Checks {
             for job in &attempts {
                 self.attempt(job, world)?;
             }
+            attempts.windows(2).try_for_each(|pair| restarted(&pair[0], &pair[1]))?;
         }
         Ok(())
     }

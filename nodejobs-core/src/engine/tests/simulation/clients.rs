@@ -146,6 +146,9 @@ fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
         policy.restart = if random.below(2) == 0 { Restart::Always } else { Restart::OnFailure };
         policy.max_restarts = u32::try_from(random.below(4)).ok();
         policy.restart_delay_ms = random.below(5_000);
+        policy.backoff.delay_max_ms = random.below(9_000);
+        policy.backoff.healthy_after_ms = random.below(3_000);
+        policy.backoff.give_up_after = u32::try_from(1 + random.below(3)).ok().filter(|most| *most < 3);
     }
     spec
 }
