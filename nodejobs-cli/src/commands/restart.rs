@@ -26,12 +26,12 @@ Examples:
   nodejobs restart --grace 30s ID ID  stop both within 30 seconds, start both again
   nodejobs history ID                 its attempts so far
 
-A job that runs is stopped first, with everything it started. The next attempt has the command, environment and options of \
+A job that runs is stopped first, with everything it started; one that waits to be started waits no longer. The next attempt has the command, environment and options of \
 the last one. Whoever waits for the job goes on waiting for that attempt. Earlier attempts and their output stay: \
 `nodejobs logs --attempt N`.
 
-Exit status: 0 if each of them was started again; 3 if there is no such job; 4 if one is waiting to be started anyway, or \
-was stopped meanwhile; 6 if only some of several were.";
+Exit status: 0 if each of them was started again; 3 if there is no such job; 4 if one was stopped \
+meanwhile; 6 if only some of several were.";
 
 impl Restart {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

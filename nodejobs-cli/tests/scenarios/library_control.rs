@@ -150,9 +150,13 @@ async fn jobs_wait_for_their_time(home: &Home, jobs: &Jobs) {
     let mut later = with_id("later", script(home, "true"));
     later.start = Start::At(Timestamp::from_millis(i64::MAX));
     jobs.run(later).await.expect("run");
-    assert_eq!(kind(jobs.restart("later").await), ProblemKind::Conflict);
     let record = jobs.stop("later").await.expect("stopped");
     assert_eq!((record.status, record.reason), (Status::Cancelled, Some(Reason::User)));
+    let mut eager = with_id("eager", script(home, "true"));
+    eager.start = Start::AfterMs(u64::MAX);
+    jobs.run(eager).await.expect("run");
+    assert_eq!(jobs.restart("eager").await.expect("started").attempt, 1);
+    assert_eq!(jobs.wait("eager").await.expect("ended").status, Status::Finished);
 }
 
 async fn output_goes_where_it_is_wanted(home: &Home, jobs: &Jobs) {

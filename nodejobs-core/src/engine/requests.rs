@@ -158,8 +158,8 @@ impl Engine {
                     }
                 }
             }
-            // The next attempt waits already, and waits no longer.
-            Status::Restarting => {
+            // It waits already, and waits no longer.
+            Status::Queued | Status::Restarting => {
                 let answer = Answer::Accepted(live.attempt_id(&id));
                 turn.effects.push(Effect::Reply { ticket, answer });
                 self.timers.clear(&id, live);

@@ -96,12 +96,13 @@ fn a_restart_whose_commit_fails_leaves_the_job_stopped_and_says_so() {
 }
 
 #[test]
-fn a_waiting_job_is_not_restarted() {
+fn a_restarted_job_that_waits_is_started() {
     let mut bench = Bench::new();
     let _ = bench.turn(vec![bench.submission_with(|spec| spec.start = Start::AfterMs(10))]);
     let effects = bench.turn(vec![bench.restart("a")]);
-    assert_eq!(answers(&effects), [&Answer::Conflict { status: Some(Status::Queued) }]);
-    assert_eq!(bench.engine.live_jobs(), 1, "its owner is needed");
+    assert_eq!(answers(&effects), [&Answer::Accepted(AttemptId { id: id("a"), attempt: 1 })]);
+    assert_eq!((launches(&effects), bench.state("a").status), (1, Status::Starting));
+    assert_eq!(bench.engine.next_deadline(), None);
 }
 
 #[test]
