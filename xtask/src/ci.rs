@@ -57,9 +57,19 @@ enum Run {
     Here(fn(&Workspace) -> Result<()>),
 }
 
-pub(crate) fn run(workspace: &Workspace, full: bool) -> Result<()> {
+/// What `--step` may name.
+pub(crate) fn step_names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+/// Runs the steps of CI, or only those that are named.
+pub(crate) fn run(workspace: &Workspace, full: bool, only: &[String]) -> Result<()> {
     let begin = Instant::now();
-    let steps: Vec<_> = STEPS.iter().filter(|step| full || step.when == When::Always).collect();
+    let is_wanted = |step: &&Step| match only {
+        [] => full || step.when == When::Always,
+        names => names.iter().any(|name| name == step.name),
+    };
+    let steps: Vec<_> = STEPS.iter().filter(is_wanted).collect();
     for (index, step) in steps.iter().enumerate() {
         println!("ci {}/{}: {}", index + 1, steps.len(), step.name);
         let started = Instant::now();

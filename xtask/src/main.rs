@@ -35,6 +35,9 @@ enum Task {
         /// Also runs the fuzz targets, repeats the tests, runs the chaos with each store for ten minutes, and the bench
         #[arg(long)]
         full: bool,
+        /// Only this step, whichever it belongs to; may be repeated
+        #[arg(long = "step", value_name = "NAME", value_parser = ci::step_names())]
+        steps: Vec<String>,
     },
     /// Runs the rules of the store contract for each store, and shows which of them hold
     Conformance(conformance::Options),
@@ -61,7 +64,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Layers => layers::run(&workspace),
         Task::Features => features::run(&workspace),
-        Task::Ci { full } => ci::run(&workspace, full),
+        Task::Ci { full, steps } => ci::run(&workspace, full, &steps),
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
