@@ -133,7 +133,7 @@ fn after_a_reboot_jobs_are_lost_and_services_come_back() {
     let evidence = home.path().join("evidence");
     eventually("all have begun", || (lines(&evidence).len() == 3).then_some(()));
     // That is also written down.
-    ["once", "service", "stubborn"].map(|id| home.running(id));
+    ["once", "service", "stubborn"].iter().for_each(|id| drop(home.running(id)));
     let stranger = Stranger::new();
     forge(&home, |parts| {
         parts[BOOT] = "00000000-1111-2222-3333-444444444444".to_owned();
