@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, status, stop,
-    store, wait,
+    completions, config, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, status,
+    stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -79,6 +79,7 @@ pub(crate) enum Command {
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),
+    Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
 }

@@ -2,6 +2,7 @@
 
 mod action;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod events;
@@ -54,6 +55,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Daemon(daemon) => daemon.execute(&target, format),
         Command::Store(store) => store.execute(&target, format),
         Command::Doctor(doctor) => doctor.execute(&target, format),
+        Command::Config(config) => config.execute(&target, format),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }

@@ -10,6 +10,8 @@
 //! | `GET /v1/daemon` | | 200 [`DaemonStatus`] |
 //! | `POST /v1/daemon/stop` | | 202; the daemon leaves, its jobs run on |
 //! | `POST /v1/daemon/stay` | | 202; the daemon does not leave when it has nothing to do |
+//! | `POST /v1/daemon/reload` | | 200 [`ConfigStatus`]; the owner goes by what `config.toml` says now. A file with a mistake leaves everything as it was |
+//! | `GET /v1/config` | | 200 [`ConfigStatus`]: what the owner goes by |
 //! | `GET /v1/store` | | 200 [`StoreStatus`]; reads every document, so it takes a while where there are many |
 //! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
@@ -47,6 +49,7 @@
 
 mod bind;
 mod candidate;
+mod config;
 mod event;
 mod message;
 mod problem;
@@ -57,6 +60,7 @@ mod store_status;
 
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
+pub use config::{ConfigStatus, Setting};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,

@@ -153,6 +153,8 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
             add(name, vec![line]);
         }
     }
+    std::fs::write(home.data_dir().join("config.toml"), "[defaults]\ngrace = \"4s\"\n").expect("written");
+    add("configuration", vec![said(&["config", "show"]), said(&["daemon", "reload"])]);
     add("event", all(said(&["events"])));
     add("store", vec![said(&["store", "info"])]);
     let examination = said(&["doctor"]);

@@ -6,7 +6,8 @@ use nodejobs_core::record::JobRecord;
 
 use super::{Jobs, Mode};
 use crate::api::{
-    ActionAnswer, ActionResult, JobsRequest, ProblemKind, RestartRequest, WaitEvent, WaitRequest,
+    ActionAnswer, ActionResult, ConfigStatus, JobsRequest, ProblemKind, RestartRequest, WaitEvent,
+    WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::error::Error;
@@ -133,6 +134,28 @@ impl Jobs {
             Mode::Connected { .. } => self.ask(move |client| ask(client, &jobs)).await?,
         };
         the_one(answer, reference)
+    }
+
+    /// What the owner goes by: `config.toml` as it last read it.
+    ///
+    /// # Errors
+    /// When the owner cannot be asked.
+    pub async fn config(&self) -> Result<ConfigStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => Ok(owner.config_status()),
+            Mode::Connected { .. } => self.ask(Client::config).await,
+        }
+    }
+
+    /// Has the owner go by what `config.toml` says now. A file with a mistake leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] names every mistake in the file.
+    pub async fn reload(&self) -> Result<ConfigStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.reload().await,
+            Mode::Connected { .. } => self.ask(Client::reload_daemon).await,
+        }
     }
 
     /// The records of all attempts of a job, the first one first.
