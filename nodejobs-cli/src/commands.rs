@@ -11,6 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pause;
+pub(crate) mod prune;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pause(pause) => pause.execute(&target, format),
         Command::Resume(resume) => resume.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
+        Command::Prune(prune) => prune.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),

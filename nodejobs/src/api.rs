@@ -28,6 +28,7 @@
 //! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
 //! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
 //! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
+//! | `POST /v1/prune` | [`PruneRequest`] | 200 [`PruneAnswer`], once they are gone |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
 //! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
@@ -54,6 +55,7 @@ mod event;
 mod message;
 mod problem;
 mod process;
+mod prune;
 mod query;
 mod status_event;
 mod store_status;
@@ -70,6 +72,7 @@ pub use nodejobs_core::backend::KeeperStatus;
 pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
+pub use prune::{PruneAnswer, PruneRequest, PrunedJob};
 pub use query::{FollowQuery, ListQuery, LogQuery};
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;

@@ -20,7 +20,7 @@ use ureq::{Agent, Body};
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
-    RestartRequest, StopAnswer, StopRequest, StoreStatus, WaitRequest,
+    PruneAnswer, PruneRequest, RestartRequest, StopAnswer, StopRequest, StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -416,6 +416,14 @@ impl Client {
     /// [`ClientError`] if the request as a whole has no answer.
     pub fn remove(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
         self.post("/v1/remove", request, 200)?.json()
+    }
+
+    /// Forgets many ended jobs, with their attempts and logs.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Broken`] some of them may be gone.
+    pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer, ClientError> {
+        self.post("/v1/prune", request, 200)?.json()
     }
 
     /// Halts jobs with everything they started.

@@ -97,6 +97,8 @@ mod owner;
 #[cfg(feature = "local")]
 mod processes;
 #[cfg(feature = "local")]
+mod prune;
+#[cfg(feature = "local")]
 mod reach;
 #[cfg(feature = "local")]
 mod server;

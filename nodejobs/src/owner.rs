@@ -57,7 +57,10 @@ pub(crate) enum Request {
         submit_key: String,
         how: StopRequest,
     },
-    Remove,
+    Remove {
+        /// Only if it is still as it was then.
+        revision: Option<u64>,
+    },
     Pause,
     Resume,
 }
@@ -84,7 +87,9 @@ impl Message {
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
-            Message::Ask { id, request: Request::Restart { .. } | Request::Remove, .. } => turn.concerns(id),
+            Message::Ask { id, request: Request::Restart { .. } | Request::Remove { .. }, .. } => {
+                turn.concerns(id)
+            }
             Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => false,
         }
     }

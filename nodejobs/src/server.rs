@@ -31,8 +31,8 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
-    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind,
-    RestartRequest, SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
+    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
+    PruneRequest, RestartRequest, SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -237,7 +237,8 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
         .route("/v1/restart", post(restart))
-        .route("/v1/remove", ask(|| Request::Remove))
+        .route("/v1/remove", ask(|| Request::Remove { revision: None }))
+        .route("/v1/prune", post(prune))
         .route("/v1/pause", ask(|| Request::Pause))
         .route("/v1/resume", ask(|| Request::Resume))
         .fallback(|| async {
@@ -489,6 +490,11 @@ fn ask(request: fn() -> Request) -> MethodRouter<ServerState> {
             Ok(Json(state.owner.ask_of_all(&jobs, &request()).await))
         },
     )
+}
+
+async fn prune(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<PruneAnswer>, Error> {
+    let request: PruneRequest = parse(body)?;
+    Ok(Json(state.owner.prune(&request).await?))
 }
 
 async fn stop(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<StopAnswer>, Error> {

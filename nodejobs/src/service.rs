@@ -274,7 +274,7 @@ impl Owner {
             (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
                 "somebody wants it stopped; restart it again once it is"
             }
-            (Request::Stop(_) | Request::Restart { .. } | Request::Remove, _) => "stop it first",
+            (Request::Stop(_) | Request::Restart { .. } | Request::Remove { .. }, _) => "stop it first",
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),

@@ -29,6 +29,7 @@ mod other_protocol;
 mod outcomes;
 mod packaging;
 mod pause;
+mod prune;
 mod races;
 mod real;
 mod restarts;

@@ -6,8 +6,8 @@ use nodejobs_core::record::JobRecord;
 
 use super::{Jobs, Mode};
 use crate::api::{
-    ActionAnswer, ActionResult, ConfigStatus, JobsRequest, ProblemKind, RestartRequest, WaitEvent,
-    WaitRequest,
+    ActionAnswer, ActionResult, ConfigStatus, JobsRequest, ProblemKind, PruneAnswer, PruneRequest,
+    RestartRequest, WaitEvent, WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::error::Error;
@@ -102,7 +102,33 @@ impl Jobs {
     /// # Errors
     /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that has not ended.
     pub async fn remove(&self, reference: &str) -> Result<JobRecord, Error> {
-        self.act(reference, Request::Remove, Client::remove).await
+        self.act(reference, Request::Remove { revision: None }, Client::remove).await
+    }
+
+    /// Forgets many ended jobs at once; see [`PruneRequest`].
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), nodejobs::Error> {
+    /// use nodejobs::api::PruneRequest;
+    ///
+    /// let week = 7 * 24 * 3_600_000;
+    /// let gone = jobs.prune(&PruneRequest { older_than_ms: Some(week), ..PruneRequest::default() }).await?;
+    /// println!("{} forgotten, {} still run", gone.jobs.len(), gone.living);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] for a condition that means nothing; [`ProblemKind::Unavailable`] if the store cannot be
+    /// written, or the owner leaves meanwhile: then some of them may be gone.
+    pub async fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.prune(request).await,
+            Mode::Connected { .. } => {
+                let request = request.clone();
+                self.ask(move |client| client.prune(&request)).await
+            }
+        }
     }
 
     /// Halts a job with everything it started, by SIGSTOP. Its timeout goes on.
