@@ -101,6 +101,8 @@ mod prune;
 #[cfg(feature = "local")]
 mod reach;
 #[cfg(feature = "local")]
+mod retention;
+#[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
 mod service;
@@ -112,6 +114,8 @@ mod store_files;
 mod store_status;
 #[cfg(feature = "local")]
 mod stores;
+#[cfg(feature = "local")]
+mod upkeep;
 #[cfg(feature = "local")]
 mod wait;
 

@@ -33,6 +33,7 @@ mod prune;
 mod races;
 mod real;
 mod restarts;
+mod retention;
 mod schema;
 mod secrets;
 mod stop;
