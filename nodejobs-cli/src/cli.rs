@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, status, stop,
-    store, wait,
+    completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm, run,
+    status, stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -74,11 +74,13 @@ pub(crate) enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Rm(rm::Rm),
+    Prune(prune::Prune),
     History(history::History),
     Events(events::Events),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),
+    Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
 }

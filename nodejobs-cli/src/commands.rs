@@ -2,6 +2,7 @@
 
 mod action;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod events;
@@ -10,6 +11,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pause;
+pub(crate) mod prune;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
@@ -49,11 +51,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pause(pause) => pause.execute(&target, format),
         Command::Resume(resume) => resume.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
+        Command::Prune(prune) => prune.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),
         Command::Store(store) => store.execute(&target, format),
         Command::Doctor(doctor) => doctor.execute(&target, format),
+        Command::Config(config) => config.execute(&target, format),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
+use nodejobs::config::Config;
 use nodejobs::daemon::{LOG_NAME, foreign_file};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
@@ -85,6 +86,11 @@ impl Target {
             Failure::caused(USAGE, format!("'{}' is not a usable directory", data_dir.display()), &error)
         })?;
         Ok(Self { data_dir, store })
+    }
+
+    /// What `config.toml` in the directory says.
+    pub(crate) fn settings(&self) -> Result<Config, Failure> {
+        Config::load(&self.data_dir).map_err(|error| error.to_problem().into())
     }
 
     /// A connection to the owner there is; an error that [is no daemon](ClientError::is_no_daemon) if there is none.

@@ -1,6 +1,7 @@
 //! Printing: tables, blocks and sentences for people, JSON for programs.
 
 mod block;
+mod columns;
 mod table;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use nodejobs::{Reason, Status};
 use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block, store_block};
+pub(crate) use columns::columns;
 pub(crate) use table::JobTable;
 
 use crate::exit::{Failure, USAGE};

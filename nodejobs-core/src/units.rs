@@ -119,6 +119,28 @@ pub fn show_duration(millis: u64) -> String {
     }
 }
 
+/// A duration as [`parse_duration`] reads it, to the millisecond.
+///
+/// ```
+/// use nodejobs_core::units::{parse_duration, write_duration};
+///
+/// assert_eq!(["90s", "1000ms", "0s"].map(|text| write_duration(parse_duration(text).unwrap())), ["1m30s", "1s", "0s"]);
+/// ```
+pub fn write_duration(duration: Duration) -> String {
+    let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if left == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (unit, millis) in TIMES {
+        if left >= millis {
+            text.push_str(&format!("{}{unit}", left / millis));
+            left %= millis;
+        }
+    }
+    text
+}
+
 /// Reads a size in bytes: a whole number, or one with `K M G T`, which are powers of 1024.
 ///
 /// ```
@@ -168,7 +190,9 @@ mod tests {
             ("1d2h3m4s5ms", 93_784_005),
             ("18446744073709551615ms", u64::MAX),
         ] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+            let duration = Duration::from_millis(millis);
+            assert_eq!(parse_duration(text), Ok(duration), "{text}");
+            assert_eq!(parse_duration(&write_duration(duration)), Ok(duration), "{text}");
         }
     }
 

@@ -10,6 +10,8 @@
 //! | `GET /v1/daemon` | | 200 [`DaemonStatus`] |
 //! | `POST /v1/daemon/stop` | | 202; the daemon leaves, its jobs run on |
 //! | `POST /v1/daemon/stay` | | 202; the daemon does not leave when it has nothing to do |
+//! | `POST /v1/daemon/reload` | | 200 [`ConfigStatus`]; the owner goes by what `config.toml` says now. A file with a mistake leaves everything as it was |
+//! | `GET /v1/config` | | 200 [`ConfigStatus`]: what the owner goes by |
 //! | `GET /v1/store` | | 200 [`StoreStatus`]; reads every document, so it takes a while where there are many |
 //! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
@@ -26,6 +28,7 @@
 //! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
 //! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
 //! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
+//! | `POST /v1/prune` | [`PruneRequest`] | 200 [`PruneAnswer`], once they are gone |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
 //! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
@@ -47,16 +50,19 @@
 
 mod bind;
 mod candidate;
+mod config;
 mod event;
 mod message;
 mod problem;
 mod process;
+mod prune;
 mod query;
 mod status_event;
 mod store_status;
 
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
+pub use config::{ConfigStatus, Setting};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
@@ -66,6 +72,7 @@ pub use nodejobs_core::backend::KeeperStatus;
 pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
+pub use prune::{PruneAnswer, PruneRequest, PrunedJob};
 pub use query::{FollowQuery, ListQuery, LogQuery};
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;

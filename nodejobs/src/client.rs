@@ -18,9 +18,9 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::api::{
-    self, ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowQuery, JobPage,
-    JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind, RestartRequest,
-    StopAnswer, StopRequest, StoreStatus, WaitRequest,
+    self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
+    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
+    PruneAnswer, PruneRequest, RestartRequest, StopAnswer, StopRequest, StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -201,6 +201,23 @@ impl Client {
     /// [`ClientError`], as with every method here.
     pub fn daemon_status(&self) -> Result<DaemonStatus, ClientError> {
         self.get("/v1/daemon", &[])?.json()
+    }
+
+    /// What the daemon goes by: `config.toml` as it last read it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn config(&self) -> Result<ConfigStatus, ClientError> {
+        self.get("/v1/config", &[])?.json()
+    }
+
+    /// Has the daemon go by what `config.toml` says now.
+    ///
+    /// # Errors
+    /// [`ClientError`]; a problem of kind [`Usage`](ProblemKind::Usage) names every mistake in the file, and the daemon
+    /// goes by what it did before.
+    pub fn reload_daemon(&self) -> Result<ConfigStatus, ClientError> {
+        self.post("/v1/daemon/reload", &(), 200)?.json()
     }
 
     /// What the daemon's store is, promises and holds.
@@ -399,6 +416,14 @@ impl Client {
     /// [`ClientError`] if the request as a whole has no answer.
     pub fn remove(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
         self.post("/v1/remove", request, 200)?.json()
+    }
+
+    /// Forgets many ended jobs, with their attempts and logs.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Broken`] some of them may be gone.
+    pub fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer, ClientError> {
+        self.post("/v1/prune", request, 200)?.json()
     }
 
     /// Halts jobs with everything they started.

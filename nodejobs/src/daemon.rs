@@ -5,6 +5,7 @@ mod removal;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nodejobs_core::signal::Signal;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 pub use crate::api::LOG_NAME;
 use crate::api::ProblemKind;
+use crate::config::Config as Settings;
 use crate::directory::Lock;
 use crate::error::Error;
 use crate::foreign::OWNER_LOCK;
@@ -30,8 +32,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The store of a new directory; of an existing one, the store it must have.
     pub store: Option<StoreKind>,
-    /// Leave after so long with no live job and no client.
-    pub idle_exit: Option<Duration>,
+    /// Leave when there has been no live job and no client for as long as [`idle_exit`] says.
+    ///
+    /// [`idle_exit`]: crate::config::DaemonSettings::idle_exit
+    pub leaves_when_idle: bool,
     /// The locked [`START_LOCK_NAME`](crate::api::START_LOCK_NAME) file, if whoever started this process holds it. It
     /// is given up when requests are answered.
     pub start_lock: Option<File>,
@@ -88,7 +92,8 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
         live_jobs: owner.hub.live_jobs(),
         connections: server.connections.clone(),
         stay: server.stay_requested.clone(),
-        after: config.idle_exit,
+        leaves: config.leaves_when_idle,
+        config: owner.config.subscribe(),
     };
     let owner_lock = owner.directory.path().join(OWNER_LOCK);
     let mut removed = std::pin::pin!(removal::removed(&owner_lock));
@@ -137,7 +142,8 @@ struct Idle {
     live_jobs: watch::Receiver<usize>,
     connections: watch::Receiver<usize>,
     stay: watch::Receiver<bool>,
-    after: Option<Duration>,
+    leaves: bool,
+    config: watch::Receiver<Arc<Settings>>,
 }
 
 impl Idle {
@@ -150,17 +156,21 @@ impl Idle {
 
     /// Returns once nobody has needed the owner for as long as was given; never, if nothing was.
     async fn long_enough(&mut self) {
-        let Some(after) = self.after else { return std::future::pending().await };
         loop {
+            let after = self.config.borrow_and_update().daemon.idle_exit.filter(|_| self.leaves);
             let is_idle = self.is_idle();
             let pause = async {
-                if is_idle { tokio::time::sleep(after).await } else { std::future::pending().await }
+                match after.filter(|_| is_idle) {
+                    Some(after) => tokio::time::sleep(after).await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
                 () = pause => return,
                 Ok(()) = self.live_jobs.changed() => {}
                 Ok(()) = self.connections.changed() => {}
                 Ok(()) = self.stay.changed() => {}
+                Ok(()) = self.config.changed() => {}
             }
         }
     }
@@ -172,15 +182,22 @@ mod tests {
 
     use super::*;
 
+    fn settings(idle_exit: &str) -> Arc<Settings> {
+        let text = format!("[daemon]\nidle_exit = \"{idle_exit}\"");
+        Arc::new(Settings::parse(text.as_bytes()).expect("settings"))
+    }
+
     #[tokio::test]
     async fn an_owner_is_needed_as_long_as_there_is_a_job_or_a_client_or_somebody_said_so() {
         let (live_jobs, connections, stay) =
             (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(false));
+        let config = watch::Sender::new(settings("20ms"));
         let mut idle = Idle {
             live_jobs: live_jobs.subscribe(),
             connections: connections.subscribe(),
             stay: stay.subscribe(),
-            after: Some(Duration::from_millis(20)),
+            leaves: true,
+            config: config.subscribe(),
         };
         let long = Duration::from_millis(60);
         // A job counts before it runs as well: whoever waits for its time is live.
@@ -195,7 +212,10 @@ mod tests {
             set(false);
             assert!(timeout(long * 100, idle.long_enough()).await.is_ok() && idle.is_idle());
         }
-        idle.after = None;
+        config.send_replace(settings("never"));
+        assert!(timeout(long, idle.long_enough()).await.is_err(), "as the settings say");
+        config.send_replace(settings("20ms"));
+        idle.leaves = false;
         assert!(timeout(long, idle.long_enough()).await.is_err(), "one that stays never leaves");
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::api::{LOG_NAME, START_LOCK_NAME};
+use crate::config::CONFIG_NAME;
 use crate::store_files::is_temporary;
 
 /// Says what a data directory is: whoever has it is one.
@@ -14,8 +15,9 @@ pub(crate) const META: &str = "nodejobs.json";
 pub(crate) const OWNER_LOCK: &str = "owner.lock";
 
 /// What may be there before the directory says what it is, besides stores that are being made: it is left by whoever
-/// starts a daemon or is killed while it imports, and by file systems in their top directory.
-const HARMLESS: [&str; 5] = [START_LOCK_NAME, OWNER_LOCK, LOG_NAME, "failed-starts.json", "lost+found"];
+/// starts a daemon, is killed while it imports, or writes settings first, and by file systems in their top directory.
+const HARMLESS: [&str; 6] =
+    [START_LOCK_NAME, OWNER_LOCK, LOG_NAME, CONFIG_NAME, "failed-starts.json", "lost+found"];
 
 /// A file in a directory that other users can look into and that is no data directory yet, or `None` if the directory
 /// may be closed to them and used.

@@ -73,8 +73,16 @@ pub struct Jobs {
 }
 
 enum Mode {
-    Owner { owner: Arc<Owner>, server: ServerHandle, serving: Option<JoinHandle<()>>, clock: JoinHandle<()> },
-    Connected { data_dir: PathBuf },
+    Owner {
+        owner: Arc<Owner>,
+        server: ServerHandle,
+        serving: Option<JoinHandle<()>>,
+        clock: JoinHandle<()>,
+        upkeep: Option<JoinHandle<()>>,
+    },
+    Connected {
+        data_dir: PathBuf,
+    },
 }
 
 /// Both outputs of an attempt, byte for byte.
@@ -116,7 +124,8 @@ impl Jobs {
                 let handle = server.handle();
                 let serving = tokio::spawn(server.serve());
                 let clock = tokio::spawn(crate::clock::watch(Arc::downgrade(&owner)));
-                Mode::Owner { owner, server: handle, serving: Some(serving), clock }
+                let upkeep = Some(crate::upkeep::spawn(Arc::clone(&owner)));
+                Mode::Owner { owner, server: handle, serving: Some(serving), clock, upkeep }
             }
             Opened::Connected(data_dir) => Mode::Connected { data_dir },
         };
@@ -147,11 +156,11 @@ impl Jobs {
     }
 
     pub(crate) async fn close_holding(mut self, starting: Option<Lock>) {
-        let Mode::Owner { owner, server, serving, .. } = &mut self.mode else { return };
+        let Mode::Owner { owner, server, serving, upkeep, .. } = &mut self.mode else { return };
         owner.hub.leave();
         server.stop();
-        if let Some(serving) = serving.take() {
-            let _ = serving.await;
+        for ending in [serving.take(), upkeep.take()].into_iter().flatten() {
+            let _ = ending.await;
         }
         reached(Failpoint::OwnerLeaving);
         drop(self);
@@ -408,10 +417,11 @@ fn spawn_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        if let Mode::Owner { owner, server, clock, .. } = &self.mode {
+        if let Mode::Owner { owner, server, clock, upkeep, .. } = &self.mode {
             owner.hub.leave();
             server.stop();
             clock.abort();
+            upkeep.iter().for_each(JoinHandle::abort);
         }
     }
 }

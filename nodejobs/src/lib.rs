@@ -42,6 +42,7 @@
 //! | [`doctor`] | what works here, what is weaker, what is broken | `local` |
 //! | [`serve_keeper_if_asked`] | lets the program that embeds this crate keep its own jobs | `local` |
 //! | [`client`] | a blocking client of the socket interface, without threads or an async runtime | `client` |
+//! | [`config`] | `config.toml` in the data directory: defaults for jobs, and what the owner goes by | `client` |
 //! | [`capture_context`] | what a job inherits from this process | `client` |
 //! | [`api`] | the socket interface: routes, messages, events, errors | |
 //! | [`spec`] | what is asked for: [`JobSpec`](spec::JobSpec), [`Command`](spec::Command) | |
@@ -64,6 +65,8 @@ mod capture;
 pub mod client;
 #[cfg(feature = "local")]
 mod clock;
+#[cfg(feature = "client")]
+pub mod config;
 #[cfg(feature = "local")]
 pub mod daemon;
 #[cfg(feature = "local")]
@@ -94,7 +97,11 @@ mod owner;
 #[cfg(feature = "local")]
 mod processes;
 #[cfg(feature = "local")]
+mod prune;
+#[cfg(feature = "local")]
 mod reach;
+#[cfg(feature = "local")]
+mod retention;
 #[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
@@ -107,6 +114,8 @@ mod store_files;
 mod store_status;
 #[cfg(feature = "local")]
 mod stores;
+#[cfg(feature = "local")]
+mod upkeep;
 #[cfg(feature = "local")]
 mod wait;
 

@@ -17,10 +17,11 @@ use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRe
 use nodejobs_core::{JobId, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::{Machine, now};
-use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
+use nodejobs_proc::{Config as BackendConfig, KeeperProgram, LocalBackend};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{ProblemKind, RestartRequest};
+use crate::config::Config;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
@@ -56,7 +57,10 @@ pub(crate) enum Request {
         submit_key: String,
         how: StopRequest,
     },
-    Remove,
+    Remove {
+        /// Only if it is still as it was then.
+        revision: Option<u64>,
+    },
     Pause,
     Resume,
 }
@@ -83,7 +87,9 @@ impl Message {
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
-            Message::Ask { id, request: Request::Restart { .. } | Request::Remove, .. } => turn.concerns(id),
+            Message::Ask { id, request: Request::Restart { .. } | Request::Remove { .. }, .. } => {
+                turn.concerns(id)
+            }
             Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => false,
         }
     }
@@ -97,6 +103,8 @@ pub(crate) struct Owner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) started_at: Timestamp,
+    /// What `config.toml` said when it was last read without a mistake.
+    pub(crate) config: watch::Sender<Arc<Config>>,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -116,6 +124,8 @@ impl Owner {
         machine: Machine,
     ) -> Result<Self, Error> {
         crate::capture::raise_open_files();
+        // First of all: a mistake in it is the user's to mend, and nothing has been done yet.
+        let settings = Config::load(directory.path()).map_err(|error| Error::from(error.to_problem()))?;
         let (meta, age) = directory.meta(wanted_store, &machine)?;
         let store = meta.store.open(directory.path(), age)?;
         reached(Failpoint::OwnerStoreMade);
@@ -123,11 +133,14 @@ impl Owner {
         let keepers = directory.keepers();
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
-        Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
+        let owner = Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
             let directory_id = meta.directory_id;
-            let config = Config { keepers, directory_id, generation, program, machine, previous_boot_id };
+            let config =
+                BackendConfig { keepers, directory_id, generation, program, machine, previous_boot_id };
             Ok(Arc::new(LocalBackend::new(config, host)?))
-        })
+        })?;
+        owner.config.send_replace(Arc::new(settings));
+        Ok(owner)
     }
 
     /// [`open`](Self::open), with any store and the backend that is made for this generation.
@@ -169,6 +182,7 @@ impl Owner {
             hub,
             backend,
             started_at: now().wall,
+            config: watch::Sender::new(Arc::default()),
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),

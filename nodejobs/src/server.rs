@@ -30,9 +30,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowEvent, FollowQuery,
-    JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest,
-    SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
+    ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
+    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
+    PruneRequest, RestartRequest, SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -221,6 +221,8 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/daemon", get(daemon_status))
         .route("/v1/daemon/stop", post(daemon_stop))
         .route("/v1/daemon/stay", post(daemon_stay))
+        .route("/v1/daemon/reload", post(daemon_reload))
+        .route("/v1/config", get(config_status))
         .route("/v1/store", get(store_status))
         .route("/v1/jobs", post(run).get(list))
         .route("/v1/jobs/batch", post(run_batch))
@@ -235,7 +237,8 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/wait", post(wait))
         .route("/v1/stop", post(stop))
         .route("/v1/restart", post(restart))
-        .route("/v1/remove", ask(|| Request::Remove))
+        .route("/v1/remove", ask(|| Request::Remove { revision: None }))
+        .route("/v1/prune", post(prune))
         .route("/v1/pause", ask(|| Request::Pause))
         .route("/v1/resume", ask(|| Request::Resume))
         .fallback(|| async {
@@ -310,6 +313,18 @@ async fn daemon_stay(State(state): State<ServerState>, body: BodyBytes) -> Resul
     whole(body)?;
     state.stay_requested.send_replace(true);
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn daemon_reload(
+    State(state): State<ServerState>,
+    body: BodyBytes,
+) -> Result<Json<ConfigStatus>, Error> {
+    whole(body)?;
+    Ok(Json(state.owner.reload().await?))
+}
+
+async fn config_status(State(state): State<ServerState>) -> Json<ConfigStatus> {
+    Json(state.owner.config_status())
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -475,6 +490,11 @@ fn ask(request: fn() -> Request) -> MethodRouter<ServerState> {
             Ok(Json(state.owner.ask_of_all(&jobs, &request()).await))
         },
     )
+}
+
+async fn prune(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<PruneAnswer>, Error> {
+    let request: PruneRequest = parse(body)?;
+    Ok(Json(state.owner.prune(&request).await?))
 }
 
 async fn stop(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<StopAnswer>, Error> {

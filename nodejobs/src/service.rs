@@ -17,9 +17,10 @@ use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
 use crate::api::{
-    self, ActionAnswer, ActionResult, Candidate, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, ProblemKind, StopAnswer, StopResult, StoreStatus,
+    self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
+    LogStream, Problem, ProblemKind, StopAnswer, StopResult, StoreStatus,
 };
+use crate::config::Config;
 use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
@@ -126,6 +127,23 @@ impl Owner {
             keepers,
             jobs,
         })
+    }
+
+    /// What the owner goes by.
+    pub(crate) fn config_status(&self) -> ConfigStatus {
+        self.config.borrow().status(self.directory.path())
+    }
+
+    /// Goes by what `config.toml` says now. One with a mistake leaves everything as it was.
+    pub(crate) async fn reload(&self) -> Result<ConfigStatus, Error> {
+        let directory = self.directory.path().to_owned();
+        let loaded =
+            self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
+        let config =
+            loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
+        self.config.send_replace(Arc::new(config));
+        log::info!("has read '{}' again", Config::path(self.directory.path()).display());
+        Ok(self.config_status())
     }
 
     pub(crate) async fn store_status(&self) -> Result<StoreStatus, Error> {
@@ -256,7 +274,7 @@ impl Owner {
             (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
                 "somebody wants it stopped; restart it again once it is"
             }
-            (Request::Stop(_) | Request::Restart { .. } | Request::Remove, _) => "stop it first",
+            (Request::Stop(_) | Request::Restart { .. } | Request::Remove { .. }, _) => "stop it first",
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),

@@ -28,8 +28,10 @@ anything to do; one that was started with `daemon start` stays. Jobs run on with
 over, with everything that happened in between. So after an upgrade `daemon restart` is all there is to do: `wait`, \
 `logs -f` and `events -f` go on with the new daemon, and jobs keep the keeper that started them until they end.
 
+`daemon reload` needs no restart for other settings; see `nodejobs config`.
+
 With -o json `start`, `restart` and `status` print the daemon's pid, version, paths, keepers and counts of jobs; `stop` prints \
-{\"stopped\":PID}, with null if no daemon was running. Without a daemon the exit status of `status` is 5.";
+{\"stopped\":PID}, with null if no daemon was running. Without a daemon the exit status of `status` and `reload` is 5; that of `reload` is 2 if config.toml has mistakes.";
 
 #[derive(Debug, Subcommand)]
 enum DaemonCommand {
@@ -39,6 +41,8 @@ enum DaemonCommand {
     Stop,
     /// Stop the daemon, if there is one, and start one of this program's version that stays; the jobs run on
     Restart,
+    /// Have the daemon read config.toml again; a file with a mistake leaves everything as it was
+    Reload,
     /// Show the daemon and how many jobs it has
     Status,
     /// Be the daemon. `daemon start` and auto-start run this in the background, with the lock of starts as standard
@@ -56,6 +60,7 @@ impl Daemon {
             DaemonCommand::Start => start(target, format),
             DaemonCommand::Stop => stop(target).and_then(|stopped| stopped.tell(format)),
             DaemonCommand::Restart => restart(target, format),
+            DaemonCommand::Reload => reload(target, format),
             DaemonCommand::Status => status(target, format),
             DaemonCommand::Serve(serve) => serve.execute(target),
         }
@@ -172,15 +177,28 @@ fn stop(target: &Target) -> Result<Stopped, Failure> {
     Ok(Stopped::Ended(pid))
 }
 
-fn status(target: &Target, format: Format) -> Result<u8, Failure> {
-    let Ok(client) = target.reach_running()? else {
+fn reload(target: &Target, format: Format) -> Result<u8, Failure> {
+    let status = running(target)?.reload_daemon()?;
+    match format {
+        Format::Table => say(&"reloaded"),
+        Format::Json | Format::Jsonl => output::print_json(&status)?,
+    }
+    Ok(0)
+}
+
+/// The daemon there is.
+fn running(target: &Target) -> Result<Client, Failure> {
+    target.reach_running()?.map_err(|_| {
         let message = format!(
             "no daemon serves '{}'; `nodejobs daemon start` starts one, and so does every command that needs it",
             target.data_dir.display()
         );
-        return Err(Failure::new(UNAVAILABLE, message));
-    };
-    let status = client.daemon_status()?;
+        Failure::new(UNAVAILABLE, message)
+    })
+}
+
+fn status(target: &Target, format: Format) -> Result<u8, Failure> {
+    let status = running(target)?.daemon_status()?;
     match format {
         Format::Table => output::print(&daemon_block(&status, now()))?,
         Format::Json | Format::Jsonl => output::print_json(&status)?,

@@ -259,14 +259,14 @@ impl Printer {
     }
 }
 
-fn condition(text: &str) -> Result<(String, String), String> {
+pub(super) fn condition(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("there is no '=' in it; write KEY=VALUE")?;
     let mut query = ListQuery::default();
     query.require(key, value).map_err(|error| error.to_string())?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn label(text: &str) -> Result<String, String> {
+pub(super) fn label(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('=') {
         return Err("a label has a key; write KEY or KEY=VALUE".to_owned());
     }

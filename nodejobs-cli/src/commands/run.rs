@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nodejobs::api::FollowQuery;
+use nodejobs::config::Config;
 use nodejobs::record::JobRecord;
 use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{JobId, RawText, Status};
@@ -81,7 +82,7 @@ impl Run {
         if follow {
             format.require_table("run --follow")?;
         }
-        let spec = self.spec()?;
+        let spec = self.spec(&target.settings()?)?;
         let run = || {
             let mut connection = target.connect()?;
             let record = connection.submit(&spec)?;
@@ -94,7 +95,7 @@ impl Run {
         if wait || follow { mirrored(run()) } else { run() }
     }
 
-    fn spec(self) -> Result<JobSpec, Failure> {
+    fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
         let cannot = |what: &str| {
             let message = format!("cannot {what}");
             move |error: std::io::Error| Failure::caused(FAILED, message, &error)
@@ -109,6 +110,7 @@ impl Run {
         spec.id = self.id;
         spec.name = self.name;
         spec.context = capture_context().map_err(cannot("read this process's environment"))?;
+        settings.apply(&mut spec);
         self.options.apply(&mut spec)?;
         spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
         spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
@@ -244,7 +246,7 @@ mod tests {
         let CliCommand::Run(run) = Cli::try_parse_from(arguments).expect("a command line").command else {
             panic!("not run");
         };
-        let spec = run.spec().expect("a spec");
+        let spec = run.spec(&Config::default()).expect("a spec");
         assert_eq!(spec.cwd, "/tmp/x".into());
         let paths = spec.context.environment.iter().filter(|(name, _)| *name == "PATH".into());
         assert_eq!(paths.map(|(_, value)| value.clone()).collect::<Vec<_>>(), ["/p".into()]);

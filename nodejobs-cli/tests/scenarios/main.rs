@@ -1,6 +1,7 @@
 //! What users try, through the real binary on real processes.
 
 mod again;
+mod config;
 mod daemon;
 mod doctor;
 mod ending;
@@ -28,9 +29,11 @@ mod other_protocol;
 mod outcomes;
 mod packaging;
 mod pause;
+mod prune;
 mod races;
 mod real;
 mod restarts;
+mod retention;
 mod schema;
 mod secrets;
 mod stop;

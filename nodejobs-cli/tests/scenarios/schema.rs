@@ -133,6 +133,7 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("action result", all(said(&["resume", "long", "nobody"])));
     add("action result", all(said(&["restart", "--force", "long"])));
     add("action result", all(said(&["rm", "nowhere", "twin"])));
+    add("pruning", vec![said(&["prune", "--dry-run"])]);
     add("keeper", all(said(&["doctor", "--keepers"])));
     add("daemon", vec![said(&["daemon", "start"]), said(&["daemon", "status"])]);
     add("stop result", all(said(&["stop", "--force", "long", "full", "twin", "nobody"])));
@@ -153,6 +154,8 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
             add(name, vec![line]);
         }
     }
+    std::fs::write(home.data_dir().join("config.toml"), "[defaults]\ngrace = \"4s\"\n").expect("written");
+    add("configuration", vec![said(&["config", "show"]), said(&["daemon", "reload"])]);
     add("event", all(said(&["events"])));
     add("store", vec![said(&["store", "info"])]);
     let examination = said(&["doctor"]);

@@ -6,7 +6,8 @@ use nodejobs_core::record::JobRecord;
 
 use super::{Jobs, Mode};
 use crate::api::{
-    ActionAnswer, ActionResult, JobsRequest, ProblemKind, RestartRequest, WaitEvent, WaitRequest,
+    ActionAnswer, ActionResult, ConfigStatus, JobsRequest, ProblemKind, PruneAnswer, PruneRequest,
+    RestartRequest, WaitEvent, WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::error::Error;
@@ -101,7 +102,33 @@ impl Jobs {
     /// # Errors
     /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job that has not ended.
     pub async fn remove(&self, reference: &str) -> Result<JobRecord, Error> {
-        self.act(reference, Request::Remove, Client::remove).await
+        self.act(reference, Request::Remove { revision: None }, Client::remove).await
+    }
+
+    /// Forgets many ended jobs at once; see [`PruneRequest`].
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), nodejobs::Error> {
+    /// use nodejobs::api::PruneRequest;
+    ///
+    /// let week = 7 * 24 * 3_600_000;
+    /// let gone = jobs.prune(&PruneRequest { older_than_ms: Some(week), ..PruneRequest::default() }).await?;
+    /// println!("{} forgotten, {} still run", gone.jobs.len(), gone.living);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] for a condition that means nothing; [`ProblemKind::Unavailable`] if the store cannot be
+    /// written, or the owner leaves meanwhile: then some of them may be gone.
+    pub async fn prune(&self, request: &PruneRequest) -> Result<PruneAnswer, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.prune(request).await,
+            Mode::Connected { .. } => {
+                let request = request.clone();
+                self.ask(move |client| client.prune(&request)).await
+            }
+        }
     }
 
     /// Halts a job with everything it started, by SIGSTOP. Its timeout goes on.
@@ -133,6 +160,28 @@ impl Jobs {
             Mode::Connected { .. } => self.ask(move |client| ask(client, &jobs)).await?,
         };
         the_one(answer, reference)
+    }
+
+    /// What the owner goes by: `config.toml` as it last read it.
+    ///
+    /// # Errors
+    /// When the owner cannot be asked.
+    pub async fn config(&self) -> Result<ConfigStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => Ok(owner.config_status()),
+            Mode::Connected { .. } => self.ask(Client::config).await,
+        }
+    }
+
+    /// Has the owner go by what `config.toml` says now. A file with a mistake leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] names every mistake in the file.
+    pub async fn reload(&self) -> Result<ConfigStatus, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.reload().await,
+            Mode::Connected { .. } => self.ask(Client::reload_daemon).await,
+        }
     }
 
     /// The records of all attempts of a job, the first one first.

@@ -170,10 +170,11 @@ impl Work {
                 .store
                 .job(&id)?
                 .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
-            Request::Remove => {
+            Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
                 let (logs, inputs) = belongings(&attempts);
                 let newest = attempts.into_iter().next_back();
+                let newest = newest.filter(|job| revision.is_none_or(|revision| job.revision == revision));
                 newest.map(|job| Input::Remove(Box::new(Removal { ticket, job, logs, inputs })))
             }
         })

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
-use std::time::Duration;
 
 use clap::Args;
 use nodejobs::api::{Problem, ProblemKind};
@@ -15,9 +14,6 @@ use rustix::stdio;
 use crate::connect::{FirstWords, Target};
 use crate::exit::{FAILED, Failure};
 use crate::starts::FailedStarts;
-
-/// An auto-started daemon leaves after so long without jobs and clients.
-const IDLE_EXIT: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
@@ -43,12 +39,8 @@ impl Serve {
         // Caught to be told and noted like an error; the log has its words already.
         let served = panic::catch_unwind(AssertUnwindSafe(|| {
             let store = target.store.as_deref().map(str::parse).transpose()?;
-            let config = Config {
-                data_dir: target.data_dir.clone(),
-                store,
-                idle_exit: self.auto.then_some(IDLE_EXIT),
-                start_lock,
-            };
+            let config =
+                Config { data_dir: target.data_dir.clone(), store, leaves_when_idle: self.auto, start_lock };
             daemon::run(config, || {
                 serves = true;
                 tell(&FirstWords::Ready(true));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use nodejobs::signal::Signal;
 use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
-use nodejobs::units::parse_duration;
+use nodejobs::units::{InvalidDuration, parse_duration};
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
 use crate::exit::{FAILED, Failure, USAGE};
@@ -42,17 +42,18 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     logfile: Option<PathBuf>,
     /// Write standard error into the same file as standard output, in the order in which both come
-    #[arg(long, help_heading = OUTPUT)]
-    merge: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = OUTPUT)]
+    merge: Option<bool>,
     /// Start it after this time, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
     delay: Option<Duration>,
     /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = times::to_come, help_heading = TIME)]
     at: Option<Timestamp>,
-    /// End it if it runs longer; it has then failed with reason `timeout`
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = TIME)]
-    timeout: Option<Duration>,
+    /// End it if it runs longer, or `none`; it has then failed with reason `timeout`
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout, help_heading = TIME)]
+    timeout: Option<Timeout>,
     /// The signal that asks it to end, by name or number [default: TERM]
     #[arg(long, value_name = "SIGNAL", help_heading = END)]
     stop_signal: Option<Signal>,
@@ -63,25 +64,26 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_code, help_heading = END)]
     success_codes: Vec<i32>,
     /// Let processes that it leaves behind go on when it ends by itself
-    #[arg(long, help_heading = END)]
-    keep_children: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = END)]
+    keep_children: Option<bool>,
     /// Start it again when it has ended by itself: no, on-failure, or always [default: no]
     #[arg(long, value_name = "WHEN", help_heading = END)]
     restart: Option<Restart>,
     /// Start it again at most so often [default: as often as it ends]
-    #[arg(long, value_name = "N", requires = "restart", help_heading = END)]
+    #[arg(long, value_name = "N", help_heading = END)]
     max_restarts: Option<u32>,
     /// Start it again so long after its end; each failure in a row doubles it [default: 1s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = END)]
     restart_delay: Option<Duration>,
     /// The longest delay before it is started again [default: 5m]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = END)]
     restart_delay_max: Option<Duration>,
     /// How long it has to run for its failure to be the first of a row [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = END)]
     healthy_after: Option<Duration>,
     /// After so many failures in a row do not start it again, or `never` give up [default: 16]
-    #[arg(long, value_name = "N", value_parser = give_up_after, requires = "restart", help_heading = END)]
+    #[arg(long, value_name = "N", value_parser = give_up_after, help_heading = END)]
     give_up_after: Option<GiveUp>,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -115,7 +117,7 @@ impl JobOptions {
             }
         }
         let output = &mut spec.output;
-        output.merge = self.merge;
+        output.merge = self.merge.unwrap_or(output.merge);
         output.logfile = match (&self.logdir, self.logfile) {
             // Relative to the log directory.
             (Some(_), Some(file)) => Some(raw(file.into_os_string())),
@@ -124,10 +126,24 @@ impl JobOptions {
         };
         output.logdir = self.logdir.map(|directory| absolute("--logdir", &directory)).transpose()?;
         let policy = &mut spec.policy;
-        policy.timeout_ms = self.timeout.map(millis);
-        policy.keep_children = self.keep_children;
+        if let Some(timeout) = self.timeout {
+            policy.timeout_ms = timeout.0.map(millis);
+        }
+        policy.keep_children = self.keep_children.unwrap_or(policy.keep_children);
         policy.restart = self.restart.unwrap_or(policy.restart);
-        policy.max_restarts = self.max_restarts;
+        let said = [
+            ("--max-restarts", self.max_restarts.is_some()),
+            ("--restart-delay", self.restart_delay.is_some()),
+            ("--restart-delay-max", self.restart_delay_max.is_some()),
+            ("--healthy-after", self.healthy_after.is_some()),
+            ("--give-up-after", self.give_up_after.is_some()),
+        ];
+        let idle = said.into_iter().find(|(_, is_said)| *is_said).filter(|_| policy.restart == Restart::No);
+        if let Some((option, _)) = idle.filter(|_| self.restart.is_none()) {
+            let message = format!("{option} means nothing without --restart on-failure or always");
+            return Err(Failure::new(USAGE, message));
+        }
+        policy.max_restarts = self.max_restarts.or(policy.max_restarts);
         policy.restart_delay_ms = self.restart_delay.map_or(policy.restart_delay_ms, millis);
         let backoff = &mut policy.backoff;
         backoff.delay_max_ms = self.restart_delay_max.map_or(backoff.delay_max_ms, millis);
@@ -148,6 +164,18 @@ impl JobOptions {
             spec.stdin = read_input(&input)?;
         }
         Ok(())
+    }
+}
+
+/// `--timeout none` is for where config.toml has one.
+#[derive(Clone, Copy, Debug)]
+struct Timeout(Option<Duration>);
+
+fn parse_timeout(text: &str) -> Result<Timeout, InvalidDuration> {
+    if text == "none" {
+        Ok(Timeout(None))
+    } else {
+        parse_duration(text).map(|timeout| Timeout(Some(timeout)))
     }
 }
 

@@ -1,0 +1,13 @@
+//! What an owner does by itself beside its jobs, as its settings say.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::owner::Owner;
+use crate::retention::retain;
+
+/// Goes on until the owner leaves.
+pub(crate) fn spawn(owner: Arc<Owner>) -> JoinHandle<()> {
+    tokio::spawn(async move { retain(&owner).await })
+}
