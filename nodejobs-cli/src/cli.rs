@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, status, stop,
-    store, wait,
+    completions, daemon, doctor, events, history, logs, ls, man, pause, restart, rm, run, signal, status,
+    stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Restart(restart::Restart),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Signal(signal::Signal),
     Rm(rm::Rm),
     History(history::History),
     Events(events::Events),

@@ -25,6 +25,7 @@
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
 //! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
 //! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
+//! | `POST /v1/signal` | [`SignalRequest`] | 200 [`ActionAnswer`]; the signals are on their way |
 //! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
@@ -52,6 +53,7 @@ mod message;
 mod problem;
 mod process;
 mod query;
+mod signal;
 mod status_event;
 mod store_status;
 
@@ -67,6 +69,7 @@ pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
 pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use signal::SignalRequest;
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;
 
