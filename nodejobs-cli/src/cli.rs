@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm, run,
-    status, stop, store, wait,
+    signal, status, stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Restart(restart::Restart),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Signal(signal::Signal),
     Rm(rm::Rm),
     Prune(prune::Prune),
     History(history::History),

@@ -15,6 +15,7 @@ pub(crate) mod prune;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod store;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Restart(restart) => restart.execute(&target, format),
         Command::Pause(pause) => pause.execute(&target, format),
         Command::Resume(resume) => resume.execute(&target, format),
+        Command::Signal(signal) => signal.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
@@ -105,6 +107,7 @@ mod tests {
             &["restart"],
             &["pause"],
             &["resume"],
+            &["signal", "HUP"],
             &["rm"],
             &["history"],
         ];

@@ -193,6 +193,15 @@ pub struct EndPlan {
     pub deadline: BootTime,
 }
 
+/// Which processes of an attempt a signal goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The main process alone.
+    Main,
+    /// The main process and everything that it has started.
+    Tree,
+}
+
 /// What the owner believes of an attempt when it takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownAttempt {
@@ -292,8 +301,8 @@ pub trait ProcessBackend: Send + Sync {
     /// called off. Answered by `TreeEnded`, or by `NotStarted`.
     fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan);
 
-    /// Sends a signal to every process of an attempt's tree. Nothing answers; what has ended is not reached.
-    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal);
+    /// Sends a signal to processes of an attempt. Nothing answers; what has ended is not reached.
+    fn signal(&self, attempt: &AttemptId, process: &Process, signal: Signal, scope: SignalScope);
 
     /// The outcome of everything up to here is on disk and need not be repeated.
     fn acknowledge(&self, receipts: &[Receipt]);

@@ -17,7 +17,7 @@ mod timers;
 
 use std::collections::{HashMap, HashSet};
 
-use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt};
+use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt, SignalScope};
 use crate::id::{AttemptId, IdGenerator, JobId};
 use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
@@ -118,6 +118,17 @@ pub enum Input {
         /// Which job.
         id: JobId,
     },
+    /// Somebody wants a signal sent to a job.
+    Signal {
+        /// Who asks.
+        ticket: Ticket,
+        /// Which job.
+        id: JobId,
+        /// Which signal.
+        signal: Signal,
+        /// To which of its processes.
+        scope: SignalScope,
+    },
     /// The backend found something out.
     Report(BackendReport),
     /// A deadline of [`Engine::next_deadline`] may have passed.
@@ -133,7 +144,7 @@ pub enum Answer {
     Accepted(AttemptId),
     /// This attempt is being ended.
     Stopping(AttemptId),
-    /// The job is halted, or goes on.
+    /// The job is halted, or goes on, or is sent the signal.
     Done,
     /// The job is forgotten.
     Removed(JobId),
@@ -162,7 +173,7 @@ pub enum Effect {
         /// How.
         plan: EndPlan,
     },
-    /// Tell the backend to send a signal to an attempt's tree.
+    /// Tell the backend to send a signal to processes of an attempt.
     Signal {
         /// Which attempt.
         attempt: AttemptId,
@@ -170,6 +181,8 @@ pub enum Effect {
         process: Process,
         /// Which signal.
         signal: Signal,
+        /// To which of its processes.
+        scope: SignalScope,
     },
     /// Delete the log files of a job that is forgotten.
     DeleteLogs {
@@ -318,8 +331,8 @@ impl Engine {
                 }
             } else if let (Status::Paused, Some(process)) = (live.state.status, live.state.process.clone()) {
                 // Whoever has written it down may not have come to halting it.
-                let (attempt, signal) = (live.attempt_id(id), Signal::STOP);
-                turn.effects.push(Effect::Signal { attempt, process, signal });
+                let (attempt, signal, scope) = (live.attempt_id(id), Signal::STOP, SignalScope::Tree);
+                turn.effects.push(Effect::Signal { attempt, process, signal, scope });
             }
         }
     }
@@ -337,6 +350,7 @@ impl Engine {
             Input::Restart(restart) => self.restart(*restart, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
             Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
+            Input::Signal { ticket, id, signal, scope } => self.signal(ticket, &id, signal, scope, turn),
             Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember,
+    KnownAttempt, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind, TreeMember,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Process;
@@ -32,7 +32,7 @@ use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::failpoint::{Failpoint, reached};
-use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
+use crate::identity::{Found, LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
 use crate::launch;
@@ -105,6 +105,7 @@ enum Command {
         attempt: AttemptId,
         process: Process,
         signal: Signal,
+        scope: SignalScope,
     },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
@@ -194,8 +195,8 @@ impl ProcessBackend for LocalBackend {
         self.command(Command::EndTree { attempt: attempt.clone(), process: process.cloned(), plan });
     }
 
-    fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) {
-        self.command(Command::Signal { attempt: attempt.clone(), process: process.clone(), signal });
+    fn signal(&self, attempt: &AttemptId, process: &Process, signal: Signal, scope: SignalScope) {
+        self.command(Command::Signal { attempt: attempt.clone(), process: process.clone(), signal, scope });
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {
@@ -323,8 +324,12 @@ impl Loop {
                 Command::EndTree { attempt, process, plan } => {
                     self.begin_ending(attempt, process.as_ref(), plan);
                 }
-                Command::Signal { attempt, process, signal } => {
-                    if let Err(error) = self.signal_tree(&attempt, &process, signal) {
+                Command::Signal { attempt, process, signal, scope } => {
+                    let sent = match scope {
+                        SignalScope::Main => self.signal_main(&process, signal),
+                        SignalScope::Tree => self.signal_tree(&attempt, &process, signal),
+                    };
+                    if let Err(error) = sent {
                         self.host
                             .warn(format!("{attempt}: {signal} did not reach all of its processes: {error}"));
                     }
@@ -479,6 +484,15 @@ impl Loop {
         }
         let mark = launch::mark(&self.config.directory_id, attempt);
         view.members(&tree::Root { main, mark: &mark })
+    }
+
+    /// Signals the main process of a job, if it is there.
+    fn signal_main(&self, process: &Process, signal: Signal) -> io::Result<()> {
+        let Some(main) = LocalProcess::from_process(process) else { return Ok(()) };
+        match main.find(&self.config.machine)? {
+            Found::Alive(pidfd) => send_signal(&pidfd, signal),
+            Found::Zombie(_) | Found::Gone | Found::OutOfReach => Ok(()),
+        }
     }
 
     /// Signals the processes of a job. Whoever is made meanwhile is looked for once more: a halted tree makes no more.

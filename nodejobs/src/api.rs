@@ -27,6 +27,7 @@
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
 //! | `POST /v1/restart` | [`RestartRequest`] | 200 [`ActionAnswer`], once their next attempts are on disk |
 //! | `POST /v1/pause`, `POST /v1/resume` | [`JobsRequest`] | 200 [`ActionAnswer`] |
+//! | `POST /v1/signal` | [`SignalRequest`] | 200 [`ActionAnswer`]; the signals are on their way |
 //! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
 //! | `POST /v1/prune` | [`PruneRequest`] | 200 [`PruneAnswer`], once they are gone |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
@@ -57,6 +58,7 @@ mod problem;
 mod process;
 mod prune;
 mod query;
+mod signal;
 mod status_event;
 mod store_status;
 
@@ -74,6 +76,7 @@ pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
 pub use prune::{PruneAnswer, PruneRequest, PrunedJob};
 pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use signal::SignalRequest;
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;
 

@@ -20,7 +20,8 @@ use ureq::{Agent, Body};
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
-    PruneAnswer, PruneRequest, RestartRequest, StopAnswer, StopRequest, StoreStatus, WaitRequest,
+    PruneAnswer, PruneRequest, RestartRequest, SignalRequest, StopAnswer, StopRequest, StoreStatus,
+    WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -440,6 +441,14 @@ impl Client {
     /// [`ClientError`] if the request as a whole has no answer.
     pub fn resume(&self, request: &JobsRequest) -> Result<ActionAnswer, ClientError> {
         self.post("/v1/resume", request, 200)?.json()
+    }
+
+    /// Sends jobs a signal.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the request as a whole has no answer; after [`ClientError::Broken`] it may have been sent.
+    pub fn signal(&self, request: &SignalRequest) -> Result<ActionAnswer, ClientError> {
+        self.post("/v1/signal", request, 200)?.json()
     }
 
     /// Ends jobs; answers once each of them has ended or could not be ended.

@@ -9,10 +9,11 @@ mod work;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend};
+use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
 use nodejobs_core::engine::{Answer, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
+use nodejobs_core::signal::Signal;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
 use nodejobs_core::{JobId, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
@@ -20,7 +21,7 @@ use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config as BackendConfig, KeeperProgram, LocalBackend};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::{ProblemKind, RestartRequest};
+use crate::api::{ProblemKind, RestartRequest, SignalRequest};
 use crate::config::Config;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
@@ -63,6 +64,17 @@ pub(crate) enum Request {
     },
     Pause,
     Resume,
+    Signal {
+        signal: Signal,
+        scope: SignalScope,
+    },
+}
+
+impl From<&SignalRequest> for Request {
+    fn from(request: &SignalRequest) -> Self {
+        let scope = if request.tree { SignalScope::Tree } else { SignalScope::Main };
+        Request::Signal { signal: request.signal, scope }
+    }
 }
 
 impl From<RestartRequest> for Request {

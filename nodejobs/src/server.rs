@@ -32,7 +32,8 @@ use tokio_stream::{Stream, StreamExt};
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
-    PruneRequest, RestartRequest, SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
+    PruneRequest, RestartRequest, SOCKET_NAME, SignalRequest, StatusEvent, StopAnswer, StopRequest,
+    StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -241,6 +242,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/prune", post(prune))
         .route("/v1/pause", ask(|| Request::Pause))
         .route("/v1/resume", ask(|| Request::Resume))
+        .route("/v1/signal", post(signal))
         .fallback(|| async {
             Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation")
         })
@@ -479,6 +481,12 @@ async fn restart(State(state): State<ServerState>, body: BodyBytes) -> Result<Js
     let request: RestartRequest = parse(body)?;
     require_jobs(&request.jobs)?;
     Ok(Json(state.owner.ask_of_all(&request.jobs, &request.clone().into()).await))
+}
+
+async fn signal(State(state): State<ServerState>, body: BodyBytes) -> Result<Json<ActionAnswer>, Error> {
+    let request: SignalRequest = parse(body)?;
+    require_jobs(&request.jobs)?;
+    Ok(Json(state.owner.signal_jobs(&request).await?))
 }
 
 /// Serves a request that says nothing but which jobs.

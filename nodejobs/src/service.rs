@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
-    LogStream, Problem, ProblemKind, StopAnswer, StopResult, StoreStatus,
+    LogStream, Problem, ProblemKind, SignalRequest, StopAnswer, StopResult, StoreStatus,
 };
 use crate::config::Config;
 use crate::error::Error;
@@ -253,12 +253,18 @@ impl Owner {
         loop {
             let answered = answer.await.map_err(|_| stopped())?;
             let is_early = matches!(answered.answer, Answer::Conflict { status: Some(Status::Starting) });
-            if !is_early || !matches!(request, Request::Pause | Request::Resume) {
+            if !is_early || !matches!(request, Request::Pause | Request::Resume | Request::Signal { .. }) {
                 return Ok(answered);
             }
             self.until(&job.id, |_, status| status != Status::Starting).await?;
             (_, answer) = self.ask_of(job.clone(), request.clone())?;
         }
+    }
+
+    /// Sends a signal to jobs that have processes.
+    pub(crate) async fn signal_jobs(&self, request: &SignalRequest) -> Result<ActionAnswer, Error> {
+        request.check()?;
+        Ok(self.ask_of_all(&request.jobs, &request.into()).await)
     }
 
     async fn outcome_of(
@@ -271,6 +277,7 @@ impl Owner {
             (Request::Pause | Request::Resume, _) => {
                 "only a running job can be paused, and only a paused one resumed"
             }
+            (Request::Signal { .. }, _) => "it has no process that could get the signal",
             (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
                 "somebody wants it stopped; restart it again once it is"
             }

@@ -36,6 +36,7 @@ mod restarts;
 mod retention;
 mod schema;
 mod secrets;
+mod signals;
 mod stop;
 mod stores;
 mod support;

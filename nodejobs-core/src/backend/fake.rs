@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, ProcessBackend, Receipt,
+    SignalScope,
 };
 use crate::id::AttemptId;
 use crate::job::Process;
@@ -18,8 +19,8 @@ pub enum Call {
     Launch(AttemptId),
     /// `end_tree`.
     EndTree(AttemptId, EndPlan),
-    /// `signal_tree`.
-    SignalTree(AttemptId, Signal),
+    /// `signal`.
+    Signal(AttemptId, Signal, SignalScope),
     /// `acknowledge`.
     Acknowledge(Vec<Receipt>),
 }
@@ -69,8 +70,8 @@ impl ProcessBackend for FakeBackend {
         self.note(Call::EndTree(attempt.clone(), plan));
     }
 
-    fn signal_tree(&self, attempt: &AttemptId, _process: &Process, signal: Signal) {
-        self.note(Call::SignalTree(attempt.clone(), signal));
+    fn signal(&self, attempt: &AttemptId, _process: &Process, signal: Signal, scope: SignalScope) {
+        self.note(Call::Signal(attempt.clone(), signal, scope));
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {

@@ -1,5 +1,6 @@
 //! What the engine does when somebody asks for something.
 
+use crate::backend::SignalScope;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Input as JobInput, JobState, WaitingOn};
 use crate::signal::Signal;
@@ -254,9 +255,29 @@ impl Engine {
         };
         reply(Answer::Done);
         // Also if it is as it should be: an owner that was killed may have written it down and no more.
-        turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal });
+        let (attempt, scope) = (live.attempt_id(id), SignalScope::Tree);
+        turn.effects.push(Effect::Signal { attempt, process, signal, scope });
         if status != to {
             turn.units.push(live.update(id, to, now));
         }
+    }
+
+    /// Sends a signal to a job that has processes. What it does with it is its own affair, so nothing is written down.
+    pub(super) fn signal(
+        &mut self,
+        ticket: Ticket,
+        id: &JobId,
+        signal: Signal,
+        scope: SignalScope,
+        turn: &mut Turn,
+    ) {
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+        let Some(live) = self.live.get(id) else { return reply(Answer::NotLive) };
+        let reached = live.state.ended.is_none() || scope == SignalScope::Tree;
+        let Some(process) = live.state.process.clone().filter(|_| reached) else {
+            return reply(Answer::Conflict { status: Some(live.state.status) });
+        };
+        reply(Answer::Done);
+        turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal, scope });
     }
 }

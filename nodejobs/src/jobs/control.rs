@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use nodejobs_core::record::JobRecord;
+use nodejobs_core::signal::Signal;
 
 use super::{Jobs, Mode};
 use crate::api::{
     ActionAnswer, ActionResult, ConfigStatus, JobsRequest, ProblemKind, PruneAnswer, PruneRequest,
-    RestartRequest, WaitEvent, WaitRequest,
+    RestartRequest, SignalRequest, WaitEvent, WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::error::Error;
@@ -146,6 +147,34 @@ impl Jobs {
     /// being ended or has not begun.
     pub async fn resume(&self, reference: &str) -> Result<JobRecord, Error> {
         self.act(reference, Request::Resume, Client::resume).await
+    }
+
+    /// Sends a signal to a job's main process. What the job does with it is its own affair: if it ends of it, it has
+    /// failed; whoever wants it to end [stops](Self::stop) it.
+    ///
+    /// ```no_run
+    /// # async fn reload(jobs: nodejobs::Jobs) -> Result<(), Box<dyn std::error::Error>> {
+    /// jobs.signal("server", "HUP".parse()?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`]; [`ProblemKind::Conflict`] for a job whose main process does
+    /// not live; [`ProblemKind::Usage`] for SIGSTOP and SIGCONT: [`pause`](Self::pause) and [`resume`](Self::resume).
+    pub async fn signal(&self, reference: &str, signal: Signal) -> Result<JobRecord, Error> {
+        the_one(self.signal_with(SignalRequest::new([reference], signal)).await?, reference)
+    }
+
+    /// Sends a signal to several jobs, or to everything that they have started as well.
+    ///
+    /// # Errors
+    /// When the request as a whole cannot be carried out; what concerns one job is in its result.
+    pub async fn signal_with(&self, request: SignalRequest) -> Result<ActionAnswer, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.signal_jobs(&request).await,
+            Mode::Connected { .. } => self.ask(move |client| client.signal(&request)).await,
+        }
     }
 
     async fn act(

@@ -166,6 +166,7 @@ impl Work {
             Request::Stop(request) => Some(Input::Stop { ticket, id, request }),
             Request::Pause => Some(Input::Pause { ticket, id }),
             Request::Resume => Some(Input::Resume { ticket, id }),
+            Request::Signal { signal, scope } => Some(Input::Signal { ticket, id, signal, scope }),
             Request::Restart { submit_key, how } => self
                 .store
                 .job(&id)?
@@ -273,8 +274,8 @@ impl Work {
                 Effect::EndTree { attempt, process, plan } => {
                     self.backend.end_tree(&attempt, process.as_ref(), plan);
                 }
-                Effect::Signal { attempt, process, signal } => {
-                    self.backend.signal_tree(&attempt, &process, signal);
+                Effect::Signal { attempt, process, signal, scope } => {
+                    self.backend.signal(&attempt, &process, signal, scope);
                 }
                 // Here and now, so that it is done before another job of that id can write to them.
                 Effect::DeleteLogs { files, .. } => files.iter().for_each(delete_logs),

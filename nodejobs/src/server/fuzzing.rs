@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn};
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind,
+    KnownAttempt, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
@@ -321,7 +321,7 @@ impl ProcessBackend for NothingIsLaunched {
         self.0.report(BackendReport { attempt: attempt.clone(), event, receipt: None });
     }
 
-    fn signal_tree(&self, _attempt: &AttemptId, _process: &Process, _signal: Signal) {}
+    fn signal(&self, _attempt: &AttemptId, _process: &Process, _signal: Signal, _scope: SignalScope) {}
 
     fn acknowledge(&self, _receipts: &[Receipt]) {}
 

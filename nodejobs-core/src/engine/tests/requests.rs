@@ -183,6 +183,32 @@ fn a_job_is_halted_and_goes_on_and_can_end_either_way() {
 }
 
 #[test]
+fn a_signal_goes_to_who_has_a_process_and_changes_nothing() {
+    let mut bench = Bench::new();
+    let signal = |scope| Input::Signal { ticket: 5, id: id("a"), signal: Signal::INT, scope };
+    let both = [SignalScope::Main, SignalScope::Tree];
+    assert_eq!(answers(&bench.turn(vec![signal(SignalScope::Main)])), [&Answer::NotLive]);
+    let _ = bench.turn(vec![bench.submission("a")]);
+    for scope in both {
+        let early = Answer::Conflict { status: Some(Status::Starting) };
+        assert_eq!(answers(&bench.turn(vec![signal(scope)])), [&early]);
+    }
+    let _ = bench.turn(vec![bench.started("a")]);
+    let before = bench.job("a");
+    for wanted in both {
+        let effects = bench.turn(vec![signal(wanted)]);
+        let is_sent = |effect: &Effect| matches!(effect, Effect::Signal { signal: Signal::INT, scope, .. } if *scope == wanted);
+        assert!(effects.iter().any(is_sent) && answers(&effects) == [&Answer::Done], "{effects:?}");
+    }
+    assert_eq!(bench.job("a"), before);
+    // Only what it has left behind is there.
+    let _ = bench.turn(vec![bench.exited("a", 0, true)]);
+    let ended = Answer::Conflict { status: Some(Status::Running) };
+    assert_eq!(answers(&bench.turn(vec![signal(SignalScope::Main)])), [&ended]);
+    assert_eq!(answers(&bench.turn(vec![signal(SignalScope::Tree)])), [&Answer::Done]);
+}
+
+#[test]
 fn a_restart_in_a_hurry_shortens_a_stop_that_is_under_way() {
     let mut bench = Bench::running("a");
     let _ = bench.turn(vec![bench.stop("a")]);
