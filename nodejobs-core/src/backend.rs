@@ -221,6 +221,18 @@ pub struct Capabilities {
     pub adopt: bool,
 }
 
+/// What the living processes of an attempt use, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeUsage {
+    /// Memory, in KiB. What several processes share counts once in all, a part for each of them.
+    pub memory_kib: u64,
+    /// Processor time so far, in milliseconds: theirs, and that of those they have collected. It may fall when somebody
+    /// ends whose parent has ended before.
+    pub cpu_ms: u64,
+    /// When it was looked at.
+    pub at: BootTime,
+}
+
 /// The group of processes that keeps jobs alive, for `daemon status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeeperStatus {
@@ -294,6 +306,10 @@ pub trait ProcessBackend: Send + Sync {
 
     /// Sends a signal to every process of an attempt's tree. Nothing answers; what has ended is not reached.
     fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal);
+
+    /// What the trees of these attempts use now, in the order of the attempts; `None` where there is nobody, or nobody may
+    /// look. Looks at each of their processes, and so takes its time: not for a thread that others wait for.
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>>;
 
     /// The outcome of everything up to here is on disk and need not be repeated.
     fn acknowledge(&self, receipts: &[Receipt]);

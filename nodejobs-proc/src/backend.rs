@@ -10,6 +10,7 @@ pub(crate) mod ending;
 mod launching;
 mod link;
 mod recovery;
+mod usage;
 mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember,
+    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember, TreeUsage,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Process;
@@ -108,6 +109,8 @@ enum Command {
     },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
+    /// Somebody wants to look at processes.
+    Look(SyncSender<Lookout>),
     /// A main process without a keeper has ended.
     Ended(Ended),
     Quit,
@@ -115,6 +118,8 @@ enum Command {
 
 /// Runs jobs as processes of this machine.
 pub struct LocalBackend {
+    machine: Machine,
+    directory_id: String,
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     /// Until `recover` has started it.
@@ -140,6 +145,7 @@ impl LocalBackend {
             .map_err(|error| failed("make an eventfd".to_owned(), error.into()))?;
         let (commands, receiver) = channel();
         let wake = Arc::new(wake);
+        let (machine, directory_id) = (config.machine.clone(), config.directory_id.clone());
         let dormant = Loop {
             config,
             host,
@@ -159,7 +165,8 @@ impl LocalBackend {
             log_directories: HashSet::new(),
             orphans_anywhere: false,
         };
-        Ok(Self { commands, wake, dormant: Mutex::new(Some(dormant)), thread: Mutex::new(None) })
+        let dormant = Mutex::new(Some(dormant));
+        Ok(Self { machine, directory_id, commands, wake, dormant, thread: Mutex::new(None) })
     }
 
     fn command(&self, command: Command) {
@@ -171,7 +178,7 @@ impl LocalBackend {
 
 impl ProcessBackend for LocalBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: true, usage: false, stdin: true, adopt: true }
+        Capabilities { pause: true, usage: true, stdin: true, adopt: true }
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -196,6 +203,13 @@ impl ProcessBackend for LocalBackend {
 
     fn signal_tree(&self, attempt: &AttemptId, process: &Process, signal: Signal) {
         self.command(Command::Signal { attempt: attempt.clone(), process: process.clone(), signal });
+    }
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        let (answer, receiver) = sync_channel(1);
+        self.command(Command::Look(answer));
+        let Ok(lookout) = receiver.recv() else { return vec![None; attempts.len()] };
+        usage::of_attempts(attempts, &lookout, &self.machine, &self.directory_id)
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {
@@ -223,6 +237,18 @@ struct Running {
     process: LocalProcess,
     /// Its keeper, as long as that one lives.
     keeper: Option<String>,
+}
+
+/// What somebody has to know to look at the processes of jobs without this thread.
+struct Lookout {
+    collectors: Option<Vec<u32>>,
+    main_processes: HashSet<u32>,
+}
+
+impl Lookout {
+    fn view(&self) -> io::Result<View> {
+        View::of_keepers_or_everywhere(self.collectors.as_deref(), &self.main_processes)
+    }
 }
 
 /// What is done once the trees that are being ended were looked at.
@@ -331,6 +357,7 @@ impl Loop {
                 }
                 Command::Acknowledge(receipts) => later.receipts.extend(receipts),
                 Command::Keepers(answer) => later.questions.push(answer),
+                Command::Look(answer) => drop(answer.send(self.lookout(self.main_processes()))),
                 Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}
             }
@@ -454,11 +481,17 @@ impl Loop {
     }
 
     fn view(&self, main_processes: &HashSet<u32>) -> io::Result<View> {
-        if self.orphans_anywhere {
-            return View::everywhere();
-        }
-        let collectors: Vec<u32> = self.links.values().filter_map(Link::collector).collect();
-        View::of_keepers(&collectors, main_processes)
+        View::of_keepers_or_everywhere(self.collectors().as_deref(), main_processes)
+    }
+
+    /// The processes to which whoever loses its parent comes; `None` where somebody who adopted orphans is gone.
+    fn collectors(&self) -> Option<Vec<u32>> {
+        let collectors = || self.links.values().filter_map(Link::collector).collect();
+        (!self.orphans_anywhere).then(collectors)
+    }
+
+    fn lookout(&self, main_processes: HashSet<u32>) -> Lookout {
+        Lookout { collectors: self.collectors(), main_processes }
     }
 
     /// Whom an ended main process has left behind; `None` if there is no room to look, so that the ending looks again.

@@ -24,6 +24,7 @@ pub mod rescue;
 pub mod socket;
 mod sys;
 mod tree;
+mod usage;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
 pub use identity::is_alive;

@@ -66,7 +66,7 @@ pub use nodejobs_core::backend::KeeperStatus;
 pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
-pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use query::{FollowQuery, ListQuery, LogQuery, StatusQuery};
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;
 

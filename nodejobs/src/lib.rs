@@ -108,6 +108,8 @@ mod store_status;
 #[cfg(feature = "local")]
 mod stores;
 #[cfg(feature = "local")]
+mod usage;
+#[cfg(feature = "local")]
 mod wait;
 
 #[cfg(feature = "client")]

@@ -25,6 +25,7 @@ use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
 use crate::stores::StoreKind;
+use crate::usage::LastLooks;
 use host::Host;
 use work::Work;
 
@@ -97,6 +98,7 @@ pub(crate) struct Owner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) started_at: Timestamp,
+    pub(crate) last_looks: LastLooks,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -169,6 +171,7 @@ impl Owner {
             hub,
             backend,
             started_at: now().wall,
+            last_looks: LastLooks::default(),
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),

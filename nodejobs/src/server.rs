@@ -32,7 +32,7 @@ use tokio_stream::{Stream, StreamExt};
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, DaemonStatus, ErrorBody, EventsQuery, FollowEvent, FollowQuery,
     JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, RestartRequest,
-    SOCKET_NAME, StatusEvent, StopAnswer, StopRequest, StoreStatus, WaitEvent,
+    SOCKET_NAME, StatusEvent, StatusQuery, StopAnswer, StopRequest, StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -352,9 +352,9 @@ async fn list(
 async fn status(
     State(state): State<ServerState>,
     reference: PathOf<String>,
+    parameters: QueryOf<StatusQuery>,
 ) -> Result<Json<JobRecord>, Error> {
-    let job = state.owner.job(&path(reference)?).await?;
-    Ok(Json(crate::service::record(&job)))
+    Ok(Json(state.owner.status(&path(reference)?, &query(parameters)?).await?))
 }
 
 async fn history(

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     self, ActionAnswer, ActionResult, Candidate, DaemonStatus, JobPage, ListQuery, LogQuery, LogStream,
-    Problem, ProblemKind, StopAnswer, StopResult, StoreStatus,
+    Problem, ProblemKind, StatusQuery, StopAnswer, StopResult, StoreStatus,
 };
 use crate::error::Error;
 use crate::hub::{LastChange, stopped};
@@ -101,11 +101,24 @@ impl Owner {
             after: query.after,
             limit: query.limit,
         };
+        if query.usage {
+            let page = self.blocking(move |store| Ok(store.jobs(&request)?)).await?;
+            return Ok(JobPage { jobs: self.records_with_usage(page.jobs).await?, next: page.next });
+        }
         self.blocking(move |store| {
             let page = store.jobs(&request)?;
             Ok(JobPage { jobs: page.jobs.iter().map(record).collect(), next: page.next })
         })
         .await
+    }
+
+    pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
+        let job = self.job(reference).await?;
+        if !query.usage {
+            return Ok(record(&job));
+        }
+        let id = job.id.clone();
+        self.records_with_usage(vec![job]).await?.pop().ok_or_else(|| Error::not_found(id.as_str()))
     }
 
     pub(crate) async fn daemon_status(&self, socket: PathBuf) -> Result<DaemonStatus, Error> {

@@ -39,5 +39,6 @@ mod support;
 mod survival;
 mod tokens;
 mod upgrade;
+mod usage;
 mod victims;
 mod waiting;

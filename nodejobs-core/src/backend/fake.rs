@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, ProcessBackend, Receipt,
+    TreeUsage,
 };
 use crate::id::AttemptId;
 use crate::job::Process;
@@ -71,6 +72,10 @@ impl ProcessBackend for FakeBackend {
 
     fn signal_tree(&self, attempt: &AttemptId, _process: &Process, signal: Signal) {
         self.note(Call::SignalTree(attempt.clone(), signal));
+    }
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        vec![None; attempts.len()]
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {
