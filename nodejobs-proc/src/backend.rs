@@ -9,6 +9,7 @@
 pub(crate) mod ending;
 mod launching;
 mod link;
+mod memory;
 mod recovery;
 mod usage;
 mod watching;
@@ -24,11 +25,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember, TreeUsage,
+    KnownAttempt, MemoryLimits, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeMember,
+    TreeUsage,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Process;
 use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::Limits;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -36,11 +39,12 @@ use crate::failpoint::{Failpoint, reached};
 use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
-use crate::launch;
 use crate::machine::{Machine, now};
 use crate::tree::{self, View};
+use crate::{launch, limits};
 use ending::{Ending, Progress};
 use link::{Buried, Link};
+use memory::Sampler;
 use watching::{Ended, Watcher};
 
 /// Which program keeps the jobs.
@@ -111,6 +115,8 @@ enum Command {
     Keepers(SyncSender<Vec<KeeperStatus>>),
     /// Somebody wants to look at processes.
     Look(SyncSender<Lookout>),
+    /// The one who looks after limits on memory wants to know whose.
+    Limited(SyncSender<Option<memory::Round>>),
     /// A main process without a keeper has ended.
     Ended(Ended),
     Quit,
@@ -163,6 +169,8 @@ impl LocalBackend {
             watchers: Vec::new(),
             endings: HashMap::new(),
             log_directories: HashSet::new(),
+            memory_limits: HashMap::new(),
+            sampler: None,
             orphans_anywhere: false,
         };
         let dormant = Mutex::new(Some(dormant));
@@ -178,7 +186,17 @@ impl LocalBackend {
 
 impl ProcessBackend for LocalBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: true, usage: true, stdin: true, adopt: true }
+        Capabilities {
+            pause: true,
+            usage: true,
+            stdin: true,
+            adopt: true,
+            memory_limits: MemoryLimits::Sampling,
+        }
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<(), String> {
+        limits::check(limits)
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -282,6 +300,9 @@ struct Loop {
     watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
     log_directories: HashSet<PathBuf>,
+    /// In bytes, of those that are launched or run, and of some that have just ended.
+    memory_limits: HashMap<AttemptId, u64>,
+    sampler: Option<Sampler>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
     orphans_anywhere: bool,
 }
@@ -308,6 +329,7 @@ impl Loop {
             }
             self.send_launches();
             self.start_watchers();
+            self.keep_memory_limits();
             self.let_go();
             let Ready { links, endings } = self.wait();
             let mut reports = Vec::new();
@@ -357,6 +379,7 @@ impl Loop {
                 }
                 Command::Acknowledge(receipts) => later.receipts.extend(receipts),
                 Command::Keepers(answer) => later.questions.push(answer),
+                Command::Limited(answer) => self.answer_round(&answer),
                 Command::Look(answer) => drop(answer.send(self.lookout(self.main_processes()))),
                 Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}

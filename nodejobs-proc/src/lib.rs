@@ -16,6 +16,7 @@ mod identity;
 mod journal;
 pub mod keeper;
 mod launch;
+mod limits;
 pub mod logs;
 pub mod look;
 pub mod machine;

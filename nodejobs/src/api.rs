@@ -62,7 +62,7 @@ pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
     StopRequest, StopResult, WaitRequest,
 };
-pub use nodejobs_core::backend::KeeperStatus;
+pub use nodejobs_core::backend::{KeeperStatus, MemoryLimits};
 pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;

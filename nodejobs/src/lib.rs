@@ -110,6 +110,8 @@ mod stores;
 #[cfg(feature = "local")]
 mod usage;
 #[cfg(feature = "local")]
+mod users;
+#[cfg(feature = "local")]
 mod wait;
 
 #[cfg(feature = "client")]

@@ -13,6 +13,7 @@ mod full_disk;
 mod identity;
 mod idle;
 mod input;
+mod job_limits;
 mod library;
 mod library_calls;
 mod library_control;

@@ -3,12 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, ProcessBackend, Receipt,
-    TreeUsage,
+    BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, MemoryLimits,
+    ProcessBackend, Receipt, TreeUsage,
 };
 use crate::id::AttemptId;
 use crate::job::Process;
 use crate::signal::Signal;
+use crate::spec::Limits;
 
 /// One call to the fake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ProcessBackend for FakeBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: false, usage: false, stdin: false, adopt: true }
+        Capabilities {
+            pause: false,
+            usage: false,
+            stdin: false,
+            adopt: true,
+            memory_limits: MemoryLimits::Sampling,
+        }
+    }
+
+    fn check_limits(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {

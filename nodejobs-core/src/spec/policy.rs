@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Limits;
 use crate::signal::Signal;
 use crate::status::Status;
 use crate::time::{Moment, Timestamp};
@@ -114,12 +115,23 @@ pub struct Policy {
     pub max_restarts: Option<u32>,
     /// How long after its end, in milliseconds.
     pub restart_delay_ms: u64,
+    /// What it may use of the machine, and as whom, if that was said.
+    // The last one, since it may be left out, and some stores keep fields by their places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
 }
 
 impl Policy {
     /// Whether an attempt that has ended so, after so many restarts, is followed by another.
     pub fn restarts_after(&self, ended: Status, restarts: u32) -> bool {
         self.restart.follows(ended) && self.max_restarts.is_none_or(|max| restarts < max)
+    }
+}
+
+impl Policy {
+    /// How much memory its processes may have together, in bytes, if that is limited.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.limits.as_ref()?.memory
     }
 }
 
@@ -134,6 +146,7 @@ impl Default for Policy {
             restart: Restart::No,
             max_restarts: None,
             restart_delay_ms: 1_000,
+            limits: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::parse_duration;
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
+use super::limits::LimitOptions;
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::times;
 
@@ -74,6 +75,8 @@ pub(crate) struct JobOptions {
     /// Start it again so long after its end [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "restart", help_heading = END)]
     restart_delay: Option<Duration>,
+    #[command(flatten)]
+    limits: LimitOptions,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -125,6 +128,7 @@ impl JobOptions {
         if !self.success_codes.is_empty() {
             policy.success_codes = self.success_codes;
         }
+        self.limits.apply(spec);
         spec.start = match (self.delay, self.at) {
             (Some(delay), _) => Start::AfterMs(millis(delay)),
             (None, Some(time)) => Start::At(time),
