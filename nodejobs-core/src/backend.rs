@@ -11,7 +11,7 @@ use crate::id::AttemptId;
 use crate::job::{ExitStatus, Process, ResourceUsage};
 use crate::logs::{LogPaths, LogStart};
 use crate::signal::Signal;
-use crate::spec::{Command, LaunchContext};
+use crate::spec::{Command, LaunchContext, Limits};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{BootTime, Moment};
@@ -31,6 +31,26 @@ pub struct LaunchSpec {
     pub output: LogPaths,
     /// Whether the directories of these files are made if they are not there: not where the user named the file.
     pub makes_directories: bool,
+    /// What it may use, if that was said.
+    pub limits: Option<Box<Limits>>,
+    /// As whom it runs, if not as the backend does.
+    pub user: Option<User>,
+}
+
+/// A user of the machine, by the numbers that the system knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The user's own group.
+    pub gid: u32,
+    /// All groups that the user is in, at most [`User::MAX_GROUPS`].
+    pub groups: Vec<u32>,
+}
+
+impl User {
+    /// In how many groups a user may be.
+    pub const MAX_GROUPS: usize = 512;
 }
 
 /// What a launched attempt reads.
@@ -138,8 +158,11 @@ pub enum BackendEvent {
         /// The processes that are still there. They are watched, and another event follows when they are gone.
         survivors: Vec<TreeMember>,
     },
-    /// The tree uses more memory than it may. It has to be ended.
-    OverMemory,
+    /// The tree uses more memory than it may. It has to be killed.
+    OverMemory {
+        /// How much, of how much, and who says so.
+        detail: String,
+    },
     /// The main process is gone and nobody can know how it ended.
     Lost {
         /// [`Reason::Reboot`] or [`Reason::Unknown`].
@@ -158,7 +181,7 @@ impl BackendEvent {
             | BackendEvent::Exited { at, .. } => Some(*at),
             BackendEvent::NeverLaunched
             | BackendEvent::TreeEnded { .. }
-            | BackendEvent::OverMemory
+            | BackendEvent::OverMemory { .. }
             | BackendEvent::Lost { .. } => None,
         }
     }
@@ -215,6 +238,18 @@ pub struct KnownAttempt {
     pub ended: bool,
     /// When its launch was last asked for. What happened earlier is about another launch, or another job of that id.
     pub launch_asked: BootTime,
+    /// How much memory its processes may have together, in bytes, if that is limited.
+    pub memory_limit: Option<u64>,
+}
+
+/// How a limit on memory is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryLimits {
+    /// By the kernel: nobody ever has more.
+    Kernel,
+    /// By looking at the processes now and then: what grows fast has more for a moment, before it is killed.
+    Sampling,
 }
 
 /// What a backend can do beyond launching and ending.
@@ -228,6 +263,20 @@ pub struct Capabilities {
     pub stdin: bool,
     /// Jobs outlive the owner and are found again.
     pub adopt: bool,
+    /// How limits on memory are kept.
+    pub memory_limits: MemoryLimits,
+}
+
+/// What the living processes of an attempt use, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreeUsage {
+    /// Memory, in KiB. What several processes share counts once in all, a part for each of them.
+    pub memory_kib: u64,
+    /// Processor time so far, in milliseconds: theirs, and that of those they have collected. It may fall when somebody
+    /// ends whose parent has ended before.
+    pub cpu_ms: u64,
+    /// When it was looked at.
+    pub at: BootTime,
 }
 
 /// The group of processes that keeps jobs alive, for `daemon status`.
@@ -294,6 +343,12 @@ pub trait ProcessBackend: Send + Sync {
     /// When the state of earlier attempts cannot be found out at all.
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError>;
 
+    /// Whether these limits can be enforced, as far as it can be known beforehand.
+    ///
+    /// # Errors
+    /// Which one cannot, why, and what to do: lower-case words.
+    fn check_limits(&self, limits: &Limits) -> Result<(), String>;
+
     /// Starts an attempt whose intent is on disk.
     fn launch(&self, attempt: &AttemptId);
 
@@ -303,6 +358,10 @@ pub trait ProcessBackend: Send + Sync {
 
     /// Sends a signal to processes of an attempt. Nothing answers; what has ended is not reached.
     fn signal(&self, attempt: &AttemptId, process: &Process, signal: Signal, scope: SignalScope);
+
+    /// What the trees of these attempts use now, in the order of the attempts; `None` where there is nobody, or nobody may
+    /// look. Looks at each of their processes, and so takes its time: not for a thread that others wait for.
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>>;
 
     /// The outcome of everything up to here is on disk and need not be repeated.
     fn acknowledge(&self, receipts: &[Receipt]);

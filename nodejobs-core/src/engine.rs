@@ -306,6 +306,7 @@ impl Engine {
                     process: job.state.process.clone(),
                     ended: job.state.ended.is_some(),
                     launch_asked: job.state.launch_asked,
+                    memory_limit: job.definition.policy.memory_limit(),
                 });
             }
             let id = job.id.clone();

@@ -72,9 +72,9 @@ pub struct JobRecord {
     pub labels: BTreeMap<String, String>,
     /// What it waits for while queued.
     pub waiting_on: Option<String>,
-    /// Resident memory now, in MiB, while it runs.
+    /// Memory that its processes have now, in MiB, while it runs, if it was asked for.
     pub memory_mb: Option<f64>,
-    /// Processor use now, in percent of one processor, while it runs.
+    /// What its processes use now, in percent of one processor, while it runs, if it was asked for.
     pub cpu_percent: Option<f64>,
     /// Largest resident memory, in MiB, once it ended.
     pub peak_memory_mb: Option<f64>,

@@ -1,6 +1,7 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
 mod builder;
+mod limits;
 mod policy;
 mod restart;
 mod streams;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
+pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
 pub use streams::{Output, Stdin};
@@ -255,6 +257,9 @@ pub enum InvalidSpec {
     /// A timeout that is over at once.
     #[error("the timeout is 0; give at least one millisecond, or none at all")]
     NoTime,
+    /// A limit that makes no sense.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
     /// Larger than any system would execute.
     #[error("command and environment take {0} bytes; at most {max} are accepted", max = JobSpec::MAX_BYTES)]
     TooLarge(usize),
@@ -348,7 +353,7 @@ impl JobSpec {
         if self.policy.timeout_ms == Some(0) {
             return Err(InvalidSpec::NoTime);
         }
-        Ok(())
+        self.policy.limits.as_ref().map_or(Ok(()), |limits| Ok(limits.validate()?))
     }
 
     fn validate_streams(&self) -> Result<(), InvalidSpec> {

@@ -9,7 +9,9 @@
 pub(crate) mod ending;
 mod launching;
 mod link;
+mod memory;
 mod recovery;
+mod usage;
 mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -23,11 +25,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind, TreeMember,
+    KnownAttempt, MemoryLimits, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind,
+    TreeMember, TreeUsage,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Process;
 use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::Limits;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -35,11 +39,12 @@ use crate::failpoint::{Failpoint, reached};
 use crate::identity::{Found, LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
 use crate::keeper::{self, KeeperFiles};
-use crate::launch;
 use crate::machine::{Machine, now};
 use crate::tree::{self, View};
+use crate::{launch, limits};
 use ending::{Ending, Progress};
 use link::{Buried, Link};
+use memory::Sampler;
 use watching::{Ended, Watcher};
 
 /// Which program keeps the jobs.
@@ -109,6 +114,10 @@ enum Command {
     },
     Acknowledge(Vec<Receipt>),
     Keepers(SyncSender<Vec<KeeperStatus>>),
+    /// Somebody wants to look at processes.
+    Look(SyncSender<Lookout>),
+    /// The one who looks after limits on memory wants to know whose.
+    Limited(SyncSender<Option<memory::Round>>),
     /// A main process without a keeper has ended.
     Ended(Ended),
     Quit,
@@ -116,6 +125,8 @@ enum Command {
 
 /// Runs jobs as processes of this machine.
 pub struct LocalBackend {
+    machine: Machine,
+    directory_id: String,
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     /// Until `recover` has started it.
@@ -141,6 +152,7 @@ impl LocalBackend {
             .map_err(|error| failed("make an eventfd".to_owned(), error.into()))?;
         let (commands, receiver) = channel();
         let wake = Arc::new(wake);
+        let (machine, directory_id) = (config.machine.clone(), config.directory_id.clone());
         let dormant = Loop {
             config,
             host,
@@ -158,9 +170,12 @@ impl LocalBackend {
             watchers: Vec::new(),
             endings: HashMap::new(),
             log_directories: HashSet::new(),
+            memory_limits: HashMap::new(),
+            sampler: None,
             orphans_anywhere: false,
         };
-        Ok(Self { commands, wake, dormant: Mutex::new(Some(dormant)), thread: Mutex::new(None) })
+        let dormant = Mutex::new(Some(dormant));
+        Ok(Self { machine, directory_id, commands, wake, dormant, thread: Mutex::new(None) })
     }
 
     fn command(&self, command: Command) {
@@ -172,7 +187,17 @@ impl LocalBackend {
 
 impl ProcessBackend for LocalBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: true, usage: false, stdin: true, adopt: true }
+        Capabilities {
+            pause: true,
+            usage: true,
+            stdin: true,
+            adopt: true,
+            memory_limits: MemoryLimits::Sampling,
+        }
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<(), String> {
+        limits::check(limits)
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -197,6 +222,13 @@ impl ProcessBackend for LocalBackend {
 
     fn signal(&self, attempt: &AttemptId, process: &Process, signal: Signal, scope: SignalScope) {
         self.command(Command::Signal { attempt: attempt.clone(), process: process.clone(), signal, scope });
+    }
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        let (answer, receiver) = sync_channel(1);
+        self.command(Command::Look(answer));
+        let Ok(lookout) = receiver.recv() else { return vec![None; attempts.len()] };
+        usage::of_attempts(attempts, &lookout, &self.machine, &self.directory_id)
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {
@@ -224,6 +256,18 @@ struct Running {
     process: LocalProcess,
     /// Its keeper, as long as that one lives.
     keeper: Option<String>,
+}
+
+/// What somebody has to know to look at the processes of jobs without this thread.
+struct Lookout {
+    collectors: Option<Vec<u32>>,
+    main_processes: HashSet<u32>,
+}
+
+impl Lookout {
+    fn view(&self) -> io::Result<View> {
+        View::of_keepers_or_everywhere(self.collectors.as_deref(), &self.main_processes)
+    }
 }
 
 /// What is done once the trees that are being ended were looked at.
@@ -257,6 +301,9 @@ struct Loop {
     watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
     log_directories: HashSet<PathBuf>,
+    /// In bytes, of those that are launched or run, and of some that have just ended.
+    memory_limits: HashMap<AttemptId, u64>,
+    sampler: Option<Sampler>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
     orphans_anywhere: bool,
 }
@@ -283,6 +330,7 @@ impl Loop {
             }
             self.send_launches();
             self.start_watchers();
+            self.keep_memory_limits();
             self.let_go();
             let Ready { links, endings } = self.wait();
             let mut reports = Vec::new();
@@ -336,6 +384,8 @@ impl Loop {
                 }
                 Command::Acknowledge(receipts) => later.receipts.extend(receipts),
                 Command::Keepers(answer) => later.questions.push(answer),
+                Command::Limited(answer) => self.answer_round(&answer),
+                Command::Look(answer) => drop(answer.send(self.lookout(self.main_processes()))),
                 Command::Ended(ended) => self.watched_ended(ended, &mut view),
                 Command::Quit => {}
             }
@@ -459,11 +509,17 @@ impl Loop {
     }
 
     fn view(&self, main_processes: &HashSet<u32>) -> io::Result<View> {
-        if self.orphans_anywhere {
-            return View::everywhere();
-        }
-        let collectors: Vec<u32> = self.links.values().filter_map(Link::collector).collect();
-        View::of_keepers(&collectors, main_processes)
+        View::of_keepers_or_everywhere(self.collectors().as_deref(), main_processes)
+    }
+
+    /// The processes to which whoever loses its parent comes; `None` where somebody who adopted orphans is gone.
+    fn collectors(&self) -> Option<Vec<u32>> {
+        let collectors = || self.links.values().filter_map(Link::collector).collect();
+        (!self.orphans_anywhere).then(collectors)
+    }
+
+    fn lookout(&self, main_processes: HashSet<u32>) -> Lookout {
+        Lookout { collectors: self.collectors(), main_processes }
     }
 
     /// Whom an ended main process has left behind; `None` if there is no room to look, so that the ending looks again.

@@ -12,7 +12,7 @@ use nodejobs_core::logs::LogStart;
 use nodejobs_core::time::{BootTime, Moment, Timestamp};
 
 use crate::journal::{Entry, Event, Stage, decode_all};
-use crate::protocol::{KeeperMessage, LaunchHeader, OwnerMessage, RESOURCES, Welcome};
+use crate::protocol::{KeeperMessage, LaunchHeader, LaunchLimits, OwnerMessage, RESOURCES, Welcome};
 
 const BYTES: &str = include_str!("first_protocol/bytes");
 
@@ -32,6 +32,7 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         bytes: 567,
         umask: Some(0o027),
         soft_limits,
+        limits: LaunchLimits::default(),
     };
     vec![
         ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),
@@ -67,6 +68,7 @@ fn said_by_it() -> Vec<(&'static str, KeeperMessage)> {
         first: 5,
         end: 11,
         program_version: "0.1.0".to_owned(),
+        features: 0,
     };
     let raw = entries().iter().flat_map(|(name, _)| bytes(name)).collect();
     vec![

@@ -150,6 +150,8 @@ pub(crate) struct ProcStat {
     pub(crate) session: u32,
     pub(crate) threads: u32,
     pub(crate) start_ticks: u64,
+    /// Processor time so far, with that of children it has collected, in clock ticks.
+    pub(crate) cpu_ticks: u64,
     /// Wait status of a zombie; 0 where we may not know.
     pub(crate) exit_code: i32,
 }
@@ -176,6 +178,8 @@ impl ProcStat {
         let name = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
         let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Fields 14 to 17: own and collected children's, each in user and in system mode.
+        let cpu_ticks = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         Some(Self {
             pid,
             name,
@@ -184,6 +188,7 @@ impl ProcStat {
             session: fields.get(3)?.parse().ok()?,
             threads: fields.get(17)?.parse().ok()?,
             start_ticks: fields.get(19)?.parse().ok()?,
+            cpu_ticks,
             exit_code: fields.get(49).and_then(|text| text.parse().ok()).unwrap_or(0),
         })
     }
@@ -206,12 +211,12 @@ mod tests {
 
     #[test]
     fn a_name_full_of_parentheses_and_spaces_is_parsed() {
-        let mut line = b"7 (a) b (c) S 1 7 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 ".to_vec();
+        let mut line = b"7 (a) b (c) S 1 7 9 0 -1 4194560 1 0 0 0 5 4 3 2 20 0 1 0 4711 ".to_vec();
         line.extend_from_slice(&b"0 ".repeat(29));
         line.extend_from_slice(b"256\n");
         let stat = ProcStat::parse(7, &line).expect("it is a stat line");
         assert_eq!((stat.name.as_str(), stat.parent, stat.session), ("a) b (c", 1, 9));
-        assert_eq!((stat.start_ticks, stat.exit_code), (4711, 256));
+        assert_eq!((stat.start_ticks, stat.cpu_ticks, stat.exit_code), (4711, 14, 256));
         assert_eq!(start_ticks_of_stat(&line), Some(4711));
         assert_eq!(start_ticks_of_stat(b"7 (x"), None);
     }

@@ -61,10 +61,16 @@ pub(crate) enum Stage {
     Killed,
     /// The launch message could not be understood.
     Message,
+    /// The limit of open files could not be set.
+    OpenFiles = 32,
+    /// The nice value could not be set.
+    Nice = 33,
+    /// The job's user could not be taken on.
+    User = 34,
 }
 
 impl Stage {
-    const ALL: [Stage; 9] = [
+    const ALL: [Stage; 12] = [
         Stage::Fork,
         Stage::Stdin,
         Stage::Stdout,
@@ -74,6 +80,9 @@ impl Stage {
         Stage::Exec,
         Stage::Killed,
         Stage::Message,
+        Stage::OpenFiles,
+        Stage::Nice,
+        Stage::User,
     ];
 }
 

@@ -13,7 +13,7 @@ use nodejobs_core::spec::{LaunchContext, ResourceLimit};
 use nodejobs_core::text::RawText;
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::protocol::{LaunchHeader, RESOURCES};
+use crate::protocol::{LaunchHeader, LaunchLimits, RESOURCES};
 
 /// In the environment of every process of a job: `<data directory id>:<job id>:<attempt>`.
 pub(crate) const MARK_VARIABLE: &str = "NODEJOBS_MARK";
@@ -93,8 +93,16 @@ pub(crate) fn pack(
         bytes: strings.0.len() as u64,
         umask: spec.context.umask,
         soft_limits,
+        limits: launch_limits(spec),
     };
     Ok((header, strings.into_memfd()?))
+}
+
+fn launch_limits(spec: &LaunchSpec) -> LaunchLimits {
+    let user = spec.user.clone();
+    let Some(limits) = &spec.limits else { return LaunchLimits { user, ..LaunchLimits::default() } };
+    let open_files = limits.open_files.map(|files| (files.soft, files.hard));
+    LaunchLimits { open_files, nice: limits.nice, user }
 }
 
 #[derive(Default)]
@@ -231,6 +239,8 @@ mod tests {
             input: LaunchInput::Null,
             output: LogPaths { stdout: "/o".into(), stderr: "/e".into() },
             makes_directories: true,
+            limits: None,
+            user: None,
         }
     }
 

@@ -16,6 +16,7 @@ mod identity;
 mod journal;
 pub mod keeper;
 mod launch;
+mod limits;
 pub mod logs;
 pub mod look;
 pub mod machine;
@@ -24,6 +25,7 @@ pub mod rescue;
 pub mod socket;
 mod sys;
 mod tree;
+mod usage;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
 pub use identity::is_alive;

@@ -1,8 +1,10 @@
 //! What owner and keeper say to each other over a seqpacket socket, one message per packet.
 //!
-//! The protocol has a version and changes only by addition: unknown bytes at the end of a message are ignored, and
-//! the keeper's side of the journal format is its own ([`crate::journal`]). Little-endian throughout.
+//! The protocol has a version and changes only by addition: unknown bytes at the end of a message are ignored, at the end
+//! of a launch additions of unknown kinds (each has its kind, its length and its bytes). Whether a keeper knows what it
+//! must not ignore is said by its features. And the keeper's side of the journal format is its own ([`crate::journal`]). Little-endian throughout.
 
+use nodejobs_core::backend::User;
 use nodejobs_core::id::{AttemptId, JobId};
 
 use crate::journal::{ENTRY_LEN, MAX_POSITION};
@@ -41,6 +43,51 @@ pub(crate) struct LaunchHeader {
     pub(crate) bytes: u64,
     pub(crate) umask: Option<u32>,
     pub(crate) soft_limits: [Option<u64>; RESOURCES],
+    pub(crate) limits: LaunchLimits,
+}
+
+/// What a keeper with [`LIMITS`] sets in the child.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct LaunchLimits {
+    /// Soft and hard limit of open files; without a hard one, that stays, unless the soft one is above it.
+    pub(crate) open_files: Option<(u64, Option<u64>)>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) user: Option<User>,
+}
+
+impl LaunchLimits {
+    fn encode(&self) -> Vec<u8> {
+        let Self { open_files, nice, user } = self;
+        let mut out = Writer(Vec::new());
+        out.optional(open_files.map(|(soft, _)| soft));
+        out.optional(open_files.and_then(|(_, hard)| hard));
+        out.optional(nice.map(|nice| u64::from(nice.cast_unsigned())));
+        out.u8(u8::from(user.is_some()));
+        if let Some(User { uid, gid, groups }) = user {
+            let groups = &groups[..groups.len().min(User::MAX_GROUPS)];
+            [uid, gid].into_iter().chain(groups).for_each(|number| out.u32(*number));
+        }
+        out.0
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+        let mut input = Reader(bytes);
+        let (soft, hard) = (input.optional()?, input.optional()?);
+        let nice = input.optional()?.map(u32::try_from).transpose().map_err(|_| InvalidMessage)?;
+        let mut user = None;
+        if input.u8()? != 0 {
+            let (uid, gid, mut groups) = (input.u32()?, input.u32()?, Vec::new());
+            while !input.0.is_empty() {
+                groups.push(input.u32()?);
+            }
+            if groups.len() > User::MAX_GROUPS {
+                return Err(InvalidMessage);
+            }
+            user = Some(User { uid, gid, groups });
+        }
+        let nice = nice.map(u32::cast_signed);
+        Ok(Self { open_files: soft.map(|soft| (soft, hard)), nice, user })
+    }
 }
 
 /// From the keeper to the owner.
@@ -67,7 +114,14 @@ pub(crate) struct Welcome {
     pub(crate) first: u64,
     pub(crate) end: u64,
     pub(crate) program_version: String,
+    /// What it can beyond the first version, a bit each.
+    pub(crate) features: u32,
 }
+
+/// It sets limits that come with a launch.
+pub(crate) const LIMITS: u32 = 1;
+/// All features of this version.
+pub(crate) const FEATURES: u32 = LIMITS;
 
 const HELLO: u8 = 1;
 const LAUNCH: u8 = 2;
@@ -75,6 +129,9 @@ const ACKNOWLEDGE: u8 = 3;
 const WELCOME: u8 = 1;
 const ENTRIES: u8 = 2;
 const SUPERSEDED: u8 = 3;
+
+/// What was added to a launch since the first version.
+const ADDED_LIMITS: u8 = 1;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -102,6 +159,9 @@ impl OwnerMessage {
                 for limit in header.soft_limits {
                     out.optional(limit);
                 }
+                if header.limits != LaunchLimits::default() {
+                    out.addition(ADDED_LIMITS, &header.limits.encode());
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -126,11 +186,18 @@ impl OwnerMessage {
                     bytes: input.u64()?,
                     umask: None,
                     soft_limits: [None; RESOURCES],
+                    limits: LaunchLimits::default(),
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
                 for limit in &mut header.soft_limits {
                     *limit = input.optional()?;
+                }
+                while !input.0.is_empty() {
+                    let (kind, bytes) = input.addition()?;
+                    if kind == ADDED_LIMITS {
+                        header.limits = LaunchLimits::decode(bytes)?;
+                    }
                 }
                 Ok(OwnerMessage::Launch(Box::new(header)))
             }
@@ -153,6 +220,9 @@ impl KeeperMessage {
                 out.u64(welcome.first);
                 out.u64(welcome.end);
                 out.text(&welcome.program_version);
+                if welcome.features != 0 {
+                    out.u32(welcome.features);
+                }
             }
             KeeperMessage::Entries { position, raw } => {
                 out.u8(ENTRIES);
@@ -179,6 +249,8 @@ impl KeeperMessage {
                 first: input.u64()?,
                 end: input.u64()?,
                 program_version: input.text()?,
+                // The first version had none to tell of.
+                features: if input.0.is_empty() { 0 } else { input.u32()? },
             })),
             ENTRIES => {
                 let position = input.u64()?;
@@ -212,6 +284,12 @@ impl Writer {
     fn optional(&mut self, value: Option<u64>) {
         self.u8(u8::from(value.is_some()));
         self.u64(value.unwrap_or(0));
+    }
+
+    fn addition(&mut self, kind: u8, bytes: &[u8]) {
+        self.u8(kind);
+        self.0.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes());
+        self.0.extend_from_slice(bytes);
     }
 
     /// A text of at most 255 bytes; a longer one is cut.
@@ -253,6 +331,12 @@ impl<'a> Reader<'a> {
         Ok(present.then_some(value))
     }
 
+    fn addition(&mut self) -> Result<(u8, &'a [u8]), InvalidMessage> {
+        let kind = self.u8()?;
+        let length = self.array().map(u16::from_le_bytes)?;
+        Ok((kind, self.take(usize::from(length))?))
+    }
+
     fn text(&mut self) -> Result<String, InvalidMessage> {
         let length = usize::from(self.u8()?);
         std::str::from_utf8(self.take(length)?).map(str::to_owned).map_err(|_| InvalidMessage)
@@ -276,6 +360,11 @@ mod tests {
             bytes: 6,
             umask: Some(0o077),
             soft_limits,
+            limits: LaunchLimits {
+                open_files: Some((1024, Some(u64::MAX))),
+                nice: Some(-20),
+                user: Some(User { uid: 1, gid: 2, groups: vec![7; User::MAX_GROUPS] }),
+            },
         }))
     }
 
@@ -286,7 +375,8 @@ mod tests {
             let mut bytes = message.encode();
             assert!(bytes.len() <= MESSAGE_LEN);
             assert_eq!(OwnerMessage::decode(&bytes), Ok(message.clone()));
-            bytes.extend_from_slice(b"added by a later version");
+            // Added by a later version.
+            bytes.extend_from_slice(b"\xc8\x03\x00new");
             assert_eq!(OwnerMessage::decode(&bytes), Ok(message));
         }
         let welcome = Welcome {
@@ -297,6 +387,7 @@ mod tests {
             first: 2,
             end: 3,
             program_version: "0.1.0".to_owned(),
+            features: FEATURES,
         };
         let entries = KeeperMessage::Entries { position: 5, raw: vec![1; ENTRIES_LEN] };
         let superseded = KeeperMessage::Superseded { generation: 4 };

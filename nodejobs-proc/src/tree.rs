@@ -57,6 +57,17 @@ impl View {
         Ok(View::Adopted(adopted))
     }
 
+    /// [`of_keepers`](Self::of_keepers), where all keepers are known and alive.
+    ///
+    /// # Errors
+    /// When there is no room to look.
+    pub(crate) fn of_keepers_or_everywhere(
+        collectors: Option<&[u32]>,
+        main_processes: &HashSet<u32>,
+    ) -> io::Result<Self> {
+        collectors.map_or_else(Self::everywhere, |collectors| Self::of_keepers(collectors, main_processes))
+    }
+
     /// Looks at every process.
     ///
     /// # Errors
@@ -226,6 +237,7 @@ mod tests {
             session,
             threads: 1,
             start_ticks,
+            cpu_ticks: 0,
             exit_code: 0,
         }
     }

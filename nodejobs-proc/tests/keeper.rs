@@ -19,7 +19,7 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
 use nodejobs_core::logs::Logs;
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::{Command, LaunchContext, Output};
+use nodejobs_core::spec::{Command, LaunchContext, Limits, OpenFiles, Output};
 use nodejobs_core::status::Status;
 use nodejobs_core::time::BootTime;
 use nodejobs_proc::machine::{Machine, now};
@@ -98,6 +98,10 @@ impl Owner {
     }
 
     fn launch(&self, id: &str, command: Command, cwd: &str) -> AttemptId {
+        self.launch_limited(id, command, cwd, None)
+    }
+
+    fn launch_limited(&self, id: &str, command: Command, cwd: &str, limits: Option<Limits>) -> AttemptId {
         let attempt = AttemptId { id: JobId::new(id).expect("valid"), attempt: 1 };
         let logs = self.directory.join("logs").to_string_lossy().into_owned();
         let spec = LaunchSpec {
@@ -110,6 +114,8 @@ impl Owner {
             input: LaunchInput::Null,
             output: Logs::new(&Output::default(), logs.into()).paths(&attempt),
             makes_directories: true,
+            limits: limits.map(Box::new),
+            user: None,
         };
         self.host.scripts.lock().expect("no panic").insert(id.to_owned(), spec);
         self.backend.launch(&attempt);
@@ -166,6 +172,7 @@ fn takeover() -> Result<(), Failed> {
         process: process.cloned(),
         ended: false,
         launch_asked: BootTime::default(),
+        memory_limit: None,
     };
     let never = AttemptId { id: JobId::new("never").expect("valid"), attempt: 1 };
     let attempts = [known(&running, Status::Running, Some(&process)), known(&never, Status::Starting, None)];
@@ -225,6 +232,7 @@ fn bounded_journal() -> Result<(), Failed> {
         process: Some(process.clone()),
         ended: false,
         launch_asked: BootTime::default(),
+        memory_limit: None,
     };
     let reports = next.backend.recover(&[attempt])?;
     let handed_over =
@@ -254,6 +262,16 @@ fn failures() -> Result<(), Failed> {
         assert_eq!(report.attempt, attempt);
         assert!(failure.detail.contains(named), "{}", failure.detail);
     }
+    // Nobody may have so many, whoever asks; an owner that checks beforehand does not let it come so far.
+    let open_files = Some(OpenFiles { soft: 1 << 40, hard: None });
+    let limits = Limits { open_files, ..Limits::default() };
+    owner.launch_limited("files", Command::argv(["true"]), "/", Some(limits));
+    let report = owner.next();
+    let BackendEvent::NotStarted { failure, .. } = report.event else {
+        return Err(format!("{report:?}").into());
+    };
+    let words = "cannot set the limit of open files 1099511627776: Operation not permitted";
+    assert!(failure.detail.starts_with(words), "{}", failure.detail);
     Ok(())
 }
 
@@ -279,6 +297,7 @@ fn spare_keeper() -> Result<(), Failed> {
         process: Some(process.clone()),
         ended: false,
         launch_asked: BootTime::default(),
+        memory_limit: None,
     };
     next.backend.recover(&[known])?;
     let kept = next.backend.keepers();
@@ -301,6 +320,7 @@ fn damaged_journal() -> Result<(), Failed> {
         process: None,
         ended: false,
         launch_asked: BootTime::default(),
+        memory_limit: None,
     };
 
     std::fs::write(&journal, [7; 1024])?;

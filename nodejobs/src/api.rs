@@ -70,12 +70,12 @@ pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
     StopRequest, StopResult, WaitRequest,
 };
-pub use nodejobs_core::backend::KeeperStatus;
+pub use nodejobs_core::backend::{KeeperStatus, MemoryLimits};
 pub use nodejobs_core::store::{JobEvent, Order};
 pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
 pub use prune::{PruneAnswer, PruneRequest, PrunedJob};
-pub use query::{FollowQuery, ListQuery, LogQuery};
+pub use query::{FollowQuery, ListQuery, LogQuery, StatusQuery};
 pub use signal::SignalRequest;
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;

@@ -20,8 +20,8 @@ use ureq::{Agent, Body};
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
-    PruneAnswer, PruneRequest, RestartRequest, SignalRequest, StopAnswer, StopRequest, StoreStatus,
-    WaitRequest,
+    PruneAnswer, PruneRequest, RestartRequest, SignalRequest, StatusQuery, StopAnswer, StopRequest,
+    StoreStatus, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -320,6 +320,14 @@ impl Client {
     /// [`ClientError`].
     pub fn job(&self, reference: &str) -> Result<JobRecord, ClientError> {
         self.get(&job_path(reference, "")?, &[])?.json()
+    }
+
+    /// The record of a job, with what the query asks for beside what is stored.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn job_with(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, ClientError> {
+        self.get(&job_path(reference, "")?, &query.to_pairs())?.json()
     }
 
     /// The bytes of a log file, as they come.

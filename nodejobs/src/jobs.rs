@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::{
     BatchResult, DaemonStatus, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    ProblemKind, SOCKET_NAME, StopAnswer, StopRequest, StopResult, StoreStatus, WaitRequest,
+    ProblemKind, SOCKET_NAME, StatusQuery, StopAnswer, StopRequest, StopResult, StoreStatus, WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::directory::{DataDirectory, Lock};
@@ -245,10 +245,34 @@ impl Jobs {
     /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
     pub async fn get_status(&self, reference: &str) -> Result<JobRecord, Error> {
         match &self.mode {
-            Mode::Owner { owner, .. } => Ok(crate::service::record(&owner.job(reference).await?)),
+            Mode::Owner { owner, .. } => owner.status(reference, &StatusQuery::default()).await,
             Mode::Connected { .. } => {
                 let reference = reference.to_owned();
                 self.ask(move |client| client.job(&reference)).await
+            }
+        }
+    }
+
+    /// The record of a job, with what the query asks for beside what is stored.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), nodejobs::Error> {
+    /// use nodejobs::api::StatusQuery;
+    ///
+    /// let record = jobs.get_status_with("nightly", &StatusQuery { usage: true }).await?;
+    /// println!("{:?} MiB, {:?} %", record.memory_mb, record.cpu_percent);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProblemKind::NotFound`] or [`ProblemKind::Ambiguous`].
+    pub async fn get_status_with(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.status(reference, query).await,
+            Mode::Connected { .. } => {
+                let (reference, query) = (reference.to_owned(), query.clone());
+                self.ask(move |client| client.job_with(&reference, &query)).await
             }
         }
     }

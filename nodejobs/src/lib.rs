@@ -117,6 +117,10 @@ mod stores;
 #[cfg(feature = "local")]
 mod upkeep;
 #[cfg(feature = "local")]
+mod usage;
+#[cfg(feature = "local")]
+mod users;
+#[cfg(feature = "local")]
 mod wait;
 
 #[cfg(feature = "client")]

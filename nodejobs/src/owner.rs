@@ -27,6 +27,7 @@ use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
 use crate::stores::StoreKind;
+use crate::usage::LastLooks;
 use host::Host;
 use work::Work;
 
@@ -117,6 +118,7 @@ pub(crate) struct Owner {
     pub(crate) started_at: Timestamp,
     /// What `config.toml` said when it was last read without a mistake.
     pub(crate) config: watch::Sender<Arc<Config>>,
+    pub(crate) last_looks: LastLooks,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -195,6 +197,7 @@ impl Owner {
             backend,
             started_at: now().wall,
             config: watch::Sender::new(Arc::default()),
+            last_looks: LastLooks::default(),
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),

@@ -32,8 +32,8 @@ use tokio_stream::{Stream, StreamExt};
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
-    PruneRequest, RestartRequest, SOCKET_NAME, SignalRequest, StatusEvent, StopAnswer, StopRequest,
-    StoreStatus, WaitEvent,
+    PruneRequest, RestartRequest, SOCKET_NAME, SignalRequest, StatusEvent, StatusQuery, StopAnswer,
+    StopRequest, StoreStatus, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -369,9 +369,9 @@ async fn list(
 async fn status(
     State(state): State<ServerState>,
     reference: PathOf<String>,
+    parameters: QueryOf<StatusQuery>,
 ) -> Result<Json<JobRecord>, Error> {
-    let job = state.owner.job(&path(reference)?).await?;
-    Ok(Json(crate::service::record(&job)))
+    Ok(Json(state.owner.status(&path(reference)?, &query(parameters)?).await?))
 }
 
 async fn history(

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
-    LogStream, Problem, ProblemKind, SignalRequest, StopAnswer, StopResult, StoreStatus,
+    LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult, StoreStatus,
 };
 use crate::config::Config;
 use crate::error::Error;
@@ -26,6 +26,7 @@ use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
 use crate::store_status::status_of;
+use crate::users::Account;
 
 impl Owner {
     /// Runs something that blocks, such as a look into the store, where nobody else has to wait for it.
@@ -41,6 +42,7 @@ impl Owner {
 
     /// Accepts a job. It is on disk when this returns.
     pub(crate) async fn run(&self, spec: &JobSpec, resend: bool) -> Result<JobRecord, Error> {
+        self.check_limits(spec).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(self.submit_message(spec, resend, reply)?)?;
         match accepted(answer.await, spec)? {
@@ -52,14 +54,13 @@ impl Owner {
 
     /// Accepts many jobs with as few flushes as can be. The answers are in the order of the specs.
     pub(crate) async fn run_batch(&self, specs: &[JobSpec]) -> Vec<Result<JobId, Error>> {
-        let sent: Vec<_> = specs
-            .iter()
-            .map(|spec| {
-                let (reply, answer) = oneshot::channel();
-                let sent = self.submit_message(spec, false, reply).and_then(|message| self.submit(message));
-                sent.map(|()| (spec, answer))
-            })
-            .collect();
+        let mut sent = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let checked = self.check_limits(spec).await;
+            let (reply, answer) = oneshot::channel();
+            let message = checked.and_then(|()| self.submit_message(spec, false, reply));
+            sent.push(message.and_then(|message| self.submit(message)).map(|()| (spec, answer)));
+        }
         let mut results = Vec::with_capacity(sent.len());
         for sent in sent {
             results.push(match sent {
@@ -89,6 +90,19 @@ impl Owner {
         Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, resend, reply })
     }
 
+    /// Refuses limits that could not be enforced.
+    async fn check_limits(&self, spec: &JobSpec) -> Result<(), Error> {
+        let usage = |message: String| Error::new(ProblemKind::Usage, message);
+        let Some(limits) = &spec.policy.limits else { return Ok(()) };
+        limits.validate().map_err(|error| usage(error.to_string()))?;
+        self.backend.check_limits(limits).map_err(usage)?;
+        match limits.user.clone() {
+            // Asks whoever knows the users, which may be another machine.
+            Some(name) => self.blocking(move |_| Account::find(&name).map(drop).map_err(usage)).await,
+            None => Ok(()),
+        }
+    }
+
     /// The job that a reference means.
     pub(crate) async fn job(&self, reference: &str) -> Result<Job, Error> {
         let reference = reference.to_owned();
@@ -102,11 +116,24 @@ impl Owner {
             after: query.after,
             limit: query.limit,
         };
+        if query.usage {
+            let page = self.blocking(move |store| Ok(store.jobs(&request)?)).await?;
+            return Ok(JobPage { jobs: self.records_with_usage(page.jobs).await?, next: page.next });
+        }
         self.blocking(move |store| {
             let page = store.jobs(&request)?;
             Ok(JobPage { jobs: page.jobs.iter().map(record).collect(), next: page.next })
         })
         .await
+    }
+
+    pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
+        let job = self.job(reference).await?;
+        if !query.usage {
+            return Ok(record(&job));
+        }
+        let id = job.id.clone();
+        self.records_with_usage(vec![job]).await?.pop().ok_or_else(|| Error::not_found(id.as_str()))
     }
 
     pub(crate) async fn daemon_status(&self, socket: PathBuf) -> Result<DaemonStatus, Error> {
@@ -126,6 +153,7 @@ impl Owner {
             started_at: self.started_at,
             keepers,
             jobs,
+            memory_limits: self.backend.capabilities().memory_limits,
         })
     }
 

@@ -67,6 +67,9 @@ pub(crate) struct Ls {
     /// List the first submitted first
     #[arg(long, conflicts_with_all = ["sort", "reverse"])]
     oldest_first: bool,
+    /// Look at the processes of running jobs, and show the memory and processor time that they use now
+    #[arg(long, conflicts_with = "quiet")]
+    usage: bool,
     /// Print only ids, one a line
     #[arg(short, long)]
     quiet: bool,
@@ -79,6 +82,7 @@ Examples:
   nodejobs ls --since 2026-07-14 --until \"2026-07-14 18:00\"
   nodejobs ls --sort runtime --reverse --limit 5     those that ran longest
   nodejobs ls --filter exit_code=1 --filter dirname=src
+  nodejobs ls --status running --usage               what they use now
   nodejobs ls -q --all --status failed | xargs -r nodejobs rm
   nodejobs ls --all -o json | jq -r '.[].self_id'
 
@@ -103,6 +107,9 @@ peak-memory, log-size. Jobs that have none of it come last, and equal ones newes
 --since and --until are about the newest attempt of a job. Times without a date are the last such time, those without a \
 zone are of the local clock; both ends count.
 
+--usage shows what the whole tree of a job uses: %CPU is of one processor, over the last moment; MEMORY is what it has in \
+memory, with its part of what it shares with others (PSS). Sorted by neither, and nobody looks when it is not asked for.
+
 If there are more jobs than --limit shows, standard error says with which --after the next part begins. It is the `seq` \
 of the last job shown, so with -o json it is in the last record. With -o json the listing is one array, with -o jsonl a \
 record a line; docs/json.md in the source describes every field.";
@@ -115,7 +122,7 @@ impl Ls {
         let query = self.query()?;
         let left = if self.all { usize::MAX } else { self.limit };
         let mut connection = target.connect()?;
-        let mut printer = Printer::new(format, self.quiet);
+        let mut printer = Printer::new(format, self.quiet, self.usage);
         match self.sort {
             None => in_order_of_submission(&mut connection, query, left, &mut printer)?,
             Some(key) => {
@@ -129,6 +136,7 @@ impl Ls {
     fn query(&self) -> Result<ListQuery, Failure> {
         let mut query = ListQuery::default();
         query.after = self.after;
+        query.usage = self.usage;
         if self.oldest_first || (self.reverse && self.sort.is_none()) {
             query.order = Order::OldestFirst;
         }
@@ -218,8 +226,9 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(format: Format, quiet: bool) -> Self {
-        Self { format, quiet, table: JobTable::new(Screen::of_stdout(), now()), empty: true }
+    fn new(format: Format, quiet: bool, usage: bool) -> Self {
+        let table = JobTable::new(Screen::of_stdout(), now());
+        Self { format, quiet, table: if usage { table.with_usage() } else { table }, empty: true }
     }
 
     fn page(&mut self, jobs: &[nodejobs::record::JobRecord]) -> Result<(), Failure> {

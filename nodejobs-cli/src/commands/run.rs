@@ -1,5 +1,6 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
+mod limits;
 mod options;
 
 use std::ffi::{OsStr, OsString};
@@ -61,6 +62,7 @@ Examples:
   nodejobs run --wait -- make test       end with the job's exit code
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
+  nodejobs run --memory 2G --nice 10 -- ./train
   nodejobs run --at 18:00 --label kind=report -- ./report
   nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
   echo 1+2 | nodejobs run --follow --stdin - -- bc
@@ -85,6 +87,7 @@ impl Run {
         let spec = self.spec(&target.settings()?)?;
         let run = || {
             let mut connection = target.connect()?;
+            limits::say_how_kept(&mut connection, &spec)?;
             let record = connection.submit(&spec)?;
             match (follow, wait) {
                 (true, _) => follow_it(&mut connection, &record),

@@ -1,6 +1,7 @@
 //! `nodejobs status`: shows jobs.
 
 use clap::Args;
+use nodejobs::api::StatusQuery;
 
 use crate::connect::Target;
 use crate::exit::{Failure, overall, say};
@@ -14,6 +15,9 @@ pub(crate) struct Status {
     /// Ids, unique beginnings of ids, or unique names
     #[arg(required = true, value_name = "ID")]
     jobs: Vec<String>,
+    /// Look at the processes of running jobs, and show the memory and processor time that they use now
+    #[arg(long)]
+    usage: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -21,6 +25,7 @@ Examples:
   nodejobs status ID
   nodejobs status ID ID
   nodejobs status ID -o json | jq .exit_code
+  nodejobs status --usage ID                 what its processes use now
 
 With -o json one ID gives its record, several give an array of records.
 
@@ -31,8 +36,9 @@ impl Status {
         super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         let (mut records, mut failures) = (Vec::new(), Vec::new());
+        let query = StatusQuery { usage: self.usage };
         for job in &self.jobs {
-            match connection.ask(|client| client.job(job)) {
+            match connection.ask(|client| client.job_with(job, &query)) {
                 Ok(record) => records.push(record),
                 Err(failure) => failures.push(failure),
             }

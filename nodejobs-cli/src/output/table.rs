@@ -8,9 +8,12 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{Screen, signal_name};
 use crate::readable::{NAME_WIDTH, ago, fit, printable};
 
-const COLUMNS: [&str; 7] = ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "COMMAND"];
+const COLUMNS: [&str; 9] =
+    ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "%CPU", "MEMORY", "COMMAND"];
 const NAME: usize = 1;
 const STATUS: usize = 2;
+/// Shown only where it was asked for.
+const USAGE: std::ops::Range<usize> = 6..8;
 const COMMAND: usize = COLUMNS.len() - 1;
 /// Of a name at least this is shown, even if lines then break.
 const MIN_NAME_WIDTH: usize = 8;
@@ -22,13 +25,19 @@ const COMMAND_WIDTH: usize = 12;
 pub(crate) struct JobTable {
     screen: Screen,
     now: Timestamp,
+    usage: bool,
     widths: Option<[usize; COLUMNS.len()]>,
 }
 
 impl JobTable {
     /// A table for this screen, seen at this time.
     pub(crate) fn new(screen: Screen, now: Timestamp) -> Self {
-        Self { screen, now, widths: None }
+        Self { screen, now, usage: false, widths: None }
+    }
+
+    /// The same with what jobs use now.
+    pub(crate) fn with_usage(self) -> Self {
+        Self { usage: true, ..self }
     }
 
     /// The lines of a part, under a header if it is the first. No jobs, no lines.
@@ -40,7 +49,7 @@ impl JobTable {
         let rows: Vec<_> = jobs.iter().map(|job| self.cells(job)).collect();
         let widths = *self.widths.get_or_insert_with(|| {
             let header = COLUMNS.map(|title| fit(title, self.screen.width));
-            let widths = column_widths(&rows, self.screen.width);
+            let widths = column_widths(&rows, self.screen.width, self.usage);
             push_line(&mut text, &header, &widths, |_, cell| cell);
             widths
         });
@@ -69,23 +78,34 @@ impl JobTable {
             exit,
             job.started_at.map_or_else(absent, |time| ago(self.now, time)),
             job.runtime_ms.map_or_else(absent, show_duration),
+            job.cpu_percent.map_or_else(absent, |percent| format!("{percent:.1}")),
+            job.memory_mb.map_or_else(absent, |size| format!("{size:.1}M")),
             printable(&job.command.to_string()),
         ]
     }
 }
 
-fn column_widths(rows: &[[String; COLUMNS.len()]], screen: Option<usize>) -> [usize; COLUMNS.len()] {
+fn column_widths(
+    rows: &[[String; COLUMNS.len()]],
+    screen: Option<usize>,
+    usage: bool,
+) -> [usize; COLUMNS.len()] {
     let mut widths = COLUMNS.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
+    if !usage {
+        widths[USAGE].fill(0);
+    }
     let Some(screen) = screen else {
         widths[COMMAND] = usize::MAX;
         return widths;
     };
-    let others = |widths: &[usize]| widths[..COMMAND].iter().map(|width| width + 2).sum::<usize>();
+    let others = |widths: &[usize]| {
+        widths[..COMMAND].iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>()
+    };
     let excess = (others(&widths) + COMMAND_WIDTH).saturating_sub(screen);
     let name = widths[NAME];
     widths[NAME] = name.saturating_sub(excess).max(MIN_NAME_WIDTH.min(name));
@@ -100,6 +120,9 @@ fn push_line(
     paint: impl Fn(usize, String) -> String,
 ) {
     for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if *width == 0 {
+            continue;
+        }
         if column == COMMAND {
             text.push_str(&fit(cell, Some(*width)));
         } else {
@@ -111,7 +134,7 @@ fn push_line(
     text.push('\n');
 }
 
-const _: () = assert!(NAME < STATUS && STATUS < COMMAND);
+const _: () = assert!(NAME < STATUS && STATUS < USAGE.start && USAGE.end == COMMAND);
 
 #[cfg(test)]
 mod tests {
@@ -160,6 +183,23 @@ b           -        queued   -        -        -        make all
 ";
         assert_eq!(table, expected);
         assert!(table.lines().all(|line| line.width() <= 80));
+    }
+
+    #[test]
+    fn what_jobs_use_is_shown_where_it_is_asked_for() {
+        let mut jobs = jobs();
+        (jobs[0].cpu_percent, jobs[0].memory_mb) = (Some(99.5), Some(1024.0));
+        jobs[1].name = None;
+        let screen = Screen { width: Some(80), colour: false };
+        let expected = "\
+ID          NAME     STATUS   EXIT     STARTED  RUNTIME  %CPU  MEMORY   COMMAND
+0e3k9t2v01  nightly  running  -        3m ago   3m00s    99.5  1024.0M  for i in 1 …
+0e3k9t2v02  -        failed   SIGKILL  3m ago   1.2s     -     -        make all
+b           -        queued   -        -        -        -     -        make all
+";
+        let table = JobTable::new(screen, noon()).with_usage().render(&jobs);
+        let narrow: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        assert_eq!(narrow, expected);
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     home.ok(["run", "--id", "long", "--", "sleep", "1000"]);
     home.running("long");
     add("record", all(said(&["ls"])));
-    add("record", vec![said(&["status", "full"])]);
+    add("record", vec![said(&["status", "full"]), said(&["status", "--usage", "long"])]);
     add("record", all(said(&["status", "full", "killed"])));
     add("record", all(said(&["history", "full"])));
     add("record", all(said(&["wait", "full", "killed"])));

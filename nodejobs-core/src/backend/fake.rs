@@ -3,12 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, ProcessBackend, Receipt,
-    SignalScope,
+    BackendError, BackendReport, Capabilities, EndPlan, KeeperStatus, KnownAttempt, MemoryLimits,
+    ProcessBackend, Receipt, SignalScope, TreeUsage,
 };
 use crate::id::AttemptId;
 use crate::job::Process;
 use crate::signal::Signal;
+use crate::spec::Limits;
 
 /// One call to the fake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ProcessBackend for FakeBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: false, usage: false, stdin: false, adopt: true }
+        Capabilities {
+            pause: false,
+            usage: false,
+            stdin: false,
+            adopt: true,
+            memory_limits: MemoryLimits::Sampling,
+        }
+    }
+
+    fn check_limits(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -72,6 +83,10 @@ impl ProcessBackend for FakeBackend {
 
     fn signal(&self, attempt: &AttemptId, _process: &Process, signal: Signal, scope: SignalScope) {
         self.note(Call::Signal(attempt.clone(), signal, scope));
+    }
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        vec![None; attempts.len()]
     }
 
     fn acknowledge(&self, receipts: &[Receipt]) {

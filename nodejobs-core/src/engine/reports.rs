@@ -124,10 +124,13 @@ impl Engine {
                     self.conclude(id, now, turn);
                 }
             }
-            BackendEvent::OverMemory => {
+            BackendEvent::OverMemory { detail } => {
                 let is_running = matches!(status, Status::Running | Status::Paused);
                 if is_running && live.state.ended.is_none() && live.state.reason.is_none() {
-                    turn.effects.push(live.end_because(id, Reason::Memory, StopRequest::default(), now));
+                    live.state.detail = Some(detail);
+                    // At once: with a grace it would go on to take memory from everybody else.
+                    let kill = StopRequest { force: true, ..StopRequest::default() };
+                    turn.effects.push(live.end_because(id, Reason::Memory, kill, now));
                     turn.units.push(live.update(id, status, now));
                     self.timers.clear(id, live);
                 }
@@ -156,7 +159,10 @@ impl Engine {
     /// The main process has ended and its tree is settled: the attempt's last word.
     fn conclude(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
         let Some(live) = self.live.get(id) else { return };
-        let detail = live.tree.sentence();
+        // Who was over a limit has its own words.
+        let why = live.state.detail.clone().filter(|_| live.state.reason == Some(Reason::Memory));
+        let sentences: Vec<String> = why.into_iter().chain(live.tree.sentence()).collect();
+        let detail = (!sentences.is_empty()).then(|| sentences.join("; "));
         let (status, reason) = live.verdict();
         self.end(id, status, reason, detail, now, turn);
     }

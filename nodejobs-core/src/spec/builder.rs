@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use super::Output;
-use super::{JobSpec, LaunchContext, Restart, Start, Stdin};
+use super::{JobSpec, LaunchContext, Limits, Restart, Start, Stdin};
 use crate::id::{InvalidId, JobId};
 use crate::signal::Signal;
 use crate::text::RawText;
@@ -171,6 +171,21 @@ impl JobSpec {
     #[must_use]
     pub fn keep_children(mut self) -> Self {
         self.policy.keep_children = true;
+        self
+    }
+
+    /// What it may use of the machine, and as whom, instead of what was said before.
+    ///
+    /// ```
+    /// use nodejobs_core::spec::{Command, JobSpec, Limits};
+    ///
+    /// let limits = Limits { memory: Some(512 << 20), nice: Some(10), ..Limits::default() };
+    /// let spec = JobSpec::new(Command::argv(["make"]), "/src").limits(limits);
+    /// assert_eq!(spec.validate(), Ok(()));
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.policy.limits = (limits != Limits::default()).then(|| Box::new(limits));
         self
     }
 

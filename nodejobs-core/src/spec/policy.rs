@@ -1,8 +1,9 @@
 //! The rules under which a job starts, runs and ends.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Backoff, Restart};
+use super::{Backoff, Limits, Restart};
 use crate::signal::Signal;
 use crate::time::{Moment, Timestamp};
 
@@ -53,7 +54,7 @@ impl Start {
 }
 
 /// How a job is ended, what counts as its success, and what becomes of what it leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// The signal that asks it to end.
@@ -75,8 +76,43 @@ pub struct Policy {
     /// fail together do not come back together.
     pub restart_delay_ms: u64,
     /// How that grows, and when it is given up.
-    #[serde(skip_serializing_if = "Backoff::is_default")]
     pub backoff: Backoff,
+    /// What it may use of the machine, and as whom, if that was said.
+    pub limits: Option<Box<Limits>>,
+}
+
+impl Policy {
+    /// How much memory its processes may have together, in bytes, if that is limited.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.limits.as_ref()?.memory
+    }
+}
+
+impl Serialize for Policy {
+    /// In JSON, what came with later versions and has its default is left out. Where fields are kept by their places, each
+    /// has its own, and new ones come last.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_whole = !serializer.is_human_readable();
+        let has_backoff = is_whole || self.backoff != Backoff::default();
+        let has_limits = is_whole || self.limits.is_some();
+        let fields = 8 + usize::from(has_backoff) + usize::from(has_limits);
+        let mut policy = serializer.serialize_struct("Policy", fields)?;
+        policy.serialize_field("stop_signal", &self.stop_signal)?;
+        policy.serialize_field("grace_ms", &self.grace_ms)?;
+        policy.serialize_field("timeout_ms", &self.timeout_ms)?;
+        policy.serialize_field("success_codes", &self.success_codes)?;
+        policy.serialize_field("keep_children", &self.keep_children)?;
+        policy.serialize_field("restart", &self.restart)?;
+        policy.serialize_field("max_restarts", &self.max_restarts)?;
+        policy.serialize_field("restart_delay_ms", &self.restart_delay_ms)?;
+        if has_backoff {
+            policy.serialize_field("backoff", &self.backoff)?;
+        }
+        if has_limits {
+            policy.serialize_field("limits", &self.limits)?;
+        }
+        policy.end()
+    }
 }
 
 impl Default for Policy {
@@ -91,6 +127,7 @@ impl Default for Policy {
             max_restarts: None,
             restart_delay_ms: 1_000,
             backoff: Backoff::default(),
+            limits: None,
         }
     }
 }

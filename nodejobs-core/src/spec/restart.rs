@@ -70,12 +70,6 @@ pub struct Backoff {
     pub give_up_after: Option<u32>,
 }
 
-impl Backoff {
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 impl Default for Backoff {
     fn default() -> Self {
         Self { delay_max_ms: 300_000, healthy_after_ms: 30_000, give_up_after: Some(16) }

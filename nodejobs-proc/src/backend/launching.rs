@@ -18,7 +18,7 @@ use super::link::Link;
 use crate::failpoint::{self, Failpoint, reached};
 use crate::journal::Stage;
 use crate::machine::now;
-use crate::{keeper, launch};
+use crate::{keeper, launch, limits};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
 const IN_FLIGHT: usize = 32;
@@ -55,6 +55,7 @@ impl Loop {
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
             .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;
+        self.limit_memory(attempt, spec.limits.as_ref().and_then(|limits| limits.memory));
         reached(Failpoint::OwnerPacked);
         let name = match &self.launching {
             Some(name) => name.clone(),
@@ -194,6 +195,9 @@ impl Loop {
             Stage::Cwd => {
                 let path = spec.map(|spec| spec.cwd.to_string()).unwrap_or_default();
                 (Reason::Cwd, format!("cannot enter working directory '{path}': {error}"))
+            }
+            Stage::OpenFiles | Stage::Nice | Stage::User => {
+                (Reason::Exec, limits::failure(stage, spec.and_then(|spec| spec.limits).as_deref(), &error))
             }
             Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
             Stage::Exec => {

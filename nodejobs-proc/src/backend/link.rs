@@ -9,7 +9,9 @@ use nodejobs_core::backend::{KeeperStatus, Receipt};
 use crate::failpoint::Failpoint;
 use crate::journal::{Entry, Journal, decode_all};
 use crate::keeper::KeeperFiles;
-use crate::protocol::{KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome};
+use crate::protocol::{
+    FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
+};
 use crate::socket;
 
 /// How long a keeper may take to answer a hello. It does nothing that takes long.
@@ -161,7 +163,9 @@ impl Link {
     }
 
     pub(super) fn takes_launches(&self) -> bool {
-        !self.welcome.draining && self.welcome.version == PROTOCOL_VERSION
+        // One that does not know all that a launch may ask for would leave it out without a word.
+        let knows_all = self.welcome.features & FEATURES == FEATURES;
+        !self.welcome.draining && self.welcome.version == PROTOCOL_VERSION && knows_all
     }
 
     /// Whether it had ever launched anything when this connection was made.
@@ -287,6 +291,7 @@ mod tests {
                 first: 0,
                 end: 0,
                 program_version: "0".to_owned(),
+                features: 0,
             };
             let guard = accept();
             socket::send(&guard, &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");

@@ -45,6 +45,9 @@ impl Loop {
                 self.look_for(known, &mut reports);
             }
         }
+        for known in attempts {
+            self.limit_memory(&known.attempt, known.memory_limit);
+        }
         self.choose_keeper();
         Ok(reports)
     }

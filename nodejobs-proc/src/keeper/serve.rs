@@ -17,7 +17,7 @@ use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
 use crate::protocol::{
-    ENTRIES_LEN, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
+    ENTRIES_LEN, FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
 };
 use crate::socket;
 use crate::sys::child::{ChildPlan, ChildStack, Progress, spawn};
@@ -289,6 +289,7 @@ impl Keeper {
             first: self.journal.first(),
             end: self.journal.end(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: FEATURES,
         });
         let connection = &mut self.connections[index];
         connection.generation = Some(generation);
@@ -352,6 +353,7 @@ impl Keeper {
             stderr: unpacked.stderr(),
             umask: header.umask,
             soft_limits: &soft_limits,
+            limits: &header.limits,
             journal: self.journal.file().as_raw_fd(),
             entry: &mut entry,
         };

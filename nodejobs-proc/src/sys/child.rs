@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use super::check;
 use crate::failpoint::{Failpoint, reached};
 use crate::journal::{EntryBuffer, Stage};
+use crate::protocol::LaunchLimits;
 
 /// Everything the child needs, prepared beforehand. All pointers end in a null pointer where they are lists, and
 /// point into memory that the caller keeps until [`spawn`] returns.
@@ -31,6 +32,8 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) umask: Option<u32>,
     /// Soft limits by resource number.
     pub(crate) soft_limits: &'a [(u32, u64)],
+    /// What cannot be set keeps the program from being executed.
+    pub(crate) limits: &'a LaunchLimits,
     /// Where the child notes itself, open for appending.
     pub(crate) journal: RawFd,
     /// The note, complete but for what only the child knows.
@@ -145,6 +148,9 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
                 libc::prlimit64(0, *resource, &raw const limit, ptr::null_mut());
             }
         }
+        if let Err(failed) = super::limits::set(plan.limits) {
+            return failed;
+        }
         if libc::chdir(plan.cwd.as_ptr()) == -1 {
             return (Stage::Cwd, errno());
         }
@@ -213,7 +219,7 @@ fn append(plan: &ChildPlan<'_>) -> Result<(), i32> {
     }
 }
 
-fn errno() -> i32 {
+pub(super) fn errno() -> i32 {
     // SAFETY: the location is always valid.
     unsafe { *libc::__errno_location() }
 }

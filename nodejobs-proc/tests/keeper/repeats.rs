@@ -11,6 +11,7 @@ fn starting(attempt: &AttemptId, launch_asked: BootTime) -> [KnownAttempt; 1] {
         process: None,
         ended: false,
         launch_asked,
+        memory_limit: None,
     }]
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nodejobs_core::backend::KeeperStatus;
+use nodejobs_core::backend::{KeeperStatus, MemoryLimits};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::{JobId, RawText, Status, Timestamp};
@@ -39,6 +39,13 @@ pub struct DaemonStatus {
     pub keepers: Vec<KeeperStatus>,
     /// How many jobs have each status; one that none has may be absent.
     pub jobs: BTreeMap<Status, u64>,
+    /// How limits on memory are kept.
+    #[serde(default = "sampling")]
+    pub memory_limits: MemoryLimits,
+}
+
+fn sampling() -> MemoryLimits {
+    MemoryLimits::Sampling
 }
 
 /// What became of one spec of a batch.
@@ -243,6 +250,7 @@ mod tests {
             started_at: Timestamp::from_millis(0),
             keepers: vec![],
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),
+            memory_limits: MemoryLimits::Kernel,
         };
         let json = serde_json::to_value(&status).expect("JSON");
         assert_eq!((&json["jobs"], &json["socket"]), (&json!({"failed_start": 2}), &json!("/d/sock")));

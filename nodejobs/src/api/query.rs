@@ -18,6 +18,9 @@ pub struct ListQuery {
     pub after: Option<u64>,
     /// At most so many, 1 to [`MAX_LIMIT`](Self::MAX_LIMIT).
     pub limit: usize,
+    /// Whether records say what running jobs use now. Takes a moment: each of their processes is looked at, twice if
+    /// nobody has asked for it within the last ten seconds.
+    pub usage: bool,
 }
 
 impl Default for ListQuery {
@@ -28,6 +31,7 @@ impl Default for ListQuery {
             order: Order::NewestFirst,
             after: None,
             limit: Self::DEFAULT_LIMIT,
+            usage: false,
         }
     }
 }
@@ -72,6 +76,7 @@ impl ListQuery {
         pairs.push(("order".to_owned(), order.to_owned()));
         pairs.extend(self.after.map(|seq| ("after".to_owned(), seq.to_string())));
         pairs.push(("limit".to_owned(), self.limit.to_string()));
+        pairs.extend(self.usage.then(|| ("usage".to_owned(), "true".to_owned())));
         pairs
     }
 
@@ -114,10 +119,30 @@ impl ListQuery {
                         }
                     }
                 }
+                "usage" => {
+                    query.usage = value
+                        .parse()
+                        .map_err(|_| Problem::usage(format!("usage '{value}' is neither true nor false")))?;
+                }
                 key => query.require(key, value).map_err(|error| Problem::usage(error.to_string()))?,
             }
         }
         Ok(query)
+    }
+}
+
+/// What a record is to say beside what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusQuery {
+    /// What the job uses now, if it runs; see [`ListQuery::usage`].
+    pub usage: bool,
+}
+
+impl StatusQuery {
+    /// The query as keys and values.
+    pub fn to_pairs(&self) -> Vec<(String, String)> {
+        self.usage.then(|| ("usage".to_owned(), "true".to_owned())).into_iter().collect()
     }
 }
 
@@ -193,8 +218,13 @@ mod tests {
 
     #[test]
     fn a_listing_survives_the_way_through_pairs() {
-        let mut query =
-            ListQuery { order: Order::OldestFirst, after: Some(7), limit: 3, ..ListQuery::default() };
+        let mut query = ListQuery {
+            order: Order::OldestFirst,
+            after: Some(7),
+            limit: 3,
+            usage: true,
+            ..ListQuery::default()
+        };
         for (key, value) in [("status", "running,failed"), ("label", "a=b"), ("label", "c")] {
             query.require(key, value).expect("a condition");
         }
@@ -212,6 +242,7 @@ mod tests {
             ("after", "-1", "'-1'"),
             ("limit", "0", "'0'"),
             ("limit", "1001", "'1001'"),
+            ("usage", "1", "'1'"),
         ] {
             let problem = ListQuery::from_pairs([(key, value)]).expect_err(key);
             assert!(problem.message.contains(word), "{problem}");

@@ -60,6 +60,7 @@ timeout = "1m"
         max_restarts: Some(7),
         restart_delay_ms: 2_000,
         backoff: Backoff { delay_max_ms: 60_000, healthy_after_ms: 5_000, give_up_after: None },
+        limits: None,
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);

@@ -12,6 +12,7 @@ use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
 
 use super::Message;
 use crate::error::Error;
+use crate::users::Account;
 
 /// What the backend asks of the owner.
 pub(super) struct Host {
@@ -65,8 +66,18 @@ impl BackendHost for Host {
         let job = job.ok_or_else(|| StartFailure::permanent("it is not in the store"))?;
         let output = job.log_paths();
         let definition = job.definition;
+        let limits = definition.policy.limits;
+        let mut context = self.context(&definition.context_key)?;
+        let mut user = None;
+        if let Some(name) = limits.as_ref().and_then(|limits| limits.user.as_ref()) {
+            let account = Account::find(name).map_err(StartFailure::permanent)?;
+            account.take_over(&mut context);
+            user = Some(account.user);
+        }
         Ok(LaunchSpec {
-            context: self.context(&definition.context_key)?,
+            context,
+            limits,
+            user,
             input: self.input(definition.input)?,
             output,
             makes_directories: definition.logs.layout != LogLayout::File,

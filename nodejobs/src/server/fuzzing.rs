@@ -10,13 +10,14 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn};
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind,
+    KnownAttempt, MemoryLimits, ProcessBackend, Receipt, SignalScope, StartFailure, StartFailureKind,
+    TreeUsage,
 };
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
 use nodejobs_core::logs::LogStart;
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::Command;
+use nodejobs_core::spec::{Command, Limits};
 use nodejobs_core::status::Reason;
 use nodejobs_core::store::memory::MemoryStore;
 use nodejobs_proc::machine::now;
@@ -289,7 +290,17 @@ struct NothingIsLaunched(Arc<dyn BackendHost>);
 
 impl ProcessBackend for NothingIsLaunched {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: false, usage: false, stdin: false, adopt: false }
+        Capabilities {
+            pause: false,
+            usage: false,
+            stdin: false,
+            adopt: false,
+            memory_limits: MemoryLimits::Sampling,
+        }
+    }
+
+    fn check_limits(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
     }
 
     fn recover(&self, _attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -322,6 +333,10 @@ impl ProcessBackend for NothingIsLaunched {
     }
 
     fn signal(&self, _attempt: &AttemptId, _process: &Process, _signal: Signal, _scope: SignalScope) {}
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        vec![None; attempts.len()]
+    }
 
     fn acknowledge(&self, _receipts: &[Receipt]) {}
 

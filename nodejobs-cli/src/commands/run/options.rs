@@ -13,6 +13,7 @@ use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
 use nodejobs::units::{InvalidDuration, parse_duration};
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
+use super::limits::LimitOptions;
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::times;
 
@@ -85,6 +86,8 @@ pub(crate) struct JobOptions {
     /// After so many failures in a row do not start it again, or `never` give up [default: 16]
     #[arg(long, value_name = "N", value_parser = give_up_after, help_heading = END)]
     give_up_after: Option<GiveUp>,
+    #[command(flatten)]
+    limits: LimitOptions,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -154,6 +157,7 @@ impl JobOptions {
         if !self.success_codes.is_empty() {
             policy.success_codes = self.success_codes;
         }
+        self.limits.apply(spec);
         spec.start = match (self.delay, self.at) {
             (Some(delay), _) => Start::AfterMs(millis(delay)),
             (None, Some(time)) => Start::At(time),

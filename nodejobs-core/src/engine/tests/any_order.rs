@@ -31,7 +31,7 @@ fn any_input(bench: &Bench, choice: u8, id: &str, attempt: u32) -> Input {
         27 => return Input::Pause { ticket: 5, id: job_id },
         28 => return Input::Resume { ticket: 5, id: job_id },
         29 => return Input::ClockSet,
-        30 => BackendEvent::OverMemory,
+        30 => BackendEvent::OverMemory { detail: "too much".to_owned() },
         4..=6 => return bench.stop(id),
         7 => return Input::Tick,
         8..=11 => started_at(at),

@@ -140,7 +140,7 @@ fn next_input(bench: &Bench, index: usize) -> Option<Input> {
         15 => bench.exited("a", 0, true),
         16 => tree_ended("a", false, Vec::new()),
         17 => tree_ended("a", true, survivor()),
-        18 => report("a", 1, BackendEvent::OverMemory),
+        18 => report("a", 1, BackendEvent::OverMemory { detail: "too much".to_owned() }),
         19 => report("a", 1, BackendEvent::Lost { reason: Reason::Reboot, at }),
         _ => return None,
     })

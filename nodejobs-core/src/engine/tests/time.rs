@@ -107,10 +107,15 @@ fn what_ended_in_time_has_not_timed_out_and_a_stop_is_a_stop() {
 #[test]
 fn too_much_memory_is_a_failure_of_its_own() {
     let mut bench = Bench::running("a");
-    let effects = bench.turn(vec![report("a", 1, BackendEvent::OverMemory)]);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::EndTree { .. })), "{effects:?}");
+    let effects =
+        bench.turn(vec![report("a", 1, BackendEvent::OverMemory { detail: "too much".to_owned() })]);
+    let kills =
+        |effect: &Effect| matches!(effect, Effect::EndTree { plan, .. } if plan.signal == Signal::KILL);
+    assert!(effects.iter().any(kills), "{effects:?}");
     let _ = bench.turn(vec![bench.exited("a", 0, false), tree_ended("a", true, Vec::new())]);
-    assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Failed, Some(Reason::Memory)));
+    let state = bench.state("a");
+    assert_eq!((state.status, state.reason), (Status::Failed, Some(Reason::Memory)));
+    assert_eq!(state.detail.as_deref(), Some("too much; killed"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::id::AttemptId;
 use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
 use crate::signal::Signal;
-use crate::spec::{Backoff, Command, JobSpec, Output, Policy, Restart, Start};
+use crate::spec::{Backoff, Command, JobSpec, Limits, OpenFiles, Output, Policy, Restart, Start};
 use crate::time::{BootTime, Moment};
 use crate::{JobId, RawText, Reason, Status, Timestamp};
 
@@ -65,6 +65,15 @@ fn starts() -> impl Strategy<Value = Start> {
 }
 
 prop_compose! {
+    fn limits()(
+        (memory, cpu_milli, nice) in (option::of(numbers()), option::of(any::<u32>()), option::of(any::<i32>())),
+        (soft, hard, user) in (option::of(numbers()), option::of(numbers()), option::of(texts())),
+    ) -> Limits {
+        Limits { memory, cpu_milli, nice, user, open_files: soft.map(|soft| OpenFiles { soft, hard }) }
+    }
+}
+
+prop_compose! {
     fn policies()(
         (stop_signal, grace_ms, timeout_ms) in (1..=31, numbers(), option::of(numbers())),
         (success_codes, keep_children) in (vec(any::<i32>(), 0..3), any::<bool>()),
@@ -72,11 +81,13 @@ prop_compose! {
             (select(Restart::ALL.as_slice()), option::of(any::<u32>()), numbers()),
         (delay_max_ms, healthy_after_ms, give_up_after) in
             (numbers(), numbers(), option::of(any::<u32>())),
+        limits in option::of(limits().prop_map(Box::new)),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         Policy {
             stop_signal, grace_ms, timeout_ms, success_codes, keep_children, restart, max_restarts, restart_delay_ms,
             backoff: Backoff { delay_max_ms, healthy_after_ms, give_up_after },
+            limits,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::jobs::{
 };
 use crate::job::{Definition, ExitStatus, Input, Job, JobState, Process, ResourceUsage};
 use crate::logs::{LogLayout, LogStart};
-use crate::spec::{Command, Start};
+use crate::spec::{Command, Limits, OpenFiles, Start};
 use crate::time::{BootTime, Moment};
 use crate::{RawText, Status, Timestamp};
 
@@ -145,6 +145,13 @@ pub(super) fn odd_values_come_back(case: &Case) {
         definition.policy.timeout_ms = Some(number);
         definition.policy.max_restarts = Some(u32::MAX);
         definition.policy.success_codes = vec![i32::MIN, i32::MAX];
+        definition.policy.limits = Some(Box::new(Limits {
+            memory: Some(number),
+            cpu_milli: Some(u32::MAX),
+            open_files: Some(OpenFiles { soft: number, hard: Some(number) }),
+            nice: Some(i32::MIN),
+            user: Some(text.to_owned()),
+        }));
         definition.created_at = time;
         let mut state = state(1, Status::Failed);
         state.restarts = u32::MAX;

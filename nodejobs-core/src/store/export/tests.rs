@@ -8,7 +8,7 @@ use super::*;
 use crate::id::AttemptId;
 use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
-use crate::spec::{Command, Policy, Restart, Start};
+use crate::spec::{Command, Limits, Policy, Restart, Start};
 use crate::store::content::Counters;
 use crate::store::{DocumentKind, JobEvent};
 use crate::time::{BootTime, Moment};
@@ -74,6 +74,8 @@ fn policy() -> impl Strategy<Value = Policy> {
             keep_children,
             restart: Restart::ALL[restart],
             max_restarts: Some(max),
+            limits: (max % 2 == 0)
+                .then(|| Box::new(Limits { memory: Some(grace_ms), nice: Some(-5), ..Limits::default() })),
             ..Policy::default()
         })
 }

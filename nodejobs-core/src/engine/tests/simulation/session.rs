@@ -105,7 +105,7 @@ impl Session {
     /// Some job is found to use more memory than it may.
     pub(super) fn finds_over_memory(&mut self) {
         if let Some(attempt) = self.running.keys().next().cloned() {
-            self.report(attempt, BackendEvent::OverMemory, None);
+            self.report(attempt, BackendEvent::OverMemory { detail: "too much".to_owned() }, None);
         }
     }
 
