@@ -23,7 +23,7 @@ use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
 use crate::signal::Signal;
 use crate::status::Status;
-use crate::store::{JobChange, Rejection, Unit, UnitOutcome};
+use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
@@ -104,6 +104,13 @@ pub enum Input {
     Restart(Box<Restart>),
     /// Somebody wants an ended job forgotten.
     Remove(Box<Removal>),
+    /// The owner wants documents changed that are nothing to the jobs. With a commit that fails they wait for the next one.
+    Keep {
+        /// Who asks.
+        ticket: Ticket,
+        /// The changes.
+        documents: Vec<DocumentChange>,
+    },
     /// Somebody wants a job halted.
     Pause {
         /// Who asks.
@@ -133,7 +140,7 @@ pub enum Answer {
     Accepted(AttemptId),
     /// This attempt is being ended.
     Stopping(AttemptId),
-    /// The job is halted, or goes on.
+    /// The job is halted, or goes on; or the documents are taken in.
     Done,
     /// The job is forgotten.
     Removed(JobId),
@@ -336,6 +343,10 @@ impl Engine {
             Input::Stop { ticket, id, request } => self.stop(ticket, &id, request, now, turn),
             Input::Restart(restart) => self.restart(*restart, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
+            Input::Keep { ticket, documents } => {
+                turn.units.push(Unit { job: None, documents });
+                turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
+            }
             Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
             Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),
             Input::Report(report) => self.report(report, now, turn),

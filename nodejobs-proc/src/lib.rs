@@ -19,6 +19,7 @@ mod launch;
 pub mod logs;
 pub mod look;
 pub mod machine;
+pub mod marked;
 mod protocol;
 pub mod rescue;
 pub mod socket;

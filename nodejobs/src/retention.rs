@@ -30,9 +30,9 @@ pub(crate) async fn retain(owner: &Owner) {
         let history = config.borrow_and_update().history.clone();
         let ends = async {
             if history == HistorySettings::default() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } else {
-                as_they_end(owner, &history).await
+                as_they_end(owner, &history).await;
             }
         };
         tokio::select! {
@@ -150,7 +150,7 @@ mod tests {
         };
         let next = |time| {
             let found = first_end_after(&store, Timestamp::from_millis(time)).expect("memory");
-            found.map(|end| end.as_millis())
+            found.map(Timestamp::as_millis)
         };
         assert_eq!(next(0), None);
         for number in 0..600 {
