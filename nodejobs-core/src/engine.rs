@@ -23,7 +23,7 @@ use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
 use crate::signal::Signal;
 use crate::status::Status;
-use crate::store::{JobChange, Rejection, Unit, UnitOutcome};
+use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
@@ -104,6 +104,13 @@ pub enum Input {
     Restart(Box<Restart>),
     /// Somebody wants an ended job forgotten.
     Remove(Box<Removal>),
+    /// The owner wants documents changed that are nothing to the jobs. With a commit that fails they wait for the next one.
+    Keep {
+        /// Who asks.
+        ticket: Ticket,
+        /// The changes.
+        documents: Vec<DocumentChange>,
+    },
     /// Somebody wants a job halted.
     Pause {
         /// Who asks.
@@ -144,7 +151,7 @@ pub enum Answer {
     Accepted(AttemptId),
     /// This attempt is being ended.
     Stopping(AttemptId),
-    /// The job is halted, or goes on, or is sent the signal.
+    /// The job is halted, or goes on, or is sent the signal; or the documents are taken in.
     Done,
     /// The job is forgotten.
     Removed(JobId),
@@ -350,6 +357,10 @@ impl Engine {
             Input::Stop { ticket, id, request } => self.stop(ticket, &id, request, now, turn),
             Input::Restart(restart) => self.restart(*restart, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
+            Input::Keep { ticket, documents } => {
+                turn.units.push(Unit { job: None, documents });
+                turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
+            }
             Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
             Input::Signal { ticket, id, signal, scope } => self.signal(ticket, &id, signal, scope, turn),
             Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),

@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use crate::protocol::{LaunchHeader, LaunchLimits, RESOURCES};
 
 /// In the environment of every process of a job: `<data directory id>:<job id>:<attempt>`.
-pub(crate) const MARK_VARIABLE: &str = "NODEJOBS_MARK";
+pub const MARK_VARIABLE: &str = "NODEJOBS_MARK";
 const ID_VARIABLE: &str = "JOB_ID";
 const ATTEMPT_VARIABLE: &str = "NODEJOBS_ATTEMPT";
 

@@ -20,6 +20,7 @@ mod limits;
 pub mod logs;
 pub mod look;
 pub mod machine;
+pub mod marked;
 mod protocol;
 pub mod rescue;
 pub mod socket;

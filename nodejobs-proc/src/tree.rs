@@ -209,7 +209,7 @@ fn children_of_any_thread(pid: u32) -> io::Result<Vec<ProcStat>> {
 }
 
 /// The marks in the environment that a process was executed with.
-fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     let environment = if_there(std::fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
     let variables = environment.split(|byte| *byte == 0);
     let values = variables.filter_map(|variable| {

@@ -92,6 +92,7 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
         live_jobs: owner.hub.live_jobs(),
         connections: server.connections.clone(),
         stay: server.stay_requested.clone(),
+        hooks: owner.hooks_busy.subscribe(),
         leaves: config.leaves_when_idle,
         config: owner.config.subscribe(),
     };
@@ -142,6 +143,7 @@ struct Idle {
     live_jobs: watch::Receiver<usize>,
     connections: watch::Receiver<usize>,
     stay: watch::Receiver<bool>,
+    hooks: watch::Receiver<bool>,
     leaves: bool,
     config: watch::Receiver<Arc<Settings>>,
 }
@@ -151,7 +153,8 @@ impl Idle {
         let stay = *self.stay.borrow_and_update();
         let live_jobs = *self.live_jobs.borrow_and_update();
         let connections = *self.connections.borrow_and_update();
-        !stay && live_jobs == 0 && connections == 0
+        let hooks = *self.hooks.borrow_and_update();
+        !stay && !hooks && live_jobs == 0 && connections == 0
     }
 
     /// Returns once nobody has needed the owner for as long as was given; never, if nothing was.
@@ -170,6 +173,7 @@ impl Idle {
                 Ok(()) = self.live_jobs.changed() => {}
                 Ok(()) = self.connections.changed() => {}
                 Ok(()) = self.stay.changed() => {}
+                Ok(()) = self.hooks.changed() => {}
                 Ok(()) = self.config.changed() => {}
             }
         }
@@ -191,17 +195,20 @@ mod tests {
     async fn an_owner_is_needed_as_long_as_there_is_a_job_or_a_client_or_somebody_said_so() {
         let (live_jobs, connections, stay) =
             (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(false));
+        let hooks = watch::Sender::new(false);
         let config = watch::Sender::new(settings("20ms"));
         let mut idle = Idle {
             live_jobs: live_jobs.subscribe(),
             connections: connections.subscribe(),
             stay: stay.subscribe(),
+            hooks: hooks.subscribe(),
             leaves: true,
             config: config.subscribe(),
         };
         let long = Duration::from_millis(60);
         // A job counts before it runs as well: whoever waits for its time is live.
-        let needs: [&dyn Fn(bool); 3] = [
+        let needs: [&dyn Fn(bool); 4] = [
+            &|needed| _ = hooks.send_replace(needed),
             &|needed| _ = live_jobs.send_replace(usize::from(needed)),
             &|needed| _ = connections.send_replace(usize::from(needed)),
             &|needed| _ = stay.send_replace(needed),

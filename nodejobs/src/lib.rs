@@ -85,6 +85,8 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(feature = "local")]
+mod hooks;
+#[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
 mod jobs;

@@ -88,6 +88,7 @@ impl From<RestartRequest> for Request {
 enum Message {
     Submit(Box<SubmitMessage>),
     Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
+    Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
     Report(BackendReport),
     ClockSet,
     Quit,
@@ -103,7 +104,11 @@ impl Message {
             Message::Ask { id, request: Request::Restart { .. } | Request::Remove { .. }, .. } => {
                 turn.concerns(id)
             }
-            Message::Ask { .. } | Message::Report(_) | Message::ClockSet | Message::Quit => false,
+            Message::Ask { .. }
+            | Message::Keep { .. }
+            | Message::Report(_)
+            | Message::ClockSet
+            | Message::Quit => false,
         }
     }
 }
@@ -119,6 +124,10 @@ pub(crate) struct Owner {
     /// What `config.toml` said when it was last read without a mistake.
     pub(crate) config: watch::Sender<Arc<Config>>,
     pub(crate) last_looks: LastLooks,
+    /// Tells the processes of this directory from those of others.
+    pub(crate) directory_id: String,
+    /// Whether hooks run or wait.
+    pub(crate) hooks_busy: watch::Sender<bool>,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -147,12 +156,14 @@ impl Owner {
         let keepers = directory.keepers();
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
-        let owner = Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
+        let directory_id = meta.directory_id.clone();
+        let mut owner = Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
             let directory_id = meta.directory_id;
             let config =
                 BackendConfig { keepers, directory_id, generation, program, machine, previous_boot_id };
             Ok(Arc::new(LocalBackend::new(config, host)?))
         })?;
+        owner.directory_id = directory_id;
         owner.config.send_replace(Arc::new(settings));
         Ok(owner)
     }
@@ -198,6 +209,8 @@ impl Owner {
             started_at: now().wall,
             config: watch::Sender::new(Arc::default()),
             last_looks: LastLooks::default(),
+            directory_id: String::new(),
+            hooks_busy: watch::Sender::new(false),
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),
@@ -227,6 +240,14 @@ impl Owner {
         reply: oneshot::Sender<Answered>,
     ) -> Result<(), Error> {
         self.send(Message::Ask { id, request, reply })
+    }
+
+    /// Changes documents that are nothing to the jobs. Returns once they are on disk, or will be with the next commit that
+    /// succeeds.
+    pub(crate) async fn keep(&self, documents: Vec<DocumentChange>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Keep { documents, reply })?;
+        answer.await.map(drop).map_err(|_| stopped())
     }
 
     /// The wall clock was set.

@@ -396,6 +396,16 @@ pub(crate) fn record(job: &Job) -> JobRecord {
     record_before(job, &[])
 }
 
+/// The record of an attempt; `None` if it is forgotten.
+pub(crate) fn record_of_attempt(
+    store: &dyn JobStore,
+    attempt: &AttemptId,
+) -> Result<Option<JobRecord>, Error> {
+    let attempts = store.attempts(&attempt.id)?;
+    let place = attempts.iter().position(|job| job.state.attempt == attempt.attempt);
+    Ok(place.map(|place| record_before(&attempts[place], &attempts[place + 1..])))
+}
+
 /// The record of an attempt, with those after it.
 fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());

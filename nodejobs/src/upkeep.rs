@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::hooks;
 use crate::owner::Owner;
 use crate::retention::retain;
 
 /// Goes on until the owner leaves.
 pub(crate) fn spawn(owner: Arc<Owner>) -> JoinHandle<()> {
-    tokio::spawn(async move { retain(&owner).await })
+    tokio::spawn(async move {
+        tokio::join!(retain(&owner), hooks::serve(&owner));
+    })
 }

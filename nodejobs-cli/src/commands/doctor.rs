@@ -149,7 +149,15 @@ fn failed_starts(target: &Target) -> Option<Finding> {
 /// The variables that mean something to nodejobs. Only names: values are shown by what they decide about.
 fn variables(names: impl Iterator<Item = String>) -> Finding {
     const CHECK: &str = "variables";
-    const KNOWN: [&str; 3] = ["NODEJOBS_DIR", "NODEJOBS_DISABLE", "NODEJOBS_FAILPOINT"];
+    const KNOWN: [&str; 6] = [
+        "NODEJOBS_DIR",
+        "NODEJOBS_DISABLE",
+        "NODEJOBS_FAILPOINT",
+        // Of hooks.
+        "NODEJOBS_EVENT",
+        "NODEJOBS_REASON",
+        "NODEJOBS_SEQ",
+    ];
     let mut set: Vec<String> = names.filter(|name| name.starts_with("NODEJOBS_")).collect();
     set.sort();
     if set.is_empty() {

@@ -11,6 +11,7 @@ mod events;
 mod failpoints;
 mod follow;
 mod full_disk;
+mod hooks;
 mod identity;
 mod idle;
 mod input;

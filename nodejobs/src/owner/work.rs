@@ -138,6 +138,10 @@ impl Work {
         let input = match message {
             Message::Report(report) => Input::Report(report),
             Message::ClockSet => Input::ClockSet,
+            Message::Keep { documents, reply } => {
+                let ticket = self.ticket(reply);
+                Input::Keep { ticket, documents }
+            }
             Message::Ask { id, request, reply } => {
                 let ticket = self.ticket(reply);
                 match self.input_of(id, request, ticket) {

@@ -1,6 +1,7 @@
 //! Restarting, removing, pausing and resuming.
 
 use super::*;
+use crate::store::{DocumentChange, DocumentKind};
 
 fn statuses(bench: &Bench) -> Vec<(u32, Status)> {
     let events = bench.store.events(0, 100).expect("memory");
@@ -226,4 +227,22 @@ fn a_restart_in_a_hurry_shortens_a_stop_that_is_under_way() {
     assert!(ends(&bench.turn(vec![restart(&job, true)])));
     let _ = bench.turn(vec![bench.exited("a", 137, false), tree_ended("a", true, Vec::new())]);
     assert_eq!((bench.state("a").attempt, bench.state("a").status), (2, Status::Starting));
+}
+
+#[test]
+fn documents_that_could_not_be_written_are_written_with_the_next_commit() {
+    let mut bench = Bench::new();
+    let change = |body: &str| DocumentChange::Put {
+        kind: DocumentKind::Meta,
+        key: "hooks".to_owned(),
+        body: body.into(),
+    };
+    let mut turn = bench.engine.begin_turn();
+    let keep = |ticket, body| Input::Keep { ticket, documents: vec![change(body)] };
+    bench.engine.handle(keep(7, "1"), bench.now, &mut turn);
+    let effects = bench.engine.settle(turn, None, bench.now).expect("no inconsistency");
+    assert_eq!(answers(&effects), [&Answer::Done]);
+    let _ = bench.turn(vec![keep(8, "2")]);
+    let body = bench.store.document(DocumentKind::Meta, "hooks").expect("memory");
+    assert_eq!(body.as_deref(), Some(&b"2"[..]), "in the order in which they were asked for");
 }

@@ -1,0 +1,122 @@
+//! Ending small processes of the owner's own, such as hooks, by the mark in their environment: no keeper has them.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nodejobs_core::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::identity::{ProcStat, if_there, open_pidfd, send_signal};
+use crate::tree::{DAEMON_MARK, marks_of};
+
+pub use crate::launch::MARK_VARIABLE;
+
+/// Who is still there so long after SIGKILL cannot be killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Kills every process that carries a mark which begins so, with all that it has started. Daemons are none of it. Gives the
+/// numbers of those that could not be killed; blocks until then, two seconds at most.
+///
+/// # Errors
+/// When there is no room to look.
+pub fn kill_marked(prefix: &str) -> io::Result<Vec<u32>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = find(prefix)?;
+        if found.is_empty() || Instant::now() >= deadline {
+            return Ok(found.iter().map(|stat| stat.pid).collect());
+        }
+        let mut killed = Vec::new();
+        for stat in &found {
+            let Some(pidfd) = if_there(open_pidfd(stat.pid))? else { continue };
+            // The number may be a stranger's by now.
+            let is_it = ProcStat::read(stat.pid)?.is_some_and(|now| now.start_ticks == stat.start_ticks);
+            if is_it && send_signal(&pidfd, Signal::KILL).is_ok() {
+                killed.push(pidfd);
+            }
+        }
+        wait_for(&killed, deadline)?;
+    }
+}
+
+/// Returns when all of them have ended, or it is time.
+fn wait_for(processes: &[OwnedFd], deadline: Instant) -> io::Result<()> {
+    for process in processes {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let mut polled = [PollFd::new(process, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout)))?;
+    }
+    Ok(())
+}
+
+/// Those that carry such a mark, and everybody below them.
+fn find(prefix: &str) -> io::Result<Vec<ProcStat>> {
+    let mut all: HashMap<u32, ProcStat> = HashMap::new();
+    let (mut waiting, mut daemons) = (Vec::new(), HashSet::new());
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Some(stat) = ProcStat::read(pid)?.filter(|stat| !stat.is_dead()) else { continue };
+        for mark in marks_of(pid)? {
+            if mark.starts_with(prefix.as_bytes()) {
+                waiting.push(pid);
+            } else if mark == DAEMON_MARK.as_bytes() {
+                daemons.insert(pid);
+            }
+        }
+        all.insert(pid, stat);
+    }
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for stat in all.values() {
+        children.entry(stat.parent).or_default().push(stat.pid);
+    }
+    let mut found = HashMap::new();
+    while let Some(pid) = waiting.pop() {
+        if daemons.contains(&pid) || found.contains_key(&pid) {
+            continue;
+        }
+        if let Some(stat) = all.remove(&pid) {
+            found.insert(pid, stat);
+            waiting.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn marked_ones_and_what_they_started_are_killed_and_nobody_else() {
+        let prefix = format!("test-{}:.hook:", std::process::id());
+        let start = |mark: &str, script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).env(MARK_VARIABLE, mark).stdout(Stdio::piped());
+            command.spawn().expect("sh starts")
+        };
+        let mut ours = start(
+            &format!("{prefix}7"),
+            "env -i setsid sleep 1000 & env -i sh -c 'echo ready; sleep 1000'; :",
+        );
+        let mut other = start(&format!("{prefix}8"), "echo ready; sleep 1000; :");
+        for child in [&mut ours, &mut other] {
+            let mut line = String::new();
+            let stdout = child.stdout.as_mut().expect("piped");
+            io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line).expect("read");
+        }
+        assert!(find(&format!("{prefix}7")).expect("looked").len() >= 3);
+        assert_eq!(kill_marked(&format!("{prefix}7")).expect("looked"), Vec::<u32>::new());
+        assert!(!ours.wait().expect("ended").success());
+        assert!(find(&format!("{prefix}7")).expect("looked").is_empty());
+        assert!(other.try_wait().expect("looked").is_none(), "another mark");
+        assert_eq!(kill_marked(&prefix).expect("looked"), Vec::<u32>::new());
+        assert!(!other.wait().expect("ended").success());
+    }
+}
