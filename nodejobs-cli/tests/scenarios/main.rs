@@ -33,6 +33,7 @@ mod real;
 mod restarts;
 mod schema;
 mod secrets;
+mod several_logs;
 mod stop;
 mod stores;
 mod support;

@@ -4,7 +4,7 @@ use nodejobs::api::{BindEvent, BindToken, Bound, LogStream, OutputChunk};
 use nodejobs::record::JobRecord;
 use serde::Serialize;
 
-use super::Printer;
+use super::printer::{LinePrinter, Printer};
 use crate::exit::Failure;
 use crate::output;
 
@@ -19,6 +19,7 @@ enum What<'a> {
 
 #[derive(Serialize)]
 struct Line<'a> {
+    job: &'a str,
     #[serde(flatten)]
     what: What<'a>,
     token: BindToken,
@@ -30,11 +31,11 @@ pub(super) fn token(text: &str) -> Result<BindToken, String> {
 }
 
 /// Prints an event as JSON, if it is about output.
-pub(super) fn print_json(event: &BindEvent, printer: Printer) -> Result<(), Failure> {
-    line(event, printer).map_or(Ok(()), |line| output::print_json(&line))
+pub(super) fn print_json(job: &str, event: &BindEvent, printer: Printer) -> Result<(), Failure> {
+    line(job, event, printer).map_or(Ok(()), |line| output::print_json(&line))
 }
 
-fn line(event: &BindEvent, printer: Printer) -> Option<Line<'_>> {
+fn line<'a>(job: &'a str, event: &'a BindEvent, printer: Printer) -> Option<Line<'a>> {
     let what = match &event.what {
         Bound::Output(chunk) if printer.shows(chunk.stream) => What::Output(chunk),
         Bound::Truncated { stream, offset } if printer.shows(*stream) => {
@@ -45,15 +46,28 @@ fn line(event: &BindEvent, printer: Printer) -> Option<Line<'_>> {
         Bound::Output(_) | Bound::Truncated { .. } | Bound::Status(_) | Bound::Heartbeat => return None,
     };
     // Nothing is told of statuses here, so whoever goes on elsewhere has heard none.
-    Some(Line { what, token: BindToken { event: 0, ..event.token } })
+    Some(Line { job, what, token: BindToken { event: 0, ..event.token } })
 }
 
 /// Prints what an event says of output, as it is.
 pub(super) fn print_bytes(event: &BindEvent, printer: Printer) -> Result<(), Failure> {
     match &event.what {
         Bound::Output(chunk) => printer.output(chunk),
-        Bound::Truncated { stream, .. } => printer.truncated(*stream),
+        Bound::Truncated { stream, offset } => {
+            printer.truncated(*stream, *offset, "");
+            Ok(())
+        }
         Bound::Status(_) | Bound::Heartbeat | Bound::Ended(_) | Bound::Now(_) => Ok(()),
+    }
+}
+
+/// Prints what an event says of output, line by line.
+pub(super) fn print_lines(event: &BindEvent, printer: &mut LinePrinter) -> Result<(), Failure> {
+    match &event.what {
+        Bound::Output(chunk) => printer.output(chunk),
+        Bound::Truncated { stream, offset } => printer.truncated(*stream, *offset),
+        Bound::Ended(_) | Bound::Now(_) => printer.finish(),
+        Bound::Status(_) | Bound::Heartbeat => Ok(()),
     }
 }
 
@@ -66,25 +80,28 @@ mod tests {
 
     fn told(what: Bound, only_stderr: bool) -> Option<serde_json::Value> {
         let event = BindEvent { token: "1.2.3.4.5".parse().expect("a token"), what };
-        line(&event, Printer { only_stderr }).map(|line| serde_json::to_value(line).expect("JSON"))
+        line("a", &event, Printer { only_stderr }).map(|line| serde_json::to_value(line).expect("JSON"))
     }
 
     #[test]
     fn each_line_says_what_there_was_and_where_to_go_on() {
         let chunk =
             |bytes: &[u8]| OutputChunk { stream: LogStream::Stdout, offset: 1, bytes: bytes.to_vec() };
-        let output = json!({"stream": "stdout", "offset": 1, "text": "a\n", "token": "1.2.3.4.0"});
+        let output =
+            json!({"job": "a", "stream": "stdout", "offset": 1, "text": "a\n", "token": "1.2.3.4.0"});
         assert_eq!(told(Bound::Output(chunk(b"a\n")), false), Some(output));
-        let binary = json!({"stream": "stdout", "offset": 1, "base64": "//4A", "token": "1.2.3.4.0"});
+        let binary =
+            json!({"job": "a", "stream": "stdout", "offset": 1, "base64": "//4A", "token": "1.2.3.4.0"});
         assert_eq!(told(Bound::Output(chunk(b"\xff\xfe\0")), false), Some(binary));
         assert_eq!(told(Bound::Output(chunk(b"a\n")), true), None);
-        let truncated = json!({"stream": "stderr", "offset": 0, "truncated": true, "token": "1.2.3.4.0"});
+        let truncated =
+            json!({"job": "a", "stream": "stderr", "offset": 0, "truncated": true, "token": "1.2.3.4.0"});
         let shortened = || Bound::Truncated { stream: LogStream::Stderr, offset: 0 };
         assert_eq!(told(shortened(), true), Some(truncated));
         for (what, ended) in
             [(Bound::Ended(Box::new(record("a"))), true), (Bound::Now(Box::new(record("a"))), false)]
         {
-            let end = json!({"ended": ended, "record": record("a"), "token": "1.2.3.4.0"});
+            let end = json!({"job": "a", "ended": ended, "record": record("a"), "token": "1.2.3.4.0"});
             assert_eq!(told(what, true), Some(end));
         }
         assert_eq!(told(Bound::Heartbeat, false), None);
