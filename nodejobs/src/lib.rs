@@ -96,6 +96,8 @@ mod processes;
 #[cfg(feature = "local")]
 mod reach;
 #[cfg(feature = "local")]
+mod recorder;
+#[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
 mod service;
@@ -107,6 +109,8 @@ mod store_files;
 mod store_status;
 #[cfg(feature = "local")]
 mod stores;
+#[cfg(feature = "local")]
+mod timeline;
 #[cfg(feature = "local")]
 mod wait;
 

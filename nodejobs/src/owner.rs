@@ -6,6 +6,7 @@
 mod host;
 mod work;
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use nodejobs_core::engine::{Answer, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
-use nodejobs_core::{JobId, Status, Timestamp};
+use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend};
@@ -24,6 +25,7 @@ use crate::api::{ProblemKind, RestartRequest};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
+use crate::recorder::Recorder;
 use crate::stores::StoreKind;
 use host::Host;
 use work::Work;
@@ -96,6 +98,7 @@ pub(crate) struct Owner {
     pub(crate) store_kind: StoreKind,
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) started_at: Timestamp,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
@@ -145,11 +148,14 @@ impl Owner {
         let (inputs, receiver) = channel();
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
+        let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs())?);
         let work = Work::take_over(
             Engine::new(generation),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
+            Arc::clone(&recorder),
+            RawText::from(directory.logs().into_os_string().into_vec()),
             put(BOOT, boot_id.to_owned()),
         )?;
         let (running, stopped) = watch::channel(());
@@ -168,6 +174,7 @@ impl Owner {
             store_kind,
             hub,
             backend,
+            recorder,
             started_at: now().wall,
             inputs,
             stopped,

@@ -413,7 +413,7 @@ async fn follow_job(
     reference: PathOf<String>,
     parameters: QueryOf<FollowQuery>,
 ) -> Result<impl IntoResponse, Error> {
-    let events = follow(&state.owner, &path(reference)?, &query(parameters)?).await?;
+    let events = follow(&state.owner, &path(reference)?, &query(parameters)?, false).await?;
     Ok(sse(events, FollowEvent::to_sse))
 }
 

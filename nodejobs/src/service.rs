@@ -317,6 +317,16 @@ impl Owner {
         Ok((record(&job), answer == Answer::NotLive))
     }
 
+    /// Has it noted when everything was written that an attempt has written up to now.
+    pub(crate) async fn look_at_output_of(&self, reference: &str, attempt: Option<u32>) -> Result<(), Error> {
+        let reference = reference.to_owned();
+        let job = self.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
+        if !job.state.status.is_terminal() {
+            self.recorder.look(job.attempt_id()).await;
+        }
+        Ok(())
+    }
+
     /// The part of an attempt's output that is wanted, as long as it is now.
     pub(crate) async fn log(
         &self,

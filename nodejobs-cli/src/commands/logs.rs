@@ -1,5 +1,6 @@
 //! `nodejobs logs`: shows what jobs wrote.
 
+mod doubt;
 mod lines;
 mod printer;
 mod several;
@@ -8,15 +9,19 @@ mod split;
 use std::io::{self, Read, Write};
 
 use clap::Args;
+use nodejobs::Timestamp;
 use nodejobs::api::{BindEvent, BindQuery, BindToken, FollowQuery, LogQuery, LogStream};
 use nodejobs::record::JobRecord;
+use regex::bytes::Regex;
 
 use crate::connect::{Connection, Target};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, job_code, mirrored, overall, say};
 use crate::output::{Format, outcome};
-use crate::watch;
-use printer::LinePrinter;
+use crate::{times, watch};
+use doubt::Doubts;
+use lines::JsonPrinter;
 pub(crate) use printer::Printer;
+use printer::{LinePrinter, Wanted};
 
 /// Show what jobs wrote: their standard output and standard error on ours
 #[derive(Args, Debug)]
@@ -40,6 +45,18 @@ pub(crate) struct Logs {
     /// Go on behind the line of `logs -o jsonl` that had this token, in the attempt that it is about
     #[arg(long, value_name = "TOKEN", value_parser = lines::token, conflicts_with_all = ["tail", "attempt"])]
     from: Option<BindToken>,
+    /// Only what was written since then: how long ago, such as 1h30m or 7d, or a time
+    #[arg(long, value_name = "TIME", value_parser = times::passed)]
+    since: Option<Timestamp>,
+    /// Only what was written until then
+    #[arg(long, value_name = "TIME", value_parser = times::passed, conflicts_with = "follow")]
+    until: Option<Timestamp>,
+    /// Only lines in which this regular expression is found
+    #[arg(long, value_name = "REGEX")]
+    grep: Option<Regex>,
+    /// Show when each line was written, and both streams in that order
+    #[arg(long)]
+    timestamps: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -52,12 +69,19 @@ Examples:
   nodejobs logs -o jsonl ID           as JSON lines, each with a token
   nodejobs logs --from TOKEN ID       what came after that token
   nodejobs logs -f web db             of several jobs, each line with its job
+  nodejobs logs --since 1h --grep 'error|warn' ID
+  nodejobs logs --timestamps --since 18:00 --until 18:05 ID
 
 Without -f standard output is shown first, then standard error. With -f the exit status is the job's own: 128+N after \
 signal N, 124 if its time was up, and 125 if it has none (it never started, or was lost) or something here went wrong.
 
 Of several jobs each line begins with the job's name, or its id. With -f that goes on until all of them have ended, and the \
 exit status is 0, whatever theirs are; `wait` has those.
+
+When something was written is noted while a daemon runs, to a tenth of a second. With --timestamps, --since and --until both \
+streams are shown in that order; with `run --merge` it is exact. What was written while no daemon ran has no time, shown as \
+`-`; if --since or --until falls into such a span, all of it is shown, and standard error says so. --tail counts lines \
+before --grep looks at them, and a line of more than 64 KiB is looked at in parts.
 
 With -o jsonl each line has a piece of output: `job`, `stream`, `offset` in its log file in bytes, `text` (or `base64` where it is \
 not UTF-8), and `token`. The last line has `ended` and the job's `record`. Who gives back a token with --from misses no \
@@ -90,7 +114,19 @@ impl Logs {
 
     /// Whether the bytes are wanted as they are, and nothing else.
     fn is_plain(&self, format: Format) -> bool {
-        format == Format::Table && self.from.is_none()
+        format == Format::Table && self.from.is_none() && !self.is_about_times() && self.grep.is_none()
+    }
+
+    fn is_about_times(&self) -> bool {
+        self.timestamps || self.since.is_some() || self.until.is_some()
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted { grep: self.grep.clone(), timestamps: self.timestamps }
+    }
+
+    fn doubts(&self) -> Doubts {
+        Doubts::new(self.since, self.until, self.timestamps)
     }
 
     fn query(&self, attempt: u32) -> BindQuery {
@@ -99,6 +135,9 @@ impl Logs {
             attempt: self.from.is_none().then(|| self.attempt.unwrap_or(attempt)),
             tail: self.tail,
             only_now: !self.follow,
+            since: self.since,
+            until: self.until,
+            times: self.is_about_times(),
             ..BindQuery::default()
         }
     }
@@ -108,9 +147,17 @@ impl Logs {
         let job = connection.ask(|client| client.job(job))?;
         let printer = Printer { only_stderr: self.stderr };
         let (id, query) = (job.self_id.as_str(), self.query(job.attempt));
-        let record = watch::bind(&mut connection, id, query, |event| match format {
-            Format::Table => lines::print_bytes(event, printer),
-            Format::Json | Format::Jsonl => lines::print_json(id, event, printer),
+        let (mut doubts, wanted) = (self.doubts(), self.wanted());
+        let is_about_lines = wanted.is_about_lines();
+        let mut as_lines = LinePrinter::new(printer, wanted.clone());
+        let mut as_json = JsonPrinter::new(id, printer, wanted);
+        let record = watch::bind(&mut connection, id, query, |event| {
+            doubts.hear(id, event);
+            match format {
+                Format::Table if is_about_lines => lines::print_lines(event, &mut as_lines),
+                Format::Table => lines::print_bytes(event, printer),
+                Format::Json | Format::Jsonl => as_json.print(event),
+            }
         })?;
         if !self.follow {
             return Ok(0);
@@ -126,10 +173,17 @@ impl Logs {
         let mut connection = target.connect()?;
         let (jobs, mut failures) = several::resolve(&mut connection, &self.jobs)?;
         let to = Printer { only_stderr: self.stderr };
-        let mut printers = LinePrinter::for_jobs(&several::labels(&jobs), to);
-        let mut heard = |index: usize, event: &BindEvent| match format {
-            Format::Table => lines::print_lines(event, &mut printers[index]),
-            Format::Json | Format::Jsonl => lines::print_json(jobs[index].self_id.as_str(), event, to),
+        let wanted = self.wanted();
+        let mut as_lines = LinePrinter::for_jobs(&several::labels(&jobs), to, &wanted);
+        let as_json = |job: &JobRecord| JsonPrinter::new(job.self_id.as_str(), to, wanted.clone());
+        let mut as_json: Vec<_> = jobs.iter().map(as_json).collect();
+        let mut doubts: Vec<_> = jobs.iter().map(|_| self.doubts()).collect();
+        let mut heard = |index: usize, event: &BindEvent| {
+            doubts[index].hear(jobs[index].self_id.as_str(), event);
+            match format {
+                Format::Table => lines::print_lines(event, &mut as_lines[index]),
+                Format::Json | Format::Jsonl => as_json[index].print(event),
+            }
         };
         let mut shown = 0;
         let mut ended = |record: Result<JobRecord, Failure>| match record {

@@ -114,7 +114,16 @@ pub struct Policy {
     pub max_restarts: Option<u32>,
     /// How long after its end, in milliseconds.
     pub restart_delay_ms: u64,
+    /// How many of the newest bytes of each of its log files are kept on disk, to the mebibyte; 0 is all of them. If
+    /// absent in what is asked for, the owner's default counts; if absent in what is stored, all are kept: the job was
+    /// accepted before there were caps.
+    pub log_cap: Option<u64>,
 }
+
+/// The least cap of a log file, in bytes.
+pub const MIN_LOG_CAP: u64 = 64 << 10;
+/// The cap of a log file where nothing else is said, in bytes.
+pub const DEFAULT_LOG_CAP: u64 = 100 << 20;
 
 impl Policy {
     /// Whether an attempt that has ended so, after so many restarts, is followed by another.
@@ -134,6 +143,7 @@ impl Default for Policy {
             restart: Restart::No,
             max_restarts: None,
             restart_delay_ms: 1_000,
+            log_cap: None,
         }
     }
 }

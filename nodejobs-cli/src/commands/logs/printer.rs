@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use nodejobs::api::{FollowEvent, LogStream, OutputChunk};
+use nodejobs::api::{FollowEvent, LogStream, OutputChunk, Written};
+use regex::bytes::Regex;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::split::Splitter;
+use super::split::{Line, Splitter};
 use crate::exit::{Failure, say};
 use crate::output::Screen;
 
@@ -52,10 +53,31 @@ impl Printer {
     }
 }
 
+/// What is wanted of lines.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Only those with this in them.
+    pub(super) grep: Option<Regex>,
+    /// With the time at which each was written.
+    pub(super) timestamps: bool,
+}
+
+impl Wanted {
+    /// Whether lines are looked at, one by one.
+    pub(super) fn is_about_lines(&self) -> bool {
+        self.grep.is_some() || self.timestamps
+    }
+
+    pub(super) fn shows(&self, line: &Line<'_>) -> bool {
+        self.grep.as_ref().is_none_or(|grep| grep.is_match(line.text))
+    }
+}
+
 /// Prints the output of one job line by line.
 #[derive(Debug)]
 pub(super) struct LinePrinter {
     to: Printer,
+    wanted: Wanted,
     /// What comes before each line, on standard output and on standard error: colours are for terminals.
     prefixes: [String; 2],
     /// The name to say when something is to be said of the job.
@@ -64,16 +86,20 @@ pub(super) struct LinePrinter {
 }
 
 impl LinePrinter {
+    /// For the only job.
+    pub(super) fn new(to: Printer, wanted: Wanted) -> Self {
+        Self { to, wanted, prefixes: Default::default(), of: String::new(), open: Default::default() }
+    }
+
     /// One for each of several jobs, whose names are padded to the same width.
-    pub(super) fn for_jobs(labels: &[String], to: Printer) -> Vec<Self> {
+    pub(super) fn for_jobs(labels: &[String], to: Printer, wanted: &Wanted) -> Vec<Self> {
         let width = labels.iter().map(|label| label.width()).max().unwrap_or_default();
         let colours =
             [Screen::has_colour(io::stdout().is_terminal()), Screen::has_colour(io::stderr().is_terminal())];
         let printer = |(index, label): (usize, &String)| Self {
-            to,
             prefixes: colours.map(|colour| prefix(label, width, index, colour)),
             of: format!(" '{label}'"),
-            open: [Splitter::default(), Splitter::default()],
+            ..Self::new(to, wanted.clone())
         };
         labels.iter().enumerate().map(printer).collect()
     }
@@ -83,8 +109,9 @@ impl LinePrinter {
             return Ok(());
         }
         let mut lines = Vec::with_capacity(chunk.bytes.len() + 64);
-        let prefix = self.prefix(chunk.stream);
-        self.open[index(chunk.stream)].push(&chunk.bytes, |line| add_line(&mut lines, &prefix, line));
+        let mut open = std::mem::take(&mut self.open[index(chunk.stream)]);
+        open.push(chunk, |line| self.add(&mut lines, chunk.stream, line));
+        self.open[index(chunk.stream)] = open;
         self.to.write(chunk.stream, &lines)
     }
 
@@ -102,24 +129,33 @@ impl LinePrinter {
 
     fn finish_stream(&mut self, stream: LogStream) -> Result<(), Failure> {
         let mut lines = Vec::new();
-        let prefix = self.prefix(stream);
-        self.open[index(stream)].finish(|line| add_line(&mut lines, &prefix, line));
+        std::mem::take(&mut self.open[index(stream)]).finish(|line| self.add(&mut lines, stream, line));
         self.to.write(stream, &lines)
     }
 
-    fn prefix(&self, stream: LogStream) -> String {
+    fn add(&self, lines: &mut Vec<u8>, stream: LogStream, line: Line<'_>) {
+        if !self.wanted.shows(&line) {
+            return;
+        }
         let on_stdout = stream == LogStream::Stdout || self.to.only_stderr;
-        self.prefixes[if on_stdout { 0 } else { 1 }].clone()
+        lines.extend_from_slice(self.prefixes[if on_stdout { 0 } else { 1 }].as_bytes());
+        if self.wanted.timestamps {
+            lines.extend_from_slice(time(line.written).as_bytes());
+        }
+        lines.extend_from_slice(line.text);
+        lines.push(b'\n');
     }
 }
 
-fn add_line(lines: &mut Vec<u8>, prefix: &str, line: &[u8]) {
-    lines.extend_from_slice(prefix.as_bytes());
-    lines.extend_from_slice(line);
-    lines.push(b'\n');
+/// The time and a space, in the width of a time: none, where nobody knows it.
+fn time(written: Option<Written>) -> String {
+    match written.and_then(Written::exactly) {
+        Some(time) => format!("{time} "),
+        None => format!("{:<24} ", "-"),
+    }
 }
 
-fn index(stream: LogStream) -> usize {
+pub(super) fn index(stream: LogStream) -> usize {
     match stream {
         LogStream::Stdout => 0,
         LogStream::Stderr => 1,
@@ -143,7 +179,21 @@ pub(super) fn write(to: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use nodejobs::Timestamp;
+
     use super::*;
+
+    #[test]
+    fn a_time_that_is_not_known_takes_as_much_room_as_one_that_is() {
+        let written = |after, before| {
+            let [after, before] = [after, before].map(Timestamp::from_millis);
+            time(Some(Written { after, before }))
+        };
+        assert_eq!(written(100, 600), "1970-01-01T00:00:00.100Z ");
+        for unknown in [written(100, 601), time(None)] {
+            assert_eq!(unknown, "-                        ");
+        }
+    }
 
     #[test]
     fn prefixes_are_aligned_and_coloured_one_after_the_other() {

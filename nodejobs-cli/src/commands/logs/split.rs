@@ -1,65 +1,102 @@
 //! Pieces of output made into whole lines, whatever bytes they are made of.
 
+use nodejobs::api::{OutputChunk, Written};
+
 /// What is longer is printed in parts, so that a job that never ends its line does not fill the memory.
 const LINE_BYTES: usize = 64 << 10;
+
+/// A line, or a part of one that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    /// Without its newline.
+    pub(super) text: &'a [u8],
+    /// Where it begins in its file.
+    pub(super) offset: u64,
+    /// Whether a newline comes behind it.
+    pub(super) ends: bool,
+    /// When it began to be written, if that was asked for.
+    pub(super) written: Option<Written>,
+}
 
 /// Puts the lines of one stream together.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     /// The beginning of a line that has not ended.
     open: Vec<u8>,
+    /// Where and when that began.
+    begun: (u64, Option<Written>),
 }
 
 impl Splitter {
-    /// Calls `line` with each line that ends in these bytes, without its newline.
-    pub(super) fn push(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (part, ends) = part.strip_suffix(b"\n").map_or((part, false), |part| (part, true));
-            let mut rest = part;
-            // Only here is anything copied: most lines are whole in one piece.
+    /// Calls `line` with each line that ends in these bytes.
+    pub(super) fn push(&mut self, chunk: &OutputChunk, mut line: impl FnMut(Line<'_>)) {
+        let mut offset = chunk.offset;
+        for part in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.open.is_empty() {
+                self.begun = (offset, chunk.written);
+            }
+            offset += part.len() as u64;
+            let (mut rest, ends) = part.strip_suffix(b"\n").map_or((part, false), |part| (part, true));
             while self.open.len() + rest.len() > LINE_BYTES {
                 let (now, later) = rest.split_at(LINE_BYTES - self.open.len());
                 self.open.extend_from_slice(now);
-                line(&self.open);
-                self.open.clear();
+                self.tell(false, &mut line);
+                self.begun = (offset - (later.len() + usize::from(ends)) as u64, chunk.written);
                 rest = later;
             }
-            match (ends, self.open.is_empty()) {
-                (true, true) => line(rest),
-                (true, false) => {
-                    self.open.extend_from_slice(rest);
-                    line(&self.open);
-                    self.open.clear();
-                }
-                (false, _) => self.open.extend_from_slice(rest),
+            if ends && self.open.is_empty() {
+                // Most lines are whole in one piece, and need no copy.
+                line(Line { text: rest, offset: self.begun.0, ends, written: self.begun.1 });
+                continue;
+            }
+            self.open.extend_from_slice(rest);
+            if ends {
+                self.tell(true, &mut line);
             }
         }
     }
 
-    /// Whether a line has begun and not ended.
-    pub(super) fn is_open(&self) -> bool {
-        !self.open.is_empty()
+    /// Where the line begins that has begun and not ended.
+    pub(super) fn open_since(&self) -> Option<u64> {
+        (!self.open.is_empty()).then_some(self.begun.0)
     }
 
     /// Calls `line` with what has no newline at its end, if there is something.
-    pub(super) fn finish(&mut self, line: impl FnOnce(&[u8])) {
-        if self.is_open() {
-            line(&self.open);
-            self.open.clear();
+    pub(super) fn finish(&mut self, mut line: impl FnMut(Line<'_>)) {
+        if !self.open.is_empty() {
+            self.tell(false, &mut line);
         }
+    }
+
+    fn tell(&mut self, ends: bool, line: &mut impl FnMut(Line<'_>)) {
+        let (offset, written) = self.begun;
+        line(Line { text: &self.open, offset, ends, written });
+        self.open.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nodejobs::api::LogStream;
+
     use super::*;
 
+    /// Each line, as long as offsets agree with what came before.
     fn lines(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
-        let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
+        let (mut splitter, mut lines, mut at, mut told) = (Splitter::default(), Vec::new(), 0, 0);
+        let mut take = |line: Line<'_>| {
+            assert_eq!(line.offset, told);
+            told += line.text.len() as u64 + u64::from(line.ends);
+            lines.push(line.text.to_vec());
+        };
         for piece in pieces {
-            splitter.push(piece, |line| lines.push(line.to_vec()));
+            let chunk =
+                OutputChunk { stream: LogStream::Stdout, offset: at, bytes: piece.to_vec(), written: None };
+            at = chunk.end();
+            splitter.push(&chunk, &mut take);
         }
-        splitter.finish(|line| lines.push(line.to_vec()));
+        splitter.finish(&mut take);
+        assert_eq!((told, splitter.open_since()), (at, None));
         lines
     }
 
@@ -80,7 +117,7 @@ mod tests {
         let long = vec![b'x'; LINE_BYTES + 5];
         let parts = [vec![b'x'; LINE_BYTES], vec![b'x'; 5]];
         assert_eq!(lines(&[&long]), parts);
-        assert_eq!(lines(&[&long[..LINE_BYTES - 1], &long[LINE_BYTES - 1..]]), parts);
+        assert_eq!(lines(&[&long[..LINE_BYTES - 1], &long[LINE_BYTES - 1..], b"\n"]), parts);
         let exact = vec![b'x'; LINE_BYTES];
         assert_eq!(lines(&[&exact, b"\n"]), [exact]);
     }
