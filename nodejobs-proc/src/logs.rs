@@ -8,23 +8,23 @@ use std::path::Path;
 use rustix::fs::FallocateFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
-/// Where the last so many lines of a file begin, or of its part before `end`. A last line without its newline counts as
+/// Where the last so many lines of a file begin, or of its part from `start` to `end`. A last line without its newline counts as
 /// one.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn offset_of_last_lines(file: &mut File, end: Option<u64>, lines: u64) -> io::Result<u64> {
+pub fn offset_of_last_lines(file: &mut File, start: u64, end: Option<u64>, lines: u64) -> io::Result<u64> {
     const CHUNK: u64 = 64 * 1024;
     let length = file.seek(SeekFrom::End(0))?;
     let end = end.map_or(length, |end| end.min(length));
-    if lines == 0 {
-        return Ok(end);
+    if lines == 0 || end <= start {
+        return Ok(end.max(start));
     }
     let mut newlines = 0;
     let mut chunk_end = end;
     let mut buffer = Vec::new();
-    while chunk_end > 0 {
-        let chunk_start = chunk_end.saturating_sub(CHUNK);
+    while chunk_end > start {
+        let chunk_start = chunk_end.saturating_sub(CHUNK).max(start);
         buffer.clear();
         file.seek(SeekFrom::Start(chunk_start))?;
         file.by_ref().take(chunk_end - chunk_start).read_to_end(&mut buffer)?;
@@ -41,7 +41,7 @@ pub fn offset_of_last_lines(file: &mut File, end: Option<u64>, lines: u64) -> io
         }
         chunk_end = chunk_start;
     }
-    Ok(0)
+    Ok(start)
 }
 
 /// Makes a descriptor that tells when files are written to: readable once something was written to a file after it was
@@ -88,7 +88,8 @@ pub fn written_files(watch: impl AsFd, mut written: impl FnMut(Option<i32>)) -> 
     }
 }
 
-/// Where the file's first byte is that was not freed, at or behind this offset; the file's length if none is.
+/// Where the file's first byte is that was not freed, at or behind this offset; the file's length if none is. Whoever
+/// reads from the file has to seek afterwards.
 ///
 /// # Errors
 /// When the file cannot be asked.
@@ -142,7 +143,7 @@ mod tests {
     fn last_lines(content: &[u8], lines: u64) -> Vec<u8> {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(content).expect("written");
-        let offset = offset_of_last_lines(&mut file, None, lines).expect("read");
+        let offset = offset_of_last_lines(&mut file, 0, None, lines).expect("read");
         content[usize::try_from(offset).expect("small")..].to_vec()
     }
 

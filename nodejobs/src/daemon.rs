@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::foreign::OWNER_LOCK;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
+use crate::log_settings::LogSettings;
 use crate::stores::StoreKind;
 
 /// How long the daemon's log gets, in bytes, before it is put aside.
@@ -35,6 +36,8 @@ pub struct Config {
     /// The locked [`START_LOCK_NAME`](crate::api::START_LOCK_NAME) file, if whoever started this process holds it. It
     /// is given up when requests are answered.
     pub start_lock: Option<File>,
+    /// How much room logs may take.
+    pub logs: LogSettings,
 }
 
 /// Owns the directory until it is time to leave; calls `ready` once requests are answered, by this process or by an
@@ -69,7 +72,7 @@ const LEAVING_BY_SIGNAL: Duration = Duration::from_millis(500);
 const BLOCKING_THREADS: usize = 4;
 
 async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
-    let options = OpenOptions { store: config.store, keeper: None };
+    let options = OpenOptions { store: config.store, keeper: None, logs: config.logs };
     let starting = config.start_lock.map(Lock::inherited);
     let jobs = Jobs::open_holding(&config.data_dir, options, starting).await?;
     ready();

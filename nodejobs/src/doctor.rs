@@ -11,6 +11,7 @@
 //! ```
 
 mod directory;
+mod logs;
 mod machine;
 mod owner;
 mod rescue;
@@ -97,9 +98,10 @@ pub fn examine(data_dir: &Path) -> Vec<Finding> {
             Finding::problem("daemon", text, "look at it with `ps`, and end it with SIGKILL: no job is lost");
         (stuck, owner::Running::Silent)
     });
-    let looks: [(&str, Look); 5] = [
+    let looks: [(&str, Look); 6] = [
         ("versions", |_, running| vec![owner::versions(running)]),
         ("directory", |data_dir, _| directory::look(data_dir)),
+        ("log caps", |data_dir, _| logs::look(data_dir)),
         ("store", store::look),
         ("keepers", owner::keeper_findings),
         ("machine", |_, _| machine::look()),

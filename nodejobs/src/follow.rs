@@ -1,6 +1,7 @@
 //! Following a job's output while it is written, to its end.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,11 +91,24 @@ impl Output {
                 return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: 0 }));
             }
             let end = self.file.end.map_or(length, |end| end.min(length)).min(limit);
+            let freed = |offset, file: &File| {
+                let kept = if offset < length { self.file.kept(file, offset)? } else { offset };
+                Ok::<_, io::Error>((kept > offset).then_some(kept))
+            };
+            if let Some(kept) = freed(self.offset, &file)? {
+                self.offset = kept;
+                return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: kept }));
+            }
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(self.offset))?;
             file.by_ref().take(CHUNK.min(end.saturating_sub(self.offset))).read_to_end(&mut bytes)?;
             if bytes.is_empty() {
                 return Ok(None);
+            }
+            // What was freed while it was read has come as zeros.
+            if let Some(kept) = freed(self.offset, &file)? {
+                self.offset = kept;
+                return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: kept }));
             }
             let chunk = OutputChunk { stream: self.stream, offset: self.offset, bytes, written: None };
             self.offset = chunk.end();

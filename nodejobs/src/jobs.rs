@@ -27,6 +27,7 @@ use crate::client::{Client, ClientError};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::follow::follow;
+use crate::log_settings::LogSettings;
 use crate::owner::Owner;
 use crate::reach::own_or_reach;
 use crate::server::{Server, ServerHandle};
@@ -45,6 +46,8 @@ pub struct OpenOptions {
     /// The program that keeps the jobs. If absent: `nodejobs-keeper` beside this executable, else this executable
     /// itself, if its `main` begins with [`serve_keeper_if_asked`](crate::serve_keeper_if_asked).
     pub keeper: Option<PathBuf>,
+    /// How much room logs may take, if this process becomes the owner.
+    pub logs: LogSettings,
 }
 
 /// A data directory's jobs.
@@ -454,7 +457,7 @@ fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result
             Error::new(ProblemKind::Unavailable, "jobs cannot be kept").with_source(error)
         })?,
     };
-    let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine)?);
+    let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine, options.logs)?);
     let server = Server::bind(&owner)?;
     reached(Failpoint::OwnerBound);
     owner.announce().map_err(|error| {

@@ -35,7 +35,7 @@
 //!
 //! | item | holds | feature |
 //! |---|---|---|
-//! | [`Jobs`], [`OpenOptions`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, listen | `local` |
+//! | [`Jobs`], [`OpenOptions`], [`LogSettings`], [`StoreKind`] | the jobs of a data directory: run, stop, wait, look, listen | `local` |
 //! | [`JobOutput`], [`JobLogs`], [`JobPages`] | what some of its calls give | `local` |
 //! | [`daemon`] | a process that does nothing but own a data directory | `local` |
 //! | [`store`] | a directory's store as a whole: info, check, export, import, migrate | `local` |
@@ -90,6 +90,8 @@ mod listeners;
 #[cfg(feature = "local")]
 mod log_files;
 #[cfg(feature = "local")]
+mod log_settings;
+#[cfg(feature = "local")]
 mod owner;
 #[cfg(feature = "local")]
 mod processes;
@@ -120,6 +122,8 @@ pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 pub use error::Error;
 #[cfg(feature = "local")]
 pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
+#[cfg(feature = "local")]
+pub use log_settings::LogSettings;
 pub use nodejobs_core::{
     JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, signal, spec,
     status, text, time, units, words,

@@ -25,6 +25,7 @@ use crate::api::{ProblemKind, RestartRequest};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
+use crate::log_settings::LogSettings;
 use crate::recorder::Recorder;
 use crate::stores::StoreKind;
 use host::Host;
@@ -99,6 +100,7 @@ pub(crate) struct Owner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) logs: LogSettings,
     pub(crate) started_at: Timestamp,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
@@ -117,6 +119,7 @@ impl Owner {
         wanted_store: Option<StoreKind>,
         program: KeeperProgram,
         machine: Machine,
+        logs: LogSettings,
     ) -> Result<Self, Error> {
         crate::capture::raise_open_files();
         let (meta, age) = directory.meta(wanted_store, &machine)?;
@@ -126,7 +129,7 @@ impl Owner {
         let keepers = directory.keepers();
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
-        Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
+        Self::take_over(directory, lock, meta.store, store, &boot_id, logs, |generation, host| {
             let directory_id = meta.directory_id;
             let config = Config { keepers, directory_id, generation, program, machine, previous_boot_id };
             Ok(Arc::new(LocalBackend::new(config, host)?))
@@ -140,6 +143,7 @@ impl Owner {
         store_kind: StoreKind,
         store: Arc<dyn JobStore>,
         boot_id: &str,
+        logs: LogSettings,
         backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
     ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
@@ -148,7 +152,7 @@ impl Owner {
         let (inputs, receiver) = channel();
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
-        let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs())?);
+        let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), logs.quota)?);
         let work = Work::take_over(
             Engine::new(generation),
             Arc::clone(&store),
@@ -175,6 +179,7 @@ impl Owner {
             hub,
             backend,
             recorder,
+            logs,
             started_at: now().wall,
             inputs,
             stopped,

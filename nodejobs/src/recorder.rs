@@ -57,7 +57,11 @@ struct Inbox {
 
 impl Recorder {
     /// Starts the thread. Indexes are in `own_logs`, wherever the log files are.
-    pub(crate) fn start(store: Arc<dyn JobStore>, own_logs: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn start(
+        store: Arc<dyn JobStore>,
+        own_logs: PathBuf,
+        _quota: Option<u64>,
+    ) -> Result<Self, Error> {
         let cannot = |error: std::io::Error| {
             Error::new(ProblemKind::Unavailable, "log files cannot be looked at").with_source(error)
         };

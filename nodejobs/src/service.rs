@@ -80,7 +80,10 @@ impl Owner {
         let context = serde_json::to_vec(&spec.context).map_err(|error| {
             Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error)
         })?;
-        let definition = Definition::new(spec, logdir, now().wall);
+        let mut definition = Definition::new(spec, logdir, now().wall);
+        // What is the user's own has none.
+        let cap = if definition.logs.layout.is_shared() { Some(0) } else { spec.policy.log_cap };
+        definition.policy.log_cap = Some(cap.unwrap_or(self.logs.cap));
         let input = match &spec.stdin {
             Stdin::Bytes(bytes) => Some(bytes.as_bytes().to_vec()),
             Stdin::Null | Stdin::File(_) => None,
@@ -358,7 +361,7 @@ fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
     if job.state.started.is_some() {
         let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
-        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.len().ok()).sum());
+        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.kept_bytes().ok()).sum());
     }
     record
 }

@@ -101,8 +101,14 @@ impl Logs {
         match self.jobs.as_slice() {
             [job] if self.is_plain(format) && self.follow => mirrored(self.follow_one(target, job)),
             [job] if self.is_plain(format) => {
-                self.show_one(&mut target.connect()?, job)?;
-                Ok(0)
+                let mut connection = target.connect()?;
+                let record = connection.ask(|client| client.job(job))?;
+                // Of a job that writes, what is shown may be freed meanwhile, and then it goes on behind that.
+                if record.status.is_terminal() {
+                    self.show_one(&mut connection, record.self_id.as_str())?;
+                    return Ok(0);
+                }
+                self.show_events(target, job, format)
             }
             [job] => {
                 let shown = self.show_events(target, job, format);

@@ -20,6 +20,7 @@ mod library_events;
 mod library_outcomes;
 mod limits;
 mod listing;
+mod log_cap;
 mod log_times;
 mod logging;
 mod mistakes;

@@ -165,7 +165,8 @@ pub enum Bound {
     Status(JobEvent),
     /// `output`: more of it. Within one stream nothing is missing; between the two the order is not known.
     Output(OutputChunk),
-    /// `truncated`: the job shortened its own log file; what it writes next stands at this offset.
+    /// `truncated`: the job shortened its own log file, and what it writes next stands at offset 0; or what is before the
+    /// offset is not kept, because of the job's cap or the quota of all logs.
     Truncated {
         /// Of which output.
         stream: LogStream,

@@ -139,7 +139,8 @@ impl TryFrom<OutputData> for OutputChunk {
 pub enum FollowEvent {
     /// `output`: more of it.
     Output(OutputChunk),
-    /// `truncated`: the job shortened its own log file; what it writes next stands at this offset.
+    /// `truncated`: the job shortened its own log file, and what it writes next stands at offset 0; or what is before the
+    /// offset is not kept, because of the job's cap or the quota of all logs.
     Truncated {
         /// Of which output.
         stream: LogStream,

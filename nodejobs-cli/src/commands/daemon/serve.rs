@@ -7,6 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use clap::Args;
+use nodejobs::LogSettings;
 use nodejobs::api::{Problem, ProblemKind};
 use nodejobs::daemon::{self, Config};
 use rustix::fs::Mode;
@@ -48,6 +49,7 @@ impl Serve {
                 store,
                 idle_exit: self.auto.then_some(IDLE_EXIT),
                 start_lock,
+                logs: LogSettings::default(),
             };
             daemon::run(config, || {
                 serves = true;

@@ -37,11 +37,17 @@ impl Printer {
         if self.shows(chunk.stream) { self.write(chunk.stream, &chunk.bytes) } else { Ok(()) }
     }
 
-    pub(super) fn truncated(self, stream: LogStream, _offset: u64, of: &str) {
-        if self.shows(stream) {
-            say(&format_args!(
-                "note: the job{of} truncated its {stream}; what it wrote before may be incomplete"
-            ));
+    pub(super) fn truncated(self, stream: LogStream, offset: u64, of: &str) {
+        match (self.shows(stream), offset) {
+            (false, _) => {}
+            (true, 0) => {
+                say(&format_args!(
+                    "note: the job{of} truncated its {stream}; what it wrote before may be incomplete"
+                ));
+            }
+            (true, offset) => say(&format_args!(
+                "note: older {stream} of the job{of} is not kept (see `run --log-cap`); it goes on at byte {offset}"
+            )),
         }
     }
 

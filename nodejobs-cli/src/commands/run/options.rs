@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use nodejobs::signal::Signal;
 use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
-use nodejobs::units::parse_duration;
+use nodejobs::units::{parse_duration, parse_size};
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
 use crate::exit::{FAILED, Failure, USAGE};
@@ -44,6 +44,9 @@ pub(crate) struct JobOptions {
     /// Write standard error into the same file as standard output, in the order in which both come
     #[arg(long, help_heading = OUTPUT)]
     merge: bool,
+    /// Keep only so much of the newest output of each stream, such as 64K, 10M or 2G; none keeps all [default: 100M]
+    #[arg(long, value_name = "SIZE", value_parser = log_cap, help_heading = OUTPUT)]
+    log_cap: Option<u64>,
     /// Start it after this time, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
     delay: Option<Duration>,
@@ -115,6 +118,7 @@ impl JobOptions {
         };
         output.logdir = self.logdir.map(|directory| absolute("--logdir", &directory)).transpose()?;
         let policy = &mut spec.policy;
+        policy.log_cap = self.log_cap;
         policy.timeout_ms = self.timeout.map(millis);
         policy.keep_children = self.keep_children;
         policy.restart = self.restart.unwrap_or(policy.restart);
@@ -136,6 +140,10 @@ impl JobOptions {
         }
         Ok(())
     }
+}
+
+fn log_cap(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(0) } else { parse_size(text).map_err(|error| error.to_string()) }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -63,12 +63,13 @@ prop_compose! {
     fn policies()(
         (stop_signal, grace_ms, timeout_ms) in (1..=31, numbers(), option::of(numbers())),
         (success_codes, keep_children) in (vec(any::<i32>(), 0..3), any::<bool>()),
-        (restart, max_restarts, restart_delay_ms) in
-            (select(Restart::ALL.as_slice()), option::of(any::<u32>()), numbers()),
+        (restart, max_restarts, restart_delay_ms, log_cap) in
+            (select(Restart::ALL.as_slice()), option::of(any::<u32>()), numbers(), option::of(numbers())),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         Policy {
             stop_signal, grace_ms, timeout_ms, success_codes, keep_children, restart, max_restarts, restart_delay_ms,
+            log_cap,
         }
     }
 }
