@@ -117,6 +117,8 @@ pub struct Policy {
     /// How many of the newest bytes of each of its log files are kept on disk, to the mebibyte; 0 is all of them. If
     /// absent in what is asked for, the owner's default counts; if absent in what is stored, all are kept: the job was
     /// accepted before there were caps.
+    // Stores that keep fields without their names tell what is left out only at the end, so this has to stay the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log_cap: Option<u64>,
 }
 
