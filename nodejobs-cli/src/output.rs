@@ -88,12 +88,17 @@ impl Screen {
     pub(crate) fn of_stdout() -> Self {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        let colour = wants_colour(is_terminal, |name| std::env::var_os(name));
+        let colour = Self::has_colour(is_terminal);
         if !is_terminal {
             return Self { width: None, colour };
         }
         let width = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
         Self { width: Some(if width == 0 { 80 } else { width }), colour }
+    }
+
+    /// Whether colours are welcome on an output that is a terminal or not.
+    pub(crate) fn has_colour(is_terminal: bool) -> bool {
+        wants_colour(is_terminal, |name| std::env::var_os(name))
     }
 
     /// The text in the colour of the status, if colours are welcome.

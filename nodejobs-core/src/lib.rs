@@ -12,6 +12,7 @@
 //! | [`spec`] | what a user asks for |
 //! | [`job`] | what is stored about a job and its attempts |
 //! | [`logs`] | where the output of attempts is |
+//! | [`log_index`] | when an attempt wrote what |
 //! | [`record`] | what is shown about a job, as JSON |
 //! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes |
 //! | [`filter`] | which jobs a listing wants |
@@ -28,6 +29,7 @@ pub mod filter;
 pub mod fuzzing;
 pub mod id;
 pub mod job;
+pub mod log_index;
 pub mod logs;
 pub mod record;
 pub mod signal;

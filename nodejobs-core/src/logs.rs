@@ -135,6 +135,12 @@ impl LogPaths {
     }
 }
 
+/// The side index of an attempt's log files, which is always in the directory of ours, wherever those are.
+pub fn index_path(own_directory: &RawText, attempt: &AttemptId) -> RawText {
+    let AttemptId { id, attempt: number } = attempt;
+    joined(own_directory, format!("{:02x}/{id}.{number}.idx", spread(id.as_str())).as_bytes())
+}
+
 /// Where in its log files an attempt's output begins, in bytes: 0 unless they held something before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogStart {
@@ -164,6 +170,7 @@ mod tests {
         let (stdout, stderr) = paths(logs(None, None, false));
         assert!(stdout.starts_with("/own/") && stdout.ends_with("/a.b.3.out"), "{stdout}");
         assert_eq!(stdout.split('/').nth(2).map(str::len), Some(2));
+        assert_eq!(index_path(&"/own".into(), &attempt).to_string(), stdout.replace(".out", ".idx"));
         assert_eq!(stderr, stdout.replace(".out", ".err"));
         let named = |stdout: &str, stderr: &str| (stdout.to_owned(), stderr.to_owned());
         assert_eq!(paths(logs(Some("/d/"), None, false)), named("/d/a.b.3.out", "/d/a.b.3.err"));

@@ -16,7 +16,7 @@ use crate::id::JobId;
 use crate::text::RawText;
 
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
-pub use policy::{Policy, Start};
+pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
 pub use streams::{Output, Stdin};
 
@@ -260,6 +260,12 @@ pub enum InvalidSpec {
     /// A limit that makes no sense.
     #[error(transparent)]
     Limit(#[from] InvalidLimit),
+    /// A cap that would keep next to nothing, or that no file reaches.
+    #[error("a log cap of {0} bytes is not possible; give at least {MIN_LOG_CAP} (64K), or 0 for none")]
+    BadLogCap(u64),
+    /// A cap on files that are the user's own.
+    #[error("a log file of your own is never shortened, so it can have no cap; leave out one of the two")]
+    CapOfOwnFile,
     /// Larger than any system would execute.
     #[error("command and environment take {0} bytes; at most {max} are accepted", max = JobSpec::MAX_BYTES)]
     TooLarge(usize),
@@ -344,6 +350,14 @@ impl JobSpec {
         if self.policy.backoff.give_up_after == Some(0) {
             return Err(InvalidSpec::GivesUpAtOnce);
         }
+        match self.policy.log_cap {
+            None | Some(0) => {}
+            Some(cap) if cap < MIN_LOG_CAP || i64::try_from(cap).is_err() => {
+                return Err(InvalidSpec::BadLogCap(cap));
+            }
+            Some(_) if self.output.logfile.is_some() => return Err(InvalidSpec::CapOfOwnFile),
+            Some(_) => {}
+        }
         if self.policy.success_codes.is_empty() {
             return Err(InvalidSpec::NoSuccess);
         }
@@ -406,6 +420,16 @@ mod tests {
         assert!(refused(|s| s.command = Command::shell("")).contains("empty"));
         assert!(refused(|s| s.command = Command::argv(["a", "b\0"])).contains("NUL"));
         assert!(refused(|s| s.cwd = "tmp".into()).contains("'tmp'"));
+        for cap in [1, MIN_LOG_CAP - 1, u64::MAX] {
+            let spec = good.clone().log_cap(cap);
+            assert_eq!(spec.validate(), Err(InvalidSpec::BadLogCap(cap)));
+        }
+        for (cap, is_possible) in [(0, true), (MIN_LOG_CAP, false)] {
+            let spec = good.clone().log_cap(cap);
+            assert_eq!(spec.validate(), Ok(()));
+            let own = spec.logfile("/tmp/log").validate();
+            assert_eq!(own, if is_possible { Ok(()) } else { Err(InvalidSpec::CapOfOwnFile) });
+        }
         let name = |name: &str| {
             let mut spec = good.clone();
             spec.name = Some(name.to_owned());

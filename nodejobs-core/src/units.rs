@@ -164,6 +164,21 @@ pub fn parse_size(text: &str) -> Result<u64, InvalidSize> {
     times(number, *bytes).ok_or_else(|| wrong(SizeProblem::TooLarge))
 }
 
+/// A size as [`parse_size`] reads it, exactly.
+///
+/// ```
+/// use nodejobs_core::units::write_size;
+///
+/// assert_eq!([10 << 20, 1536, 7, 0].map(write_size), ["10M", "1536", "7", "0"]);
+/// ```
+pub fn write_size(bytes: u64) -> String {
+    let whole = SIZES
+        .iter()
+        .filter(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
+        .max_by_key(|(_, unit)| *unit);
+    whole.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
 /// The digits at the beginning, and what is behind them.
 fn split_digits(text: &str) -> (&str, &str) {
     let behind = text.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -20,7 +20,7 @@
 //! | `GET /v1/jobs/{ref}/attempts` | | 200 array of [`JobRecord`](crate::record::JobRecord), the first attempt first |
 //! | `GET /v1/jobs/{ref}/logs/{stdout\|stderr}?attempt=N&tail=LINES&offset=BYTES` | | 200 the bytes, streamed, see [`LogQuery`] |
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
-//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS&tail=LINES&only_now=BOOL` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
+//! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS&tail=LINES&only_now=BOOL&since=TIME&until=TIME&times=BOOL` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
 //! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
 //! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
 //! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
@@ -65,7 +65,7 @@ mod store_status;
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
 pub use config::{ConfigStatus, Setting};
-pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent};
+pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent, Written};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
     StopRequest, StopResult, WaitRequest,

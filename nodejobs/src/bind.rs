@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::store::JobEvent;
-use nodejobs_core::{JobId, Status};
+use nodejobs_core::{JobId, Status, Timestamp};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::api::{BindEvent, BindQuery, BindToken, Bound, FollowEvent, FollowQuery, LogStream, ProblemKind};
 use crate::error::Error;
 use crate::events::events_of_attempt;
-use crate::follow::{follow, outputs_now};
+use crate::follow::{Reader, follow};
 use crate::hub::stopped;
 use crate::log_files::LogFile;
 use crate::owner::Owner;
 use crate::service::{attempt_of, record, resolve};
+use crate::timeline::Timeline;
 
 /// Begins to tell what happens to a job. The receiver hears last `Ended`, or an error.
 pub(crate) async fn bind(
@@ -36,7 +37,14 @@ pub(crate) async fn bind(
         let message = "a token says where to go on; give either the token or tail";
         return Err(Error::new(ProblemKind::Usage, message));
     }
-    let (reference, asked) = (reference.to_owned(), query.clone());
+    if query.until.is_some() && !query.only_now {
+        let message = "until is about what is there now; give only_now with it";
+        return Err(Error::new(ProblemKind::Usage, message));
+    }
+    if query.since.is_some() {
+        owner.look_at_output_of(reference, query.token.map(|token| token.attempt).or(query.attempt)).await?;
+    }
+    let (reference, asked, own_logs) = (reference.to_owned(), query.clone(), owner.directory.logs());
     let (id, token) = owner
         .blocking(move |store| {
             let newest = resolve(store, &reference)?;
@@ -62,6 +70,11 @@ pub(crate) async fn bind(
                 let [stdout, stderr] = LogFile::both(store, &job)?;
                 (token.stdout, token.stderr) = (last_lines(stdout, lines)?, last_lines(stderr, lines)?);
             }
+            if let Some(time) = asked.since {
+                let since = Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?.since(time);
+                token.stdout = token.stdout.max(since.stdout);
+                token.stderr = token.stderr.max(since.stderr);
+            }
             Ok((newest.id, token))
         })
         .await?;
@@ -72,6 +85,8 @@ pub(crate) async fn bind(
         token,
         further_attempts: query.further_attempts,
         only_now: query.only_now,
+        until: query.until,
+        times: query.times,
         heartbeat: query.heartbeat_ms.map(Duration::from_millis),
         last_told: Instant::now(),
         events,
@@ -94,6 +109,8 @@ struct Binding {
     token: BindToken,
     further_attempts: bool,
     only_now: bool,
+    until: Option<Timestamp>,
+    times: bool,
     heartbeat: Option<Duration>,
     last_told: Instant,
     events: mpsc::Sender<Result<BindEvent, Error>>,
@@ -162,9 +179,10 @@ impl Binding {
 
     async fn tell(&mut self) -> Result<Bound, Stop> {
         loop {
-            // What has ended is told to its end anyway.
-            if self.only_now && !self.has_ended().await? {
-                return self.tell_now().await.map(Bound::Now);
+            // What has ended is told to its end anyway, if there is no other.
+            let has_ended = !self.only_now || self.has_ended().await?;
+            if !has_ended || self.until.is_some() {
+                return self.tell_now().await.map(if has_ended { Bound::Ended } else { Bound::Now });
             }
             let record = self.tell_attempt().await?;
             let next = if self.further_attempts { self.next_attempt().await? } else { None };
@@ -175,20 +193,25 @@ impl Binding {
 
     /// Tells what there is of an attempt that has not ended: the statuses, then the output as long as it is now.
     async fn tell_now(&mut self) -> Result<Box<JobRecord>, Stop> {
-        let (id, token) = (self.id.clone(), self.token);
+        if self.times || self.until.is_some() {
+            self.owner.look_at_output_of(self.id.as_str(), Some(self.token.attempt)).await?;
+        }
+        let (id, token, until, times) = (self.id.clone(), self.token, self.until, self.times);
+        let own_logs = self.owner.directory.logs();
         let look = move |store: &dyn nodejobs_core::store::JobStore| {
             let job = attempt_of(store, id.as_str(), Some(token.attempt))?;
-            let outputs = outputs_now(store, &job, &query_from(token))?;
-            Ok((Box::new(record(&job)), outputs))
+            let reader = Reader::now(store, &job, &query_from(token), until, times, &own_logs)?;
+            Ok((Box::new(record(&job)), reader))
         };
         self.catch_up(&mut Statuses::default()).await?;
-        let (record, outputs) = self.owner.blocking(look).await?;
-        for mut output in outputs {
-            while let Some(event) = output.read()? {
-                self.say_output(event).await?;
-            }
+        let (record, mut reader) = self.owner.blocking(look).await?;
+        loop {
+            let (read, event) =
+                self.owner.blocking(move |_| reader.next().map(|event| (reader, event))).await?;
+            let Some(event) = event else { return Ok(record) };
+            reader = read;
+            self.say_output(event).await?;
         }
-        Ok(record)
     }
 
     async fn has_ended(&self) -> Result<bool, Error> {
@@ -212,7 +235,7 @@ impl Binding {
         let mut statuses = Statuses::default();
         let mut live = self.catch_up(&mut statuses).await?;
         let query = query_from(self.token);
-        let mut output = follow(&self.owner, self.id.as_str(), &query).await?;
+        let mut output = follow(&self.owner, self.id.as_str(), &query, self.times).await?;
         let mut ended = None;
         loop {
             let can_have_output = ended.is_none() && (!statuses.is_before_output() || statuses.end.is_some());
@@ -318,7 +341,6 @@ fn query_from(token: BindToken) -> FollowQuery {
 
 #[cfg(test)]
 mod tests {
-    use nodejobs_core::Timestamp;
     use nodejobs_core::id::AttemptId;
 
     use super::*;

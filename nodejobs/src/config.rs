@@ -10,6 +10,9 @@
 //! grace = "10s"
 //! restart = "on-failure"
 //!
+//! [logs]
+//! cap = "10M"           # of each stream of a job that does not say it
+//!
 //! [history]             # ended jobs are forgotten by themselves
 //! keep_for = "30d"
 //!
@@ -44,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nodejobs_core::RawText;
-use nodejobs_core::spec::{Command, JobSpec, Policy};
+use nodejobs_core::spec::{Command, DEFAULT_LOG_CAP, JobSpec, Policy};
 
 use crate::api::{ConfigStatus, Setting};
 use reading::Reading;
@@ -66,6 +69,8 @@ pub struct Config {
     pub defaults: JobDefaults,
     /// `[daemon]`.
     pub daemon: DaemonSettings,
+    /// `[logs]`.
+    pub logs: LogSettings,
     /// `[history]`.
     pub history: HistorySettings,
     /// `[[hooks]]`, in the order of the file.
@@ -94,6 +99,25 @@ pub struct DaemonSettings {
 impl Default for DaemonSettings {
     fn default() -> Self {
         Self { idle_exit: Some(Duration::from_secs(60)) }
+    }
+}
+
+/// How much room logs may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogSettings {
+    /// What is kept of each log file of a job that does not say it, in bytes; 0 is all of it. A job keeps the cap that it
+    /// was accepted with. See [`Policy::log_cap`].
+    pub cap: u64,
+    /// What all log files together may take on disk, in bytes, but for those that users named with `--logfile`. If they
+    /// take more, output of ended jobs is freed, the oldest first, until they take nine tenths of it; never output of a job
+    /// that has not ended. Without end if absent.
+    pub quota: Option<u64>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { cap: DEFAULT_LOG_CAP, quota: None }
     }
 }
 
@@ -198,9 +222,10 @@ impl Reading<'_> {
     fn config(&mut self) -> Config {
         let mut defaults = JobDefaults::default();
         let mut daemon = DaemonSettings::default();
+        let mut logs = LogSettings::default();
         let mut history = HistorySettings::default();
         let mut hooks = Vec::new();
-        let tables = ["defaults", "daemon", "history", "hooks"];
+        let tables = ["defaults", "daemon", "logs", "history", "hooks"];
         if let Some(file) = self.document(&tables) {
             let mut section = self.section(&file, "defaults");
             let policy = &mut defaults.policy;
@@ -228,6 +253,11 @@ impl Reading<'_> {
             section.setting("idle_exit", &mut daemon.idle_exit, &values::DURATION_OR_NEVER);
             section.end();
 
+            let mut section = self.section(&file, "logs");
+            section.setting("cap", &mut logs.cap, &values::LOG_CAP);
+            section.setting("quota", &mut logs.quota, &values::OPTIONAL_SIZE);
+            section.end();
+
             let mut section = self.section(&file, "history");
             section.setting("keep_for", &mut history.keep_for, &values::SPAN);
             section.setting("keep_last", &mut history.keep_last, &values::AT_LEAST_ONE);
@@ -235,7 +265,7 @@ impl Reading<'_> {
 
             hooks = self.hooks(&file);
         }
-        Config { defaults, daemon, history, hooks, settings: std::mem::take(&mut self.settings) }
+        Config { defaults, daemon, logs, history, hooks, settings: std::mem::take(&mut self.settings) }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Following a job's output while it is written, to its end.
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodejobs_core::JobId;
 use nodejobs_core::job::Job;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::store::JobStore;
+use nodejobs_core::{JobId, Timestamp};
 use nodejobs_proc::logs::{new_write_watch, watch_next_write};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
@@ -18,23 +20,26 @@ use crate::hub::{LastChange, stopped};
 use crate::log_files::LogFile;
 use crate::owner::Owner;
 use crate::service::{attempt_of, record};
+use crate::timeline::Timeline;
 
 /// Bytes in one event.
 const CHUNK: u64 = 64 * 1024;
 /// Between a write that was told and the next watch: a standing watch would slow the writer down.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Begins to follow an attempt. The receiver hears everything, and last `Ended` or `Error`.
+/// Begins to follow an attempt, if `times` is set with the times at which it wrote. The receiver hears everything, and last `Ended` or `Error`.
 pub(crate) async fn follow(
     owner: &Arc<Owner>,
     reference: &str,
     query: &FollowQuery,
+    times: bool,
 ) -> Result<mpsc::Receiver<FollowEvent>, Error> {
     let (reference, attempt) = (reference.to_owned(), query.attempt);
     let job = owner.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
     let (events, receiver) = mpsc::channel(16);
     let query = FollowQuery { attempt: Some(job.state.attempt), ..query.clone() };
-    let follower = Follower { owner: Arc::clone(owner), id: job.id, query, outputs: Vec::new(), events };
+    let follower =
+        Follower { owner: Arc::clone(owner), id: job.id, query, times, reader: Reader::default(), events };
     tokio::spawn(follower.run());
     Ok(receiver)
 }
@@ -44,14 +49,15 @@ struct Follower {
     id: JobId,
     /// With the attempt that is followed.
     query: FollowQuery,
+    times: bool,
     /// Known once the attempt was executed: before, nobody knows where in its files its output will begin.
-    outputs: Vec<Output>,
+    reader: Reader,
     events: mpsc::Sender<FollowEvent>,
 }
 
 /// One log file and how far it was read.
-#[derive(Clone, Debug)]
-pub(crate) struct Output {
+#[derive(Debug)]
+struct Output {
     stream: LogStream,
     file: LogFile,
     offset: u64,
@@ -75,8 +81,8 @@ impl Output {
         Ok(Self { stream, file, offset })
     }
 
-    /// The next piece, if there is one.
-    pub(crate) fn read(&mut self) -> Result<Option<FollowEvent>, Error> {
+    /// The next piece up to this offset, if there is one.
+    fn read(&mut self, limit: u64) -> Result<Option<FollowEvent>, Error> {
         let Some(mut file) = self.file.open()? else { return Ok(None) };
         let mut read = || {
             let length = file.metadata()?.len();
@@ -84,14 +90,27 @@ impl Output {
                 (self.offset, self.file.start) = (0, 0);
                 return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: 0 }));
             }
-            let end = self.file.end.map_or(length, |end| end.min(length));
+            let end = self.file.end.map_or(length, |end| end.min(length)).min(limit);
+            let freed = |offset, file: &File| {
+                let kept = if offset < length { self.file.kept(file, offset)? } else { offset };
+                Ok::<_, io::Error>((kept > offset).then_some(kept))
+            };
+            if let Some(kept) = freed(self.offset, &file)? {
+                self.offset = kept;
+                return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: kept }));
+            }
             let mut bytes = Vec::new();
             file.seek(SeekFrom::Start(self.offset))?;
             file.by_ref().take(CHUNK.min(end.saturating_sub(self.offset))).read_to_end(&mut bytes)?;
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let chunk = OutputChunk { stream: self.stream, offset: self.offset, bytes };
+            // What was freed while it was read has come as zeros.
+            if let Some(kept) = freed(self.offset, &file)? {
+                self.offset = kept;
+                return Ok(Some(FollowEvent::Truncated { stream: self.stream, offset: kept }));
+            }
+            let chunk = OutputChunk { stream: self.stream, offset: self.offset, bytes, written: None };
             self.offset = chunk.end();
             Ok(Some(FollowEvent::Output(chunk)))
         };
@@ -107,18 +126,66 @@ impl Output {
     }
 }
 
-/// The output of an attempt from where the query says, as long as it is now; none before the program was executed.
-pub(crate) fn outputs_now(
-    store: &dyn JobStore,
-    job: &Job,
-    query: &FollowQuery,
-) -> Result<Vec<Output>, Error> {
-    let mut outputs = outputs_of(store, job, query)?;
-    for output in &mut outputs {
-        let length = std::fs::metadata(&output.file.path).map_or(0, |metadata| metadata.len());
-        output.file.end = Some(output.file.end.map_or(length, |end| end.min(length)));
+/// Reads the output of an attempt: stream by stream, or in the order in which it was written, as far as that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    outputs: Vec<Output>,
+    /// If the order is wanted.
+    timeline: Option<Timeline>,
+}
+
+impl Reader {
+    /// From where the query says, as long as it is now, and not what was written later than `until`; none before the
+    /// program was executed.
+    pub(crate) fn now(
+        store: &dyn JobStore,
+        job: &Job,
+        query: &FollowQuery,
+        until: Option<Timestamp>,
+        times: bool,
+        own_logs: &Path,
+    ) -> Result<Self, Error> {
+        let mut outputs = outputs_of(store, job, query)?;
+        let timeline = match times || until.is_some() {
+            true => Some(Timeline::of(job, own_logs, &LogFile::both(store, job)?)?),
+            false => None,
+        };
+        let end = until.and_then(|until| timeline.as_ref()?.until(until));
+        for Output { stream, file, .. } in &mut outputs {
+            let length = std::fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
+            let known = end.map(|end| match stream {
+                LogStream::Stdout => end.stdout,
+                LogStream::Stderr => end.stderr,
+            });
+            file.end = file.end.into_iter().chain(known).chain([length]).min();
+        }
+        Ok(Self { outputs, timeline: timeline.filter(|_| times) })
     }
-    Ok(outputs)
+
+    /// The next piece, if there is one.
+    pub(crate) fn next(&mut self) -> Result<Option<FollowEvent>, Error> {
+        let Some(timeline) = &self.timeline else {
+            for output in &mut self.outputs {
+                if let Some(event) = output.read(u64::MAX)? {
+                    return Ok(Some(event));
+                }
+            }
+            return Ok(None);
+        };
+        let mut left: Vec<_> = self.outputs.iter().map(|output| (output.stream, output.offset)).collect();
+        while let Some((stream, end, written)) = timeline.next(&left) {
+            let Some(output) = self.outputs.iter_mut().find(|output| output.stream == stream) else { break };
+            match output.read(end)? {
+                Some(FollowEvent::Output(chunk)) => {
+                    return Ok(Some(FollowEvent::Output(OutputChunk { written: Some(written), ..chunk })));
+                }
+                Some(event) => return Ok(Some(event)),
+                // What follows in the file is not its own.
+                None => left.retain(|(known, _)| *known != stream),
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn outputs_of(store: &dyn JobStore, job: &Job, query: &FollowQuery) -> Result<Vec<Output>, Error> {
@@ -171,7 +238,7 @@ impl Follower {
             let mut told = [0; 1024];
             while watch.try_read(&mut told).is_ok() {}
             let mut missed = false;
-            for output in &self.outputs {
+            for output in &self.reader.outputs {
                 let _ = watch_next_write(&watch, &output.file.path);
                 missed |= output.has_changed();
             }
@@ -196,38 +263,44 @@ impl Follower {
 
     /// Finds the attempt's output, once there is some; the record, if the attempt has ended.
     async fn look(&mut self) -> Result<Option<JobRecord>, Error> {
-        let (id, query) = (self.id.clone(), self.query.clone());
-        let is_new = self.outputs.is_empty();
-        let (outputs, ended) = self
+        let (id, query, times) = (self.id.clone(), self.query.clone(), self.times);
+        if times {
+            self.owner.look_at_output_of(id.as_str(), query.attempt).await?;
+        }
+        let own_logs = self.owner.directory.logs();
+        let is_new = self.reader.outputs.is_empty();
+        let (outputs, timeline, ended) = self
             .owner
             .blocking(move |store| {
                 let job = attempt_of(store, id.as_str(), query.attempt)?;
                 let ended = job.state.status.is_terminal().then(|| record(&job));
                 let outputs = if is_new { outputs_of(store, &job, &query)? } else { Vec::new() };
-                Ok((outputs, ended))
+                let timeline = match times {
+                    true => Some(Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?),
+                    false => None,
+                };
+                Ok((outputs, timeline, ended))
             })
             .await?;
-        self.outputs.extend(outputs);
+        self.reader.outputs.extend(outputs);
+        self.reader.timeline = timeline;
         Ok(ended)
     }
 
     /// Reads and sends until nothing is left, and says whether there was anything; `None` if nobody listens.
     async fn read_all(&mut self) -> Result<Option<bool>, Error> {
         let mut wrote = false;
-        for index in 0..self.outputs.len() {
-            loop {
-                // What was written long ago has to come from the disk, which nobody else shall wait for.
-                let mut output = self.outputs[index].clone();
-                let read = move |_: &dyn JobStore| output.read().map(|event| (output, event));
-                let (output, event) = self.owner.blocking(read).await?;
-                self.outputs[index] = output;
-                let Some(event) = event else { break };
-                wrote = true;
-                if self.owner.hub.unless_left(self.events.send(event)).await?.is_err() {
-                    return Ok(None);
-                }
+        loop {
+            // What was written long ago has to come from the disk, which nobody else shall wait for.
+            let mut reader = std::mem::take(&mut self.reader);
+            let read = move |_: &dyn JobStore| reader.next().map(|event| (reader, event));
+            let (reader, event) = self.owner.blocking(read).await?;
+            self.reader = reader;
+            let Some(event) = event else { return Ok(Some(wrote)) };
+            wrote = true;
+            if self.owner.hub.unless_left(self.events.send(event)).await?.is_err() {
+                return Ok(None);
             }
         }
-        Ok(Some(wrote))
     }
 }

@@ -331,7 +331,7 @@ impl Jobs {
         query: &FollowQuery,
     ) -> Result<mpsc::Receiver<FollowEvent>, Error> {
         match &self.mode {
-            Mode::Owner { owner, .. } => follow(owner, reference, query).await,
+            Mode::Owner { owner, .. } => follow(owner, reference, query, false).await,
             Mode::Connected { .. } => {
                 let query = (reference.to_owned(), query.clone());
                 let open = |client: &Client, (job, query): &mut (String, FollowQuery)| {

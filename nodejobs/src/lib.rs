@@ -103,6 +103,8 @@ mod prune;
 #[cfg(feature = "local")]
 mod reach;
 #[cfg(feature = "local")]
+mod recorder;
+#[cfg(feature = "local")]
 mod retention;
 #[cfg(feature = "local")]
 mod server;
@@ -116,6 +118,8 @@ mod store_files;
 mod store_status;
 #[cfg(feature = "local")]
 mod stores;
+#[cfg(feature = "local")]
+mod timeline;
 #[cfg(feature = "local")]
 mod upkeep;
 #[cfg(feature = "local")]

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nodejobs_core::RawText;
 use nodejobs_core::job::Job;
 use nodejobs_core::store::{JobStore, StoreError};
-use nodejobs_proc::logs::offset_of_last_lines;
+use nodejobs_proc::logs::{first_kept, offset_of_last_lines};
 
 use crate::api::{LogQuery, LogStream, ProblemKind};
 use crate::error::Error;
@@ -20,6 +21,8 @@ pub(crate) struct LogFile {
     pub(crate) start: u64,
     /// Where the next attempt begins, in a file that all attempts share.
     pub(crate) end: Option<u64>,
+    /// Whether it is a file of ours, whose beginning may be freed.
+    pub(crate) is_own: bool,
 }
 
 impl LogFile {
@@ -43,7 +46,7 @@ impl LogFile {
         // Not always the very next one: that may have failed to start, or written elsewhere.
         let mut later = later.iter().filter(|later| shared && later.state.started.is_some()).filter_map(part);
         let end = later.find(|(later_path, _)| *later_path == path).map(|(_, start)| start);
-        Some(Self { path: text_path(&path), start, end })
+        Some(Self { path: text_path(&path), start, end, is_own: !shared })
     }
 
     /// Both, with the attempts after this one looked up where it matters.
@@ -68,15 +71,32 @@ impl LogFile {
         }
     }
 
-    /// How many bytes of output there are now.
-    pub(crate) fn len(&self) -> io::Result<u64> {
+    /// Where the output ends now.
+    pub(crate) fn end_now(&self) -> io::Result<u64> {
         let end = std::fs::metadata(&self.path)?.len();
-        Ok(self.end.map_or(end, |known| end.min(known)).saturating_sub(self.start))
+        Ok(self.end.map_or(end, |known| end.min(known)))
+    }
+
+    /// How many bytes of output are kept now.
+    pub(crate) fn kept_bytes(&self) -> io::Result<u64> {
+        let found = std::fs::metadata(&self.path)?;
+        let mut start = self.start;
+        // Only what takes less room than it is long is looked at more closely.
+        if self.is_own && found.blocks() * 512 < found.len() {
+            start = first_kept(&File::open(&self.path)?, start)?;
+        }
+        Ok(self.end.map_or(found.len(), |known| found.len().min(known)).saturating_sub(start))
+    }
+
+    /// Where the first byte is that was not freed, at or behind this offset.
+    pub(crate) fn kept(&self, file: &File, from: u64) -> io::Result<u64> {
+        if self.is_own { first_kept(file, from) } else { Ok(from) }
     }
 
     /// Where the last so many lines of the output begin in the file.
     pub(crate) fn tail(&self, file: &mut File, lines: u64) -> io::Result<u64> {
-        Ok(offset_of_last_lines(file, self.end, lines)?.max(self.start))
+        let start = self.kept(file, self.start)?;
+        offset_of_last_lines(file, start, self.end, lines)
     }
 
     /// The part that a query wants, as long as the file is now.
@@ -86,10 +106,10 @@ impl LogFile {
             let tail = query.tail.map_or(Ok(self.start), |lines| self.tail(&mut file, lines))?;
             let length = file.metadata()?.len();
             let end = self.end.map_or(length, |end| end.min(length));
-            Ok((tail.max(query.offset.unwrap_or(0)).min(end), end))
+            Ok((self.kept(&file, tail.max(query.offset.unwrap_or(0)))?.min(end), end))
         };
         let (start, end) = find().map_err(|error| self.unreadable(error))?;
-        Ok(LogPart { file: Some(file), start, end })
+        Ok(LogPart { file: Some(file), start, end, is_own: self.is_own })
     }
 
     pub(crate) fn unreadable(&self, error: io::Error) -> Error {
@@ -104,17 +124,33 @@ pub(crate) struct LogPart {
     pub(crate) file: Option<File>,
     pub(crate) start: u64,
     pub(crate) end: u64,
+    is_own: bool,
 }
 
 impl LogPart {
     /// All of it, in memory.
     pub(crate) fn read(self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        if let Some(mut file) = self.file {
-            file.seek(SeekFrom::Start(self.start))?;
-            file.take(self.end.saturating_sub(self.start)).read_to_end(&mut bytes)?;
+        let Some(mut file) = self.file.as_ref() else { return Ok(bytes) };
+        let mut start = self.start;
+        loop {
+            file.seek(SeekFrom::Start(start))?;
+            file.take(self.end.saturating_sub(start)).read_to_end(&mut bytes)?;
+            match self.freed(start)? {
+                None => return Ok(bytes),
+                Some(kept) => start = kept,
+            }
+            bytes.clear();
         }
-        Ok(bytes)
+    }
+
+    /// Where the file goes on, if what was just read from this offset on may have been freed meanwhile: then it was
+    /// read as zeros.
+    pub(crate) fn freed(&self, offset: u64) -> io::Result<Option<u64>> {
+        let Some(file) = self.file.as_ref().filter(|_| self.is_own && offset < self.end) else {
+            return Ok(None);
+        };
+        Ok(Some(first_kept(file, offset)?).filter(|kept| *kept > offset))
     }
 }
 

@@ -6,6 +6,7 @@
 mod host;
 mod work;
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
-use nodejobs_core::{JobId, Status, Timestamp};
+use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config as BackendConfig, KeeperProgram, LocalBackend};
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
+use crate::recorder::Recorder;
 use crate::stores::StoreKind;
 use crate::usage::LastLooks;
 use host::Host;
@@ -120,6 +122,7 @@ pub(crate) struct Owner {
     pub(crate) store_kind: StoreKind,
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) started_at: Timestamp,
     /// What `config.toml` said when it was last read without a mistake.
     pub(crate) config: watch::Sender<Arc<Config>>,
@@ -157,14 +160,14 @@ impl Owner {
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
         let directory_id = meta.directory_id.clone();
-        let mut owner = Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
-            let directory_id = meta.directory_id;
-            let config =
-                BackendConfig { keepers, directory_id, generation, program, machine, previous_boot_id };
-            Ok(Arc::new(LocalBackend::new(config, host)?))
-        })?;
+        let mut owner =
+            Self::take_over(directory, lock, meta.store, store, &boot_id, settings, |generation, host| {
+                let directory_id = meta.directory_id;
+                let config =
+                    BackendConfig { keepers, directory_id, generation, program, machine, previous_boot_id };
+                Ok(Arc::new(LocalBackend::new(config, host)?))
+            })?;
         owner.directory_id = directory_id;
-        owner.config.send_replace(Arc::new(settings));
         Ok(owner)
     }
 
@@ -175,6 +178,7 @@ impl Owner {
         store_kind: StoreKind,
         store: Arc<dyn JobStore>,
         boot_id: &str,
+        settings: Config,
         backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
     ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
@@ -183,11 +187,14 @@ impl Owner {
         let (inputs, receiver) = channel();
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
+        let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
         let work = Work::take_over(
             Engine::new(generation),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
+            Arc::clone(&recorder),
+            RawText::from(directory.logs().into_os_string().into_vec()),
             put(BOOT, boot_id.to_owned()),
         )?;
         let (running, stopped) = watch::channel(());
@@ -206,8 +213,9 @@ impl Owner {
             store_kind,
             hub,
             backend,
+            recorder,
             started_at: now().wall,
-            config: watch::Sender::new(Arc::default()),
+            config: watch::Sender::new(Arc::new(settings)),
             last_looks: LastLooks::default(),
             directory_id: String::new(),
             hooks_busy: watch::Sender::new(false),

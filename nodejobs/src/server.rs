@@ -401,15 +401,19 @@ async fn logs(
 fn log_chunks(part: LogPart) -> impl Stream<Item = io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
-        let Some(mut file) = part.file else { return };
+        let Some(mut file) = part.file.as_ref() else { return };
         let mut left = part.end - part.start;
         let mut read = || {
-            file.seek(SeekFrom::Start(part.start))?;
             while left > 0 {
+                file.seek(SeekFrom::Start(part.end - left))?;
                 let mut bytes = Vec::with_capacity(LOG_CHUNK);
                 let length = file.by_ref().take(left.min(LOG_CHUNK as u64)).read_to_end(&mut bytes)?;
                 if length == 0 {
                     return Err(io::Error::other("the log file was truncated while it was read"));
+                }
+                // What was freed while it was read has come as zeros.
+                if part.freed(part.end - left)?.is_some() {
+                    return Err(io::Error::other("the beginning of the log was freed while it was read"));
                 }
                 left -= length as u64;
                 if sender.blocking_send(Ok(Bytes::from(bytes))).is_err() {
@@ -430,7 +434,7 @@ async fn follow_job(
     reference: PathOf<String>,
     parameters: QueryOf<FollowQuery>,
 ) -> Result<impl IntoResponse, Error> {
-    let events = follow(&state.owner, &path(reference)?, &query(parameters)?).await?;
+    let events = follow(&state.owner, &path(reference)?, &query(parameters)?, false).await?;
     Ok(sse(events, FollowEvent::to_sse))
 }
 

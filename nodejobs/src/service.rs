@@ -82,7 +82,10 @@ impl Owner {
         let context = serde_json::to_vec(&spec.context).map_err(|error| {
             Error::new(ProblemKind::Failed, "the launch context is no JSON").with_source(error)
         })?;
-        let definition = Definition::new(spec, logdir, now().wall);
+        let mut definition = Definition::new(spec, logdir, now().wall);
+        // What is the user's own has none.
+        let cap = if definition.logs.layout.is_shared() { Some(0) } else { spec.policy.log_cap };
+        definition.policy.log_cap = Some(cap.unwrap_or_else(|| self.config.borrow().logs.cap));
         let input = match &spec.stdin {
             Stdin::Bytes(bytes) => Some(bytes.as_bytes().to_vec()),
             Stdin::Null | Stdin::File(_) => None,
@@ -370,6 +373,16 @@ impl Owner {
         Ok((record(&job), answer == Answer::NotLive))
     }
 
+    /// Has it noted when everything was written that an attempt has written up to now.
+    pub(crate) async fn look_at_output_of(&self, reference: &str, attempt: Option<u32>) -> Result<(), Error> {
+        let reference = reference.to_owned();
+        let job = self.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
+        if !job.state.status.is_terminal() {
+            self.recorder.look(job.attempt_id()).await;
+        }
+        Ok(())
+    }
+
     /// The part of an attempt's output that is wanted, as long as it is now.
     pub(crate) async fn log(
         &self,
@@ -411,7 +424,7 @@ fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
     if job.state.started.is_some() {
         let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
-        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.len().ok()).sum());
+        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.kept_bytes().ok()).sum());
     }
     record
 }

@@ -1,17 +1,27 @@
 //! `nodejobs logs`: shows what jobs wrote.
 
+mod doubt;
 mod lines;
+mod printer;
+mod several;
+mod split;
 
 use std::io::{self, Read, Write};
 
 use clap::Args;
-use nodejobs::api::{BindQuery, BindToken, FollowEvent, FollowQuery, LogQuery, LogStream, OutputChunk};
+use nodejobs::Timestamp;
+use nodejobs::api::{BindEvent, BindQuery, BindToken, FollowQuery, LogQuery, LogStream};
 use nodejobs::record::JobRecord;
+use regex::bytes::Regex;
 
 use crate::connect::{Connection, Target};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, job_code, mirrored, overall, say};
 use crate::output::{Format, outcome};
-use crate::watch;
+use crate::{times, watch};
+use doubt::Doubts;
+use lines::JsonPrinter;
+pub(crate) use printer::Printer;
+use printer::{LinePrinter, Wanted};
 
 /// Show what jobs wrote: their standard output and standard error on ours
 #[derive(Args, Debug)]
@@ -35,6 +45,18 @@ pub(crate) struct Logs {
     /// Go on behind the line of `logs -o jsonl` that had this token, in the attempt that it is about
     #[arg(long, value_name = "TOKEN", value_parser = lines::token, conflicts_with_all = ["tail", "attempt"])]
     from: Option<BindToken>,
+    /// Only what was written since then: how long ago, such as 1h30m or 7d, or a time
+    #[arg(long, value_name = "TIME", value_parser = times::passed)]
+    since: Option<Timestamp>,
+    /// Only what was written until then
+    #[arg(long, value_name = "TIME", value_parser = times::passed, conflicts_with = "follow")]
+    until: Option<Timestamp>,
+    /// Only lines in which this regular expression is found
+    #[arg(long, value_name = "REGEX")]
+    grep: Option<Regex>,
+    /// Show when each line was written, and both streams in that order
+    #[arg(long)]
+    timestamps: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -46,11 +68,22 @@ Examples:
   nodejobs logs --attempt 1 ID        of the first run of several
   nodejobs logs -o jsonl ID           as JSON lines, each with a token
   nodejobs logs --from TOKEN ID       what came after that token
+  nodejobs logs -f web db             of several jobs, each line with its job
+  nodejobs logs --since 1h --grep 'error|warn' ID
+  nodejobs logs --timestamps --since 18:00 --until 18:05 ID
 
 Without -f standard output is shown first, then standard error. With -f the exit status is the job's own: 128+N after \
 signal N, 124 if its time was up, and 125 if it has none (it never started, or was lost) or something here went wrong.
 
-With -o jsonl each line has a piece of output: `stream`, `offset` in its log file in bytes, `text` (or `base64` where it is \
+Of several jobs each line begins with the job's name, or its id. With -f that goes on until all of them have ended, and the \
+exit status is 0, whatever theirs are; `wait` has those.
+
+When something was written is noted while a daemon runs, to a tenth of a second. With --timestamps, --since and --until both \
+streams are shown in that order; with `run --merge` it is exact. What was written while no daemon ran has no time, shown as \
+`-`; if --since or --until falls into such a span, all of it is shown, and standard error says so. --tail counts lines \
+before --grep looks at them, and a line of more than 64 KiB is looked at in parts.
+
+With -o jsonl each line has a piece of output: `job`, `stream`, `offset` in its log file in bytes, `text` (or `base64` where it is \
 not UTF-8), and `token`. The last line has `ended` and the job's `record`. Who gives back a token with --from misses no \
 byte and gets none twice, whatever was killed in between; a token stays good as long as the job is there. See \
 docs/json.md in the source.";
@@ -61,54 +94,76 @@ impl Logs {
             let message = "`logs` has no single JSON document; -o jsonl prints one a line";
             return Err(Failure::new(USAGE, message));
         }
-        if format == Format::Jsonl || self.from.is_some() {
-            let [job] = self.jobs.as_slice() else {
-                let what = if self.from.is_some() { "--from" } else { "-o jsonl" };
-                return Err(Failure::new(USAGE, format!("{what} takes one job")));
-            };
-            let shown = self.show_with_tokens(target, job, format);
-            return if self.follow { mirrored(shown) } else { shown };
-        }
-        if let (true, [job]) = (self.follow, self.jobs.as_slice()) {
-            return mirrored(self.follow_one(target, job));
-        }
-        if self.follow {
-            return Err(Failure::new(USAGE, "--follow takes one job"));
+        if self.from.is_some() && self.jobs.len() > 1 {
+            return Err(Failure::new(USAGE, "--from takes one job"));
         }
         super::require_references(&self.jobs)?;
-        let mut connection = target.connect()?;
-        let (mut shown, mut failures) = (0, Vec::new());
-        for job in &self.jobs {
-            if self.jobs.len() > 1 {
-                say(&format_args!("==> {job} <=="));
-            }
-            match self.show_one(&mut connection, job) {
-                Ok(()) => shown += 1,
-                Err(Failure::ClosedPipe) => return Err(Failure::ClosedPipe),
-                Err(failure) => {
-                    say(&failure);
-                    failures.push(failure);
+        match self.jobs.as_slice() {
+            [job] if self.is_plain(format) && self.follow => mirrored(self.follow_one(target, job)),
+            [job] if self.is_plain(format) => {
+                let mut connection = target.connect()?;
+                let record = connection.ask(|client| client.job(job))?;
+                // Of a job that writes, what is shown may be freed meanwhile, and then it goes on behind that.
+                if record.status.is_terminal() {
+                    self.show_one(&mut connection, record.self_id.as_str())?;
+                    return Ok(0);
                 }
+                self.show_events(target, job, format)
             }
+            [job] => {
+                let shown = self.show_events(target, job, format);
+                if self.follow { mirrored(shown) } else { shown }
+            }
+            _ => self.show_several(target, format),
         }
-        Ok(overall(shown, &failures))
     }
 
-    fn show_with_tokens(&self, target: &Target, job: &str, format: Format) -> Result<u8, Failure> {
-        super::require_references(&self.jobs)?;
-        let mut connection = target.connect()?;
-        let id = connection.ask(|client| client.job(job))?.self_id;
-        let query = BindQuery {
+    /// Whether the bytes are wanted as they are, and nothing else.
+    fn is_plain(&self, format: Format) -> bool {
+        format == Format::Table && self.from.is_none() && !self.is_about_times() && self.grep.is_none()
+    }
+
+    fn is_about_times(&self) -> bool {
+        self.timestamps || self.since.is_some() || self.until.is_some()
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted { grep: self.grep.clone(), timestamps: self.timestamps }
+    }
+
+    fn doubts(&self) -> Doubts {
+        Doubts::new(self.since, self.until, self.timestamps)
+    }
+
+    fn query(&self, attempt: u32) -> BindQuery {
+        BindQuery {
             token: self.from,
-            attempt: self.attempt,
+            attempt: self.from.is_none().then(|| self.attempt.unwrap_or(attempt)),
             tail: self.tail,
             only_now: !self.follow,
+            since: self.since,
+            until: self.until,
+            times: self.is_about_times(),
             ..BindQuery::default()
-        };
+        }
+    }
+
+    fn show_events(&self, target: &Target, job: &str, format: Format) -> Result<u8, Failure> {
+        let mut connection = target.connect()?;
+        let job = connection.ask(|client| client.job(job))?;
         let printer = Printer { only_stderr: self.stderr };
-        let record = watch::bind(&mut connection, id.as_str(), query, |event| match format {
-            Format::Table => lines::print_bytes(event, printer),
-            Format::Json | Format::Jsonl => lines::print_json(event, printer),
+        let (id, query) = (job.self_id.as_str(), self.query(job.attempt));
+        let (mut doubts, wanted) = (self.doubts(), self.wanted());
+        let is_about_lines = wanted.is_about_lines();
+        let mut as_lines = LinePrinter::new(printer, wanted.clone());
+        let mut as_json = JsonPrinter::new(id, printer, wanted);
+        let record = watch::bind(&mut connection, id, query, |event| {
+            doubts.hear(id, event);
+            match format {
+                Format::Table if is_about_lines => lines::print_lines(event, &mut as_lines),
+                Format::Table => lines::print_bytes(event, printer),
+                Format::Json | Format::Jsonl => as_json.print(event),
+            }
         })?;
         if !self.follow {
             return Ok(0);
@@ -119,8 +174,52 @@ impl Logs {
         Ok(job_code(&record))
     }
 
+    /// Each line with the job that it is of. Ends when all have ended, and with nobody's code.
+    fn show_several(&self, target: &Target, format: Format) -> Result<u8, Failure> {
+        let mut connection = target.connect()?;
+        let (jobs, mut failures) = several::resolve(&mut connection, &self.jobs)?;
+        let to = Printer { only_stderr: self.stderr };
+        let wanted = self.wanted();
+        let mut as_lines = LinePrinter::for_jobs(&several::labels(&jobs), to, &wanted);
+        let as_json = |job: &JobRecord| JsonPrinter::new(job.self_id.as_str(), to, wanted.clone());
+        let mut as_json: Vec<_> = jobs.iter().map(as_json).collect();
+        let mut doubts: Vec<_> = jobs.iter().map(|_| self.doubts()).collect();
+        let mut heard = |index: usize, event: &BindEvent| {
+            doubts[index].hear(jobs[index].self_id.as_str(), event);
+            match format {
+                Format::Table => lines::print_lines(event, &mut as_lines[index]),
+                Format::Json | Format::Jsonl => as_json[index].print(event),
+            }
+        };
+        let mut shown = 0;
+        let mut ended = |record: Result<JobRecord, Failure>| match record {
+            Ok(record) => {
+                if self.follow && format == Format::Table {
+                    say_failure(&record);
+                }
+                shown += 1;
+                Ok(())
+            }
+            Err(Failure::ClosedPipe) => Err(Failure::ClosedPipe),
+            Err(failure) => {
+                say(&failure);
+                failures.push(failure);
+                Ok(())
+            }
+        };
+        let query = |job: &JobRecord| self.query(job.attempt);
+        if self.follow {
+            several::follow(target, &jobs, query, heard, |_, record| ended(record))?;
+        } else {
+            for (index, job) in jobs.iter().enumerate() {
+                let id = job.self_id.as_str();
+                ended(watch::bind(&mut connection, id, query(job), |event| heard(index, event)))?;
+            }
+        }
+        Ok(overall(shown, &failures))
+    }
+
     fn follow_one(&self, target: &Target, job: &str) -> Result<u8, Failure> {
-        super::require_references(&self.jobs)?;
         let mut connection = target.connect()?;
         // Names and beginnings of ids may mean another job later, and "newest" another attempt.
         let record = connection.ask(|client| client.job(job))?;
@@ -161,61 +260,17 @@ fn attempt(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Puts a job's output where it belongs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Printer {
-    /// Standard error alone, on standard output.
-    pub(crate) only_stderr: bool,
-}
-
-impl Printer {
-    pub(crate) fn print(self, event: &FollowEvent) -> Result<(), Failure> {
-        match event {
-            FollowEvent::Output(chunk) => self.output(chunk),
-            FollowEvent::Truncated { stream, .. } => self.truncated(*stream),
-            FollowEvent::Ended(_) | FollowEvent::Error(_) => Ok(()),
-        }
-    }
-
-    fn shows(self, stream: LogStream) -> bool {
-        stream == LogStream::Stderr || !self.only_stderr
-    }
-
-    fn output(self, chunk: &OutputChunk) -> Result<(), Failure> {
-        match (chunk.stream, self.only_stderr) {
-            (LogStream::Stdout, true) => Ok(()),
-            (LogStream::Stdout, false) | (LogStream::Stderr, true) => {
-                write(&mut io::stdout().lock(), &chunk.bytes)
-            }
-            (LogStream::Stderr, false) => write(&mut io::stderr().lock(), &chunk.bytes),
-        }
-    }
-
-    fn truncated(self, stream: LogStream) -> Result<(), Failure> {
-        if self.shows(stream) {
-            say(&format_args!(
-                "note: the job truncated its {stream}; what it wrote before may be incomplete"
-            ));
-        }
-        Ok(())
-    }
-}
-
 fn copy(mut from: impl Read, to: &mut impl Write) -> Result<(), Failure> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => write(to, &buffer[..count])?,
+            Ok(count) => printer::write(to, &buffer[..count])?,
             Err(error) => {
                 return Err(Failure::caused(UNAVAILABLE, "the log broke off before its end", &error));
             }
         }
     }
-}
-
-fn write(to: &mut impl Write, bytes: &[u8]) -> Result<(), Failure> {
-    to.write_all(bytes).and_then(|()| to.flush()).map_err(|error| Failure::output(&error))
 }
 
 #[cfg(test)]

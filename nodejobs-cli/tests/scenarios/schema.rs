@@ -144,7 +144,13 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
 
     home.ok(["run", "--id", "binary", "--wait", "printf '\\377\\376\\000'; echo e >&2"]);
     let shortened = format!("{}.1.9.0.0", home.record("binary")["seq"]);
-    for words in [&["binary"][..], &["-f", "killed"], &["binary", "--from", &shortened], &["later"]] {
+    for words in [
+        &["binary"][..],
+        &["-f", "killed"],
+        &["binary", "--from", &shortened],
+        &["later"],
+        &["binary", "--timestamps"],
+    ] {
         let said = home.nodejobs(["logs", "-o", "jsonl"].iter().chain(words));
         for line in said.text().lines() {
             let line: Value = serde_json::from_str(line).expect(line);

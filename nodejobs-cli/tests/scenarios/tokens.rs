@@ -178,7 +178,6 @@ fn a_token_of_another_job_and_what_is_none_are_refused() {
     }
     for wrong in [
         &["logs", "a", "b", "--from", token][..],
-        &["logs", "-o", "jsonl", "a", "b"],
         &["logs", "-o", "json", "a"],
         &["logs", "a", "--from", token, "--tail", "1"],
         &["logs", "a", "--from", token, "--attempt", "1"],

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-#[cfg(doc)]
-use super::Output;
 use super::{JobSpec, LaunchContext, Limits, Restart, Start, Stdin};
+#[cfg(doc)]
+use super::{Output, Policy};
 use crate::id::{InvalidId, JobId};
 use crate::signal::Signal;
 use crate::text::RawText;
@@ -87,6 +87,13 @@ impl JobSpec {
     #[must_use]
     pub fn merge(mut self) -> Self {
         self.output.merge = true;
+        self
+    }
+
+    /// How many of the newest bytes of each log file are kept, 0 for all; see [`Policy::log_cap`].
+    #[must_use]
+    pub fn log_cap(mut self, bytes: u64) -> Self {
+        self.policy.log_cap = Some(bytes);
         self
     }
 

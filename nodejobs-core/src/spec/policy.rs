@@ -79,7 +79,16 @@ pub struct Policy {
     pub backoff: Backoff,
     /// What it may use of the machine, and as whom, if that was said.
     pub limits: Option<Box<Limits>>,
+    /// How many of the newest bytes of each of its log files are kept on disk, to the mebibyte; 0 is all of them. If
+    /// absent in what is asked for, the owner's default counts; if absent in what is stored, all are kept: the job was
+    /// accepted before there were caps.
+    pub log_cap: Option<u64>,
 }
+
+/// The least cap of a log file, in bytes.
+pub const MIN_LOG_CAP: u64 = 64 << 10;
+/// The cap of a log file where nothing else is said, in bytes.
+pub const DEFAULT_LOG_CAP: u64 = 100 << 20;
 
 impl Policy {
     /// How much memory its processes may have together, in bytes, if that is limited.
@@ -95,7 +104,8 @@ impl Serialize for Policy {
         let is_whole = !serializer.is_human_readable();
         let has_backoff = is_whole || self.backoff != Backoff::default();
         let has_limits = is_whole || self.limits.is_some();
-        let fields = 8 + usize::from(has_backoff) + usize::from(has_limits);
+        let has_log_cap = is_whole || self.log_cap.is_some();
+        let fields = 8 + usize::from(has_backoff) + usize::from(has_limits) + usize::from(has_log_cap);
         let mut policy = serializer.serialize_struct("Policy", fields)?;
         policy.serialize_field("stop_signal", &self.stop_signal)?;
         policy.serialize_field("grace_ms", &self.grace_ms)?;
@@ -110,6 +120,9 @@ impl Serialize for Policy {
         }
         if has_limits {
             policy.serialize_field("limits", &self.limits)?;
+        }
+        if has_log_cap {
+            policy.serialize_field("log_cap", &self.log_cap)?;
         }
         policy.end()
     }
@@ -128,6 +141,7 @@ impl Default for Policy {
             restart_delay_ms: 1_000,
             backoff: Backoff::default(),
             limits: None,
+            log_cap: None,
         }
     }
 }

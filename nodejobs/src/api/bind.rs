@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use nodejobs_core::Timestamp;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::store::JobEvent;
 use serde::de::DeserializeOwned;
@@ -107,6 +108,15 @@ pub struct BindQuery {
     /// Tell only what is there now, and end with [`Bound::Now`] if the attempt has not ended.
     #[serde(default)]
     pub only_now: bool,
+    /// Begin with what was written at this time, in the attempt that is told first. Where it is not known what was
+    /// written before it, that is told too, and [`OutputChunk::written`] says between which times it was. With a token,
+    /// or with `tail`, the later of the two beginnings counts.
+    pub since: Option<Timestamp>,
+    /// End with what was written at this time. Only together with [`only_now`](Self::only_now).
+    pub until: Option<Timestamp>,
+    /// Tell of all output [when it was written](OutputChunk::written), and the two streams in the order of that.
+    #[serde(default)]
+    pub times: bool,
 }
 
 impl BindQuery {
@@ -116,18 +126,22 @@ impl BindQuery {
     /// Asks for what comes behind this event, over the next connection.
     pub fn go_on_behind(&mut self, event: &BindEvent) {
         // The token says which attempt, and where in it.
-        (self.token, self.attempt, self.tail) = (Some(event.token), None, None);
+        (self.token, self.attempt, self.tail, self.since) = (Some(event.token), None, None, None);
     }
 
     /// The query as keys and values.
     pub fn to_pairs(&self) -> Vec<(String, String)> {
-        let Self { token, attempt, further_attempts, heartbeat_ms, tail, only_now } = self;
+        let Self { token, attempt, further_attempts, heartbeat_ms, tail, only_now, since, until, times } =
+            self;
         let mut pairs = vec![("further_attempts".to_owned(), further_attempts.to_string())];
         pairs.extend(token.map(|token| ("token".to_owned(), token.to_string())));
         pairs.extend(attempt.map(|attempt| ("attempt".to_owned(), attempt.to_string())));
         pairs.extend(heartbeat_ms.map(|millis| ("heartbeat_ms".to_owned(), millis.to_string())));
         pairs.extend(tail.map(|lines| ("tail".to_owned(), lines.to_string())));
         pairs.extend(only_now.then(|| ("only_now".to_owned(), "true".to_owned())));
+        pairs.extend(since.map(|time| ("since".to_owned(), time.to_string())));
+        pairs.extend(until.map(|time| ("until".to_owned(), time.to_string())));
+        pairs.extend(times.then(|| ("times".to_owned(), "true".to_owned())));
         pairs
     }
 }
@@ -151,7 +165,8 @@ pub enum Bound {
     Status(JobEvent),
     /// `output`: more of it. Within one stream nothing is missing; between the two the order is not known.
     Output(OutputChunk),
-    /// `truncated`: the job shortened its own log file; what it writes next stands at this offset.
+    /// `truncated`: the job shortened its own log file, and what it writes next stands at offset 0; or what is before the
+    /// offset is not kept, because of the job's cap or the quota of all logs.
     Truncated {
         /// Of which output.
         stream: LogStream,
@@ -235,7 +250,7 @@ impl BindEvent {
 #[cfg(test)]
 mod tests {
     use nodejobs_core::id::AttemptId;
-    use nodejobs_core::{JobId, Status, Timestamp};
+    use nodejobs_core::{JobId, Status};
 
     use super::*;
 
@@ -262,8 +277,12 @@ mod tests {
             reason: None,
             at: Timestamp::from_millis(0),
         };
-        let chunk =
-            |bytes: &[u8]| OutputChunk { stream: LogStream::Stdout, offset: 1, bytes: bytes.to_vec() };
+        let chunk = |bytes: &[u8]| OutputChunk {
+            stream: LogStream::Stdout,
+            offset: 1,
+            bytes: bytes.to_vec(),
+            written: None,
+        };
         for (what, name, json) in [
             (
                 Bound::Status(status),

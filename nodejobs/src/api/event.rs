@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nodejobs_core::Timestamp;
+use nodejobs_core::log_index::EXACT_MS;
 use nodejobs_core::record::JobRecord;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,26 @@ pub struct OutputChunk {
     pub offset: u64,
     /// The bytes; `text` in JSON, or `base64` where they are not UTF-8.
     pub bytes: Vec<u8>,
+    /// When they were written, if that was asked for.
+    pub written: Option<Written>,
+}
+
+/// When something was written, as far as anybody knows: the two times are as long apart as nobody looked. As long as the
+/// owner lives that is about a tenth of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Not before this; `written_after` in JSON.
+    pub after: Timestamp,
+    /// Not after this; `written_before` in JSON.
+    pub before: Timestamp,
+}
+
+impl Written {
+    /// The time, if it is known to half a second.
+    pub fn exactly(self) -> Option<Timestamp> {
+        let span = self.before.as_millis().saturating_sub(self.after.as_millis());
+        (span <= EXACT_MS).then_some(self.after)
+    }
 }
 
 impl OutputChunk {
@@ -76,6 +98,10 @@ struct OutputData {
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written_after: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written_before: Option<Timestamp>,
 }
 
 impl From<OutputChunk> for OutputData {
@@ -84,7 +110,9 @@ impl From<OutputChunk> for OutputData {
             Ok(text) => (Some(text), None),
             Err(error) => (None, Some(BASE64.encode(error.as_bytes()))),
         };
-        Self { stream: chunk.stream, offset: chunk.offset, text, base64 }
+        let (written_after, written_before) =
+            chunk.written.map(|written| (written.after, written.before)).unzip();
+        Self { stream: chunk.stream, offset: chunk.offset, text, base64, written_after, written_before }
     }
 }
 
@@ -97,7 +125,12 @@ impl TryFrom<OutputData> for OutputChunk {
             (None, Some(base64)) => BASE64.decode(base64).map_err(|error| error.to_string())?,
             _ => return Err("output needs either text or base64".to_owned()),
         };
-        Ok(Self { stream: data.stream, offset: data.offset, bytes })
+        let written = match (data.written_after, data.written_before) {
+            (Some(after), Some(before)) => Some(Written { after, before }),
+            (None, None) => None,
+            _ => return Err("output has one of its two times".to_owned()),
+        };
+        Ok(Self { stream: data.stream, offset: data.offset, bytes, written })
     }
 }
 
@@ -106,7 +139,8 @@ impl TryFrom<OutputData> for OutputChunk {
 pub enum FollowEvent {
     /// `output`: more of it.
     Output(OutputChunk),
-    /// `truncated`: the job shortened its own log file; what it writes next stands at this offset.
+    /// `truncated`: the job shortened its own log file, and what it writes next stands at offset 0; or what is before the
+    /// offset is not kept, because of the job's cap or the quota of all logs.
     Truncated {
         /// Of which output.
         stream: LogStream,
@@ -242,8 +276,12 @@ mod tests {
 
     #[test]
     fn output_is_text_where_it_can_be() {
-        let chunk =
-            |bytes: &[u8]| OutputChunk { stream: LogStream::Stderr, offset: 5, bytes: bytes.to_vec() };
+        let chunk = |bytes: &[u8]| OutputChunk {
+            stream: LogStream::Stderr,
+            offset: 5,
+            bytes: bytes.to_vec(),
+            written: None,
+        };
         for (bytes, json) in [
             (&b"a\n"[..], r#"{"stream":"stderr","offset":5,"text":"a\n"}"#),
             (b"", r#"{"stream":"stderr","offset":5,"text":""}"#),

@@ -249,7 +249,7 @@ fn a_follower_hears_every_event_once_and_then_nothing() {
     let server = Server::start(vec![vec![stream(&events) + "0\r\n\r\n"]]);
     let query = FollowQuery { stdout_from: Some(3), ..FollowQuery::default() };
     let heard: Result<Vec<_>, _> = server.connect().follow("a", &query).expect("a stream").collect();
-    let output = OutputChunk { stream: LogStream::Stdout, offset: 0, bytes: b"hi\n".to_vec() };
+    let output = OutputChunk { stream: LogStream::Stdout, offset: 0, bytes: b"hi\n".to_vec(), written: None };
     assert_eq!(
         heard.expect("no error"),
         [

@@ -35,6 +35,10 @@ merge = true
 [daemon]
 idle_exit = "never"
 
+[logs]
+cap = "none"
+quota = "10G"
+
 [history]
 keep_for = "30d"
 keep_last = 10_000
@@ -61,9 +65,11 @@ timeout = "1m"
         restart_delay_ms: 2_000,
         backoff: Backoff { delay_max_ms: 60_000, healthy_after_ms: 5_000, give_up_after: None },
         limits: None,
+        log_cap: None,
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);
+    assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
     let history =
         HistorySettings { keep_for: Some(Duration::from_secs(30 * 86_400)), keep_last: Some(10_000) };
     assert_eq!(config.history, history);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::Restart;
-use nodejobs_core::units::{parse_duration, write_duration};
+use nodejobs_core::spec::{MIN_LOG_CAP, Restart};
+use nodejobs_core::units::{parse_duration, parse_size, write_duration, write_size};
 use toml::de::DeValue;
 
 /// Reads and shows values of one kind. What is shown is what a file would say, without quotes.
@@ -14,6 +14,7 @@ pub(super) struct Codec<T> {
 }
 
 const NEVER: &str = "never";
+const NONE: &str = "none";
 
 pub(super) const BOOLEAN: Codec<bool> = Codec {
     read: |value| value.as_bool().ok_or_else(|| wrong("true or false", value)),
@@ -138,6 +139,25 @@ pub(super) const EXIT_CODES: Codec<Vec<i32>> = Codec {
     },
     show: |value| Some(value.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")),
 };
+
+/// A size, or that there is no bound: 0.
+pub(super) const LOG_CAP: Codec<u64> = Codec {
+    read: |value| match value.as_str() {
+        Some(NONE) => Ok(0),
+        _ => size(value)
+            .and_then(|cap| if cap < MIN_LOG_CAP { Err("give at least 64K".to_owned()) } else { Ok(cap) })
+            .map_err(|problem| format!("{problem}, or \"{NONE}\"")),
+    },
+    show: |value| Some(if *value == 0 { NONE.to_owned() } else { write_size(*value) }),
+};
+
+pub(super) const OPTIONAL_SIZE: Codec<Option<u64>> =
+    Codec { read: |value| size(value).map(Some), show: |value| value.map(write_size) };
+
+fn size(value: &DeValue<'_>) -> Result<u64, String> {
+    let text = value.as_str().ok_or_else(|| wrong("a size in quotes, such as \"10M\"", value))?;
+    parse_size(text).map_err(|error| error.to_string())
+}
 
 fn number(value: &DeValue<'_>, least: u64, most: u64) -> Result<u64, String> {
     let what = || format!("a whole number from {least} to {most}");

@@ -15,12 +15,12 @@ use nodejobs_core::engine::{
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
-use nodejobs_core::logs::LogPaths;
+use nodejobs_core::logs::{LogPaths, index_path};
 use nodejobs_core::store::{
     DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
-use nodejobs_core::{JobId, Timestamp};
+use nodejobs_core::{JobId, RawText, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
@@ -29,6 +29,7 @@ use super::{Answered, Message, Request, SubmitMessage, cannot_take_over, live_jo
 use crate::api::ProblemKind;
 use crate::error::Error;
 use crate::hub::Hub;
+use crate::recorder::Recorder;
 
 /// One turn takes at most so many inputs, so that the first of them does not wait for a flood to end.
 const TURN_INPUTS: usize = 1024;
@@ -41,6 +42,9 @@ pub(super) struct Work {
     store: Arc<dyn JobStore>,
     backend: Arc<dyn ProcessBackend>,
     hub: Arc<Hub>,
+    recorder: Arc<Recorder>,
+    /// The directory of log files and indexes of ours.
+    own_logs: RawText,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
 }
@@ -52,10 +56,15 @@ impl Work {
         store: Arc<dyn JobStore>,
         backend: Arc<dyn ProcessBackend>,
         hub: Arc<Hub>,
+        recorder: Arc<Recorder>,
+        own_logs: RawText,
         boot: DocumentChange,
     ) -> Result<Self, Error> {
-        let mut work = Self { engine, store, backend, hub, waiting: HashMap::new(), last_ticket: 0 };
-        let known = work.engine.restore(live_jobs(&*work.store)?, work.store.counters()?.last_event, now());
+        let mut work =
+            Self { engine, store, backend, hub, recorder, own_logs, waiting: HashMap::new(), last_ticket: 0 };
+        let live = live_jobs(&*work.store)?;
+        let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
+        let known = work.engine.restore(live, work.store.counters()?.last_event, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
         // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
@@ -73,6 +82,7 @@ impl Work {
         // Only now that everything of an earlier boot is settled.
         turn.units.push(Unit { job: None, documents: vec![boot] });
         work.commit_first(turn)?;
+        attempts.into_iter().for_each(|attempt| work.recorder.found(attempt));
         Ok(work)
     }
 
@@ -177,7 +187,7 @@ impl Work {
                 .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
             Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
-                let (logs, inputs) = belongings(&attempts);
+                let (logs, inputs) = belongings(&attempts, &self.own_logs);
                 let newest = attempts.into_iter().next_back();
                 let newest = newest.filter(|job| revision.is_none_or(|revision| job.revision == revision));
                 newest.map(|job| Input::Remove(Box::new(Removal { ticket, job, logs, inputs })))
@@ -295,24 +305,32 @@ impl Work {
             reached(Failpoint::OwnerEffect);
         }
         for event in events {
+            // Before anybody who waits for the end asks when something was written.
+            self.recorder.heard(&event);
             self.hub.publish(&event);
         }
         Ok(())
     }
 }
 
-/// What goes with a job that is forgotten: its log files, except for those that the user named, and its input.
-fn belongings(attempts: &[Job]) -> (Vec<LogPaths>, Vec<String>) {
-    let ours = attempts.iter().filter(|job| !job.definition.logs.layout.is_shared());
+/// What goes with a job that is forgotten: its log files, except for those that the user named, with their indexes, and
+/// its input.
+fn belongings(attempts: &[Job], own_logs: &RawText) -> (Vec<LogPaths>, Vec<String>) {
+    let ours = attempts.iter().filter(|job| !job.definition.logs.layout.is_shared()).map(Job::log_paths);
+    let indexes = attempts.iter().map(|job| {
+        let index = index_path(own_logs, &job.attempt_id());
+        LogPaths { stdout: index.clone(), stderr: index }
+    });
     let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
         JobInput::Null | JobInput::File(_) => None,
     });
-    (ours.map(Job::log_paths).collect(), inputs.collect())
+    (ours.chain(indexes).collect(), inputs.collect())
 }
 
 fn delete_logs(files: &LogPaths) {
-    for file in [&files.stdout, &files.stderr] {
+    let stderr = (!files.is_merged()).then_some(&files.stderr);
+    for file in std::iter::once(&files.stdout).chain(stderr) {
         if let Err(error) = std::fs::remove_file(OsStr::from_bytes(file.as_bytes()))
             && error.kind() != ErrorKind::NotFound
         {

@@ -25,6 +25,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::Config;
 use crate::directory::DataDirectory;
 use crate::stores::StoreKind;
 
@@ -46,9 +47,15 @@ pub fn http(directory: &std::path::Path, bytes: &[u8]) {
     let directory = DataDirectory::prepare(directory).expect("a directory");
     let lock = directory.lock_owner().expect("a lock").expect("one caller at a time");
     let store = Arc::new(MemoryStore::default());
-    let owner = Owner::take_over(directory, lock, StoreKind::Sqlite, store, "a boot", |_, host| {
-        Ok(Arc::new(NothingIsLaunched(host)))
-    });
+    let owner = Owner::take_over(
+        directory,
+        lock,
+        StoreKind::Sqlite,
+        store,
+        "a boot",
+        Config::default(),
+        |_, host| Ok(Arc::new(NothingIsLaunched(host))),
+    );
     let owner = Arc::new(owner.expect("an owner"));
     let (answers, methods, cut) = runtime
         .block_on(async { timeout(DEADLINE, converse(&owner, bytes)).await.expect("the connection hangs") });

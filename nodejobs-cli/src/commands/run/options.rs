@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use nodejobs::signal::Signal;
 use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
-use nodejobs::units::{InvalidDuration, parse_duration};
+use nodejobs::units::{InvalidDuration, parse_duration, parse_size};
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 
 use super::limits::LimitOptions;
@@ -46,6 +46,9 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(help_heading = OUTPUT)]
     merge: Option<bool>,
+    /// Keep only so much of the newest output of each stream, such as 64K, 10M or 2G; none keeps all [default: 100M]
+    #[arg(long, value_name = "SIZE", value_parser = log_cap, help_heading = OUTPUT)]
+    log_cap: Option<u64>,
     /// Start it after this time, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
     delay: Option<Duration>,
@@ -129,6 +132,7 @@ impl JobOptions {
         };
         output.logdir = self.logdir.map(|directory| absolute("--logdir", &directory)).transpose()?;
         let policy = &mut spec.policy;
+        policy.log_cap = self.log_cap;
         if let Some(timeout) = self.timeout {
             policy.timeout_ms = timeout.0.map(millis);
         }
@@ -181,6 +185,10 @@ fn parse_timeout(text: &str) -> Result<Timeout, InvalidDuration> {
     } else {
         parse_duration(text).map(|timeout| Timeout(Some(timeout)))
     }
+}
+
+fn log_cap(text: &str) -> Result<u64, String> {
+    if text == "none" { Ok(0) } else { parse_size(text).map_err(|error| error.to_string()) }
 }
 
 fn millis(duration: Duration) -> u64 {

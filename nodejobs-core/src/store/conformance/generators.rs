@@ -82,12 +82,14 @@ prop_compose! {
         (delay_max_ms, healthy_after_ms, give_up_after) in
             (numbers(), numbers(), option::of(any::<u32>())),
         limits in option::of(limits().prop_map(Box::new)),
+        log_cap in option::of(numbers()),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         Policy {
             stop_signal, grace_ms, timeout_ms, success_codes, keep_children, restart, max_restarts, restart_delay_ms,
             backoff: Backoff { delay_max_ms, healthy_after_ms, give_up_after },
             limits,
+            log_cap,
         }
     }
 }

@@ -1,0 +1,172 @@
+//! What is known of the log files of one attempt, and a look at them.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nodejobs_core::RawText;
+use nodejobs_core::Timestamp;
+use nodejobs_core::job::Job;
+use nodejobs_core::log_index::Entry;
+use nodejobs_core::logs::index_path;
+use nodejobs_proc::logs::{first_kept, free};
+
+use super::file::IndexFile;
+
+/// A cap is exceeded by less than this before anything is freed: to free is not free of cost.
+const SLACK: u64 = 512 << 10;
+/// Nobody is expected to write more than this in a second. Whoever does exceeds the cap for longer.
+const FASTEST: u64 = 1 << 30;
+/// The shortest time between looks at a file.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest, while something is written: ten looks a second.
+pub(super) const SWEEP: Duration = Duration::from_millis(100);
+/// A write that is heard of later than this after the file was changed: the process was halted meanwhile.
+const HEARD_LATE_MS: i64 = 250;
+
+/// A log file of an attempt.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    pub(super) path: PathBuf,
+    /// The watch for its next write, if there is one.
+    pub(super) watch: Option<i32>,
+    /// As it was when it was last looked at.
+    length: u64,
+    /// What is before this is freed. `None` until it was asked.
+    head: Option<u64>,
+}
+
+/// An attempt whose files are looked at.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) attempt: u32,
+    /// Standard output, and standard error unless it is the same.
+    pub(super) files: Vec<LogFile>,
+    cap: Option<u64>,
+    index: IndexFile,
+    /// When the lengths were last what is noted.
+    known: Timestamp,
+    /// When the watch told of the first write after that.
+    heard: Option<Timestamp>,
+}
+
+impl Tracked {
+    /// What is noted of the attempt so far.
+    pub(super) fn find(job: &Job, own_logs: &Path) -> io::Result<Self> {
+        let index = index_of(own_logs, job);
+        let (index, last) = IndexFile::find(index, job.seq)?;
+        let paths = job.log_paths();
+        let is_merged = paths.is_merged();
+        let start = last.map_or(job.state.log_start, |entry| entry.lengths());
+        let file = |path: RawText, length| LogFile { path: path_of(&path), watch: None, length, head: None };
+        let mut files = vec![file(paths.stdout, start.stdout)];
+        if !is_merged {
+            files.push(file(paths.stderr, start.stderr));
+        }
+        let started = job.state.started.map_or(Timestamp::default(), |started| started.wall);
+        let own = !job.definition.logs.layout.is_shared();
+        Ok(Self {
+            attempt: job.state.attempt,
+            files,
+            cap: job.definition.policy.log_cap.filter(|cap| own && *cap > 0),
+            index,
+            known: last.map_or(started, |entry| entry.before),
+            heard: None,
+        })
+    }
+
+    /// The watch has told of a write.
+    pub(super) fn heard(&mut self, now: Timestamp) {
+        let changed = self.files.iter().filter_map(|file| std::fs::metadata(&file.path).ok());
+        let changed = changed.map(|found| found.mtime() * 1000 + found.mtime_nsec() / 1_000_000).max();
+        let is_now = changed.is_some_and(|changed| now.as_millis() - changed <= HEARD_LATE_MS);
+        // Otherwise the write was at any time since the last look.
+        self.heard = self.heard.or(is_now.then_some(now));
+    }
+
+    /// Notes what is new; whether there was anything.
+    pub(super) fn note(&mut self, now: Timestamp) -> io::Result<bool> {
+        let (mut grew, mut shrank) = (false, false);
+        for file in &mut self.files {
+            let Some(found) = regular(&file.path) else { continue };
+            grew |= found.len() > file.length;
+            if found.len() < file.length {
+                // The job itself has shortened it, and what was noted leads nowhere.
+                (shrank, file.head) = (true, None);
+            }
+            file.length = found.len();
+        }
+        if shrank {
+            self.index.clear();
+        }
+        let after = self.heard.take().unwrap_or(self.known).min(now);
+        self.known = now;
+        if !(grew || shrank) {
+            return Ok(false);
+        }
+        let length = |index: usize| self.files.get(index).map_or(0, |file| file.length);
+        self.index.append(Entry { after, before: now, stdout: length(0), stderr: length(1) })?;
+        Ok(true)
+    }
+
+    /// Whether the job has a cap, so that there is something to free.
+    pub(super) fn has_cap(&self) -> bool {
+        self.cap.is_some()
+    }
+
+    /// Nothing can be freed here.
+    pub(super) fn forget_cap(&mut self) {
+        self.cap = None;
+    }
+
+    /// Frees what is beyond the cap. How soon to look again, if anything is written.
+    pub(super) fn keep_cap(&mut self) -> io::Result<Duration> {
+        let Some(cap) = self.cap else { return Ok(SWEEP) };
+        let mut room = u64::MAX;
+        for file in &mut self.files {
+            let Some(found) = regular(&file.path) else { continue };
+            let length = found.len();
+            let mut head = file.head.unwrap_or_default();
+            if length.saturating_sub(head) > cap + SLACK {
+                let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
+                // An earlier owner may have freed some of it.
+                head = first_kept(&opened, head)?;
+                head = free_up_to(&opened, &found, head, length - cap)?;
+                file.head = Some(head);
+            }
+            room = room.min((cap + SLACK).saturating_sub(length - head));
+        }
+        let soonest = Duration::from_millis(room.saturating_mul(1000) / FASTEST);
+        Ok(soonest.clamp(SHORTEST, SWEEP))
+    }
+}
+
+/// Frees whole blocks, and says where the file begins now.
+pub(super) fn free_up_to(file: &File, found: &Metadata, head: u64, end: u64) -> io::Result<u64> {
+    let block = found.blksize().clamp(4096, 1 << 20);
+    let (from, to) = (head / block * block, end / block * block);
+    if to > from {
+        free(file, from, to)?;
+        return Ok(to);
+    }
+    Ok(head)
+}
+
+/// What the user named may keep nothing, such as a named pipe.
+fn regular(path: &Path) -> Option<Metadata> {
+    std::fs::metadata(path).ok().filter(Metadata::is_file)
+}
+
+/// Where the index of an attempt's log files is.
+pub(crate) fn index_of(own_logs: &Path, job: &Job) -> PathBuf {
+    let own_logs = RawText::from(own_logs.as_os_str().to_owned().into_vec());
+    path_of(&index_path(&own_logs, &job.attempt_id()))
+}
+
+pub(super) fn path_of(text: &RawText) -> PathBuf {
+    OsStr::from_bytes(text.as_bytes()).into()
+}

@@ -1,0 +1,353 @@
+//! The thread that looks at log files: what wakes it, and when it looks again.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use nodejobs_core::JobId;
+use nodejobs_core::RawText;
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::logs::{LogLayout, Logs};
+use nodejobs_core::spec::MIN_LOG_CAP;
+use nodejobs_core::store::JobStore;
+use nodejobs_proc::logs::{new_write_watch, unwatch, watch_next_write, written_files};
+use nodejobs_proc::machine::now;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+
+use super::tracked::{SWEEP, Tracked, path_of};
+use super::{Message, Shared};
+
+pub(super) struct Work {
+    shared: Arc<Shared>,
+    store: Arc<dyn JobStore>,
+    own_logs: PathBuf,
+    /// Made for the first job that writes nothing for a while.
+    watch: Option<OwnedFd>,
+    tracked: HashMap<JobId, Tracked>,
+    /// Whose file a watch is on: more than one job's, if they share it.
+    watched: HashMap<i32, Vec<JobId>>,
+    /// Those that have written lately.
+    active: HashMap<JobId, Due>,
+    /// Those that began since the last look. Most are gone before the next.
+    fresh: HashMap<JobId, u32>,
+    /// What was said once is not said again.
+    said: Vec<String>,
+}
+
+/// When an active job is looked at.
+#[derive(Clone, Copy)]
+struct Due {
+    /// For what is new.
+    note: Instant,
+    /// For its cap.
+    cap: Instant,
+}
+
+impl Work {
+    pub(super) fn new(shared: Arc<Shared>, store: Arc<dyn JobStore>, own_logs: PathBuf) -> Self {
+        Self {
+            shared,
+            store,
+            own_logs,
+            watch: None,
+            tracked: HashMap::new(),
+            watched: HashMap::new(),
+            active: HashMap::new(),
+            fresh: HashMap::new(),
+            said: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut fresh_due = None;
+        loop {
+            let due = self.active.values().map(|due| due.note.min(due.cap)).chain(fresh_due).min();
+            self.sleep(due);
+            for message in self.messages() {
+                if let Message::Quit = message {
+                    let active: Vec<_> = self.active.keys().cloned().collect();
+                    active.iter().for_each(|id| _ = self.note(id));
+                    return;
+                }
+                self.take(message);
+            }
+            self.hear();
+            let time = Instant::now();
+            if fresh_due.is_some_and(|due| due <= time) {
+                let fresh = std::mem::take(&mut self.fresh);
+                fresh.into_iter().for_each(|(id, attempt)| self.find(&AttemptId { id, attempt }));
+            }
+            fresh_due = match (self.fresh.is_empty(), fresh_due.filter(|due| *due > time)) {
+                (true, _) => None,
+                (false, due) => due.or(Some(time + SWEEP)),
+            };
+            self.sweep(time);
+        }
+    }
+
+    /// Waits for something to happen, until then at the latest.
+    fn sleep(&self, until: Option<Instant>) {
+        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inbox.messages.is_empty() {
+            return;
+        }
+        inbox.asleep = until.is_none();
+        drop(inbox);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let mut waits = vec![PollFd::new(&self.shared.bell, PollFlags::IN)];
+        waits.extend(self.watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)));
+        // Interrupted, it looks and waits again.
+        let _ = poll(&mut waits, left.as_ref());
+        let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
+    }
+
+    fn messages(&self) -> Vec<Message> {
+        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.asleep = false;
+        std::mem::take(&mut inbox.messages)
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Began(attempt) => {
+                if self.tracked.get(&attempt.id).is_none_or(|known| known.attempt < attempt.attempt) {
+                    self.end(&attempt.id);
+                    self.fresh.insert(attempt.id, attempt.attempt);
+                }
+            }
+            Message::Found(attempt) => self.find(&attempt),
+            Message::Ended(attempt) => {
+                if self.fresh.remove(&attempt.id).is_some() {
+                    self.quick(&attempt);
+                }
+                if self.tracked.get(&attempt.id).is_some_and(|known| known.attempt <= attempt.attempt) {
+                    self.end(&attempt.id);
+                }
+            }
+            Message::Look(attempt, done) => {
+                if self.fresh.remove(&attempt.id).is_some() {
+                    self.find(&attempt);
+                } else if self.tracked.get(&attempt.id).is_some_and(|known| known.attempt == attempt.attempt)
+                {
+                    self.hear();
+                    self.note(&attempt.id);
+                }
+                let _ = done.send(());
+            }
+            Message::Quit => {}
+        }
+    }
+
+    /// An attempt that ended before the first look at it: its record says when it wrote. It may have written more than
+    /// its cap, but hardly any does, so what has it is found without the store.
+    fn quick(&mut self, attempt: &AttemptId) {
+        let own_logs = RawText::from(self.own_logs.as_os_str().to_owned().into_vec());
+        let paths = Logs { layout: LogLayout::Spread, path: own_logs, merge: false }.paths(attempt);
+        let length = |path| std::fs::metadata(path_of(path)).ok().map(|found| found.len());
+        let lengths = [length(&paths.stdout), length(&paths.stderr)];
+        if lengths == [None, None] || lengths.iter().flatten().any(|length| *length > MIN_LOG_CAP) {
+            self.find(attempt);
+        }
+    }
+
+    /// Begins to look at an attempt; only once, if it has ended.
+    fn find(&mut self, attempt: &AttemptId) {
+        let id = &attempt.id;
+        // Nearly always it is the newest.
+        let newest = self.store.job(id).map(|job| job.filter(|job| job.state.attempt == attempt.attempt));
+        let found = match newest {
+            Ok(None) => self
+                .store
+                .attempts(id)
+                .map(|attempts| attempts.into_iter().find(|job| job.state.attempt == attempt.attempt)),
+            newest => newest,
+        };
+        let job = match found {
+            Ok(job) => job,
+            Err(error) => return self.say(format!("when job {id} writes is not noted: {error}")),
+        };
+        // Removed meanwhile, or never executed.
+        let Some(job) = job.filter(|job| job.state.started.is_some()) else { return };
+        match Tracked::find(&job, &self.own_logs) {
+            Ok(tracked) => _ = self.tracked.insert(id.clone(), tracked),
+            Err(error) => {
+                return self.say(format!("the index of the logs of job {id} cannot be read: {error}"));
+            }
+        }
+        if job.state.status.is_terminal() {
+            // When it wrote what is not noted, its record knows better than we.
+            self.keep_cap(id);
+            self.tracked.remove(id);
+        } else {
+            self.activate(id);
+            self.note(id);
+        }
+    }
+
+    /// Looks a last time.
+    fn end(&mut self, id: &JobId) {
+        self.active.remove(id);
+        if !self.tracked.contains_key(id) {
+            return;
+        }
+        self.note(id);
+        self.keep_cap(id);
+        let Some(tracked) = self.tracked.remove(id) else { return };
+        for number in tracked.files.iter().filter_map(|file| file.watch) {
+            self.forget_watch(number, id);
+        }
+    }
+
+    fn activate(&mut self, id: &JobId) {
+        let time = Instant::now();
+        if !self.active.contains_key(id) {
+            let soon = self.keep_cap(id);
+            self.active.insert(id.clone(), Due { note: time + SWEEP, cap: time + soon });
+        }
+    }
+
+    /// What was written to since the last time.
+    fn hear(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let (mut numbers, mut missed) = (Vec::new(), false);
+        let heard = written_files(watch, |number| match number {
+            Some(number) => numbers.push(number),
+            None => missed = true,
+        });
+        if let Err(error) = heard {
+            self.say(format!("writes to log files are not heard of: {error}"));
+        }
+        if missed {
+            numbers.extend(self.watched.keys());
+        }
+        let time = now().wall;
+        for number in numbers {
+            for id in self.watched.remove(&number).unwrap_or_default() {
+                if let Some(tracked) = self.tracked.get_mut(&id) {
+                    tracked
+                        .files
+                        .iter_mut()
+                        .filter(|file| file.watch == Some(number))
+                        .for_each(|file| file.watch = None);
+                    tracked.heard(time);
+                    self.activate(&id);
+                }
+            }
+            if missed && let Some(watch) = &self.watch {
+                unwatch(watch, number);
+            }
+        }
+    }
+
+    /// Looks at those whose time has come.
+    fn sweep(&mut self, time: Instant) {
+        let is_due = |due: &Due| due.note <= time || due.cap <= time;
+        let due: Vec<_> =
+            self.active.iter().filter(|(_, due)| is_due(due)).map(|(id, due)| (id.clone(), *due)).collect();
+        for (id, mut due) in due {
+            // First of all: the less there is to free, the sooner it is done.
+            let soon = self.keep_cap(&id);
+            due.cap = time + soon;
+            if due.note <= time {
+                due.note = time + SWEEP;
+                // What is written between the look and the watch is seen by the second look.
+                if !self.note(&id) {
+                    if !self.watch_files(&id) {
+                        due.note = time + 10 * SWEEP;
+                    } else if !self.note(&id) {
+                        self.active.remove(&id);
+                        continue;
+                    }
+                }
+            }
+            self.active.insert(id, due);
+        }
+    }
+
+    /// Whether something was new.
+    fn note(&mut self, id: &JobId) -> bool {
+        let Some(tracked) = self.tracked.get_mut(id) else { return false };
+        match tracked.note(now().wall) {
+            Ok(is_new) => is_new,
+            Err(error) => {
+                self.say(format!("when jobs write cannot be noted: {error}"));
+                true
+            }
+        }
+    }
+
+    fn keep_cap(&mut self, id: &JobId) -> Duration {
+        let Some(tracked) = self.tracked.get_mut(id).filter(|tracked| tracked.has_cap()) else {
+            return SWEEP;
+        };
+        match tracked.keep_cap() {
+            Ok(soon) => soon,
+            Err(error) => {
+                if is_unsupported(&error) {
+                    tracked.forget_cap();
+                }
+                let place =
+                    tracked.files.first().and_then(|file| file.path.parent()).unwrap_or(Path::new("/"));
+                let message = format!("logs in '{}' grow beyond their cap: {error}", place.display());
+                self.say(message);
+                SWEEP
+            }
+        }
+    }
+
+    /// Has the next write to any of its files told; whether all of them are watched.
+    fn watch_files(&mut self, id: &JobId) -> bool {
+        let watch = match self.watch.take().map_or_else(new_write_watch, Ok) {
+            Ok(watch) => self.watch.insert(watch),
+            Err(error) => {
+                self.say(format!(
+                    "log files are looked at each second: {error} (fs.inotify.max_user_instances)"
+                ));
+                return false;
+            }
+        };
+        let Some(tracked) = self.tracked.get_mut(id) else { return true };
+        let mut unwatched = None;
+        for file in tracked.files.iter_mut().filter(|file| file.watch.is_none()) {
+            match watch_next_write(&*watch, &file.path) {
+                Ok(number) => {
+                    file.watch = Some(number);
+                    self.watched.entry(number).or_default().push(id.clone());
+                }
+                // Removed by somebody, so nobody will find what is written to it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => unwatched = Some(error),
+            }
+        }
+        let Some(error) = unwatched else { return true };
+        self.say(format!("log files are looked at each second: {error} (fs.inotify.max_user_watches)"));
+        false
+    }
+
+    fn forget_watch(&mut self, number: i32, id: &JobId) {
+        let Some(jobs) = self.watched.get_mut(&number) else { return };
+        jobs.retain(|job| job != id);
+        if jobs.is_empty() {
+            self.watched.remove(&number);
+            if let Some(watch) = &self.watch {
+                unwatch(watch, number);
+            }
+        }
+    }
+
+    fn say(&mut self, message: String) {
+        if !self.said.contains(&message) && self.said.len() < 20 {
+            log::warn!("{message}");
+            self.said.push(message);
+        }
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported
+}
