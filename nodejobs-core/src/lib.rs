@@ -17,6 +17,7 @@
 //! | [`filter`] | which jobs a listing wants |
 //! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
 //! | [`backend`] | [`ProcessBackend`](backend::ProcessBackend), its contract, and the scripted fake |
+//! | [`holder`] | what is said to the process that keeps a job's pipe or terminal open |
 //! | [`engine`] | the decisions: inputs in, changes and effects out |
 
 pub mod backend;
@@ -26,6 +27,7 @@ pub mod filter;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod holder;
 pub mod id;
 pub mod job;
 pub mod logs;

@@ -32,6 +32,7 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         bytes: 567,
         umask: Some(0o027),
         soft_limits,
+        held: None,
     };
     vec![
         ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),

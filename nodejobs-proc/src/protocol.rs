@@ -4,11 +4,14 @@
 //! the keeper's side of the journal format is its own ([`crate::journal`]). Little-endian throughout.
 
 use nodejobs_core::id::{AttemptId, JobId};
+use nodejobs_core::spec::TerminalSize;
 
 use crate::journal::{ENTRY_LEN, MAX_POSITION};
 
 /// Version of this protocol.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+///
+/// Version 2 adds to a launch what is held for it. A keeper of version 1 would overlook that, so it gets no launches.
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 /// No message is longer.
 pub(crate) const MESSAGE_LEN: usize = 4096;
 /// Resource limits that can be passed on.
@@ -41,6 +44,17 @@ pub(crate) struct LaunchHeader {
     pub(crate) bytes: u64,
     pub(crate) umask: Option<u32>,
     pub(crate) soft_limits: [Option<u64>; RESOURCES],
+    /// What it gets instead of the standard input among the strings.
+    pub(crate) held: Option<Held>,
+}
+
+/// What the keeper makes for a job and a [holder](crate::holder) keeps open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Standard input.
+    Pipe,
+    /// Standard input, output and error.
+    Terminal(TerminalSize),
 }
 
 /// From the keeper to the owner.
@@ -102,6 +116,13 @@ impl OwnerMessage {
                 for limit in header.soft_limits {
                     out.optional(limit);
                 }
+                let (kind, rows, columns) = match header.held {
+                    None => (0, 0, 0),
+                    Some(Held::Pipe) => (1, 0, 0),
+                    Some(Held::Terminal(TerminalSize { rows, columns })) => (2, rows, columns),
+                };
+                out.u8(kind);
+                out.u32(u32::from(rows) << 16 | u32::from(columns));
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -126,11 +147,16 @@ impl OwnerMessage {
                     bytes: input.u64()?,
                     umask: None,
                     soft_limits: [None; RESOURCES],
+                    held: None,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
                 for limit in &mut header.soft_limits {
                     *limit = input.optional()?;
+                }
+                // An owner of the first version ends here.
+                if !input.0.is_empty() {
+                    header.held = input.held()?;
                 }
                 Ok(OwnerMessage::Launch(Box::new(header)))
             }
@@ -253,6 +279,20 @@ impl<'a> Reader<'a> {
         Ok(present.then_some(value))
     }
 
+    fn held(&mut self) -> Result<Option<Held>, InvalidMessage> {
+        let (kind, size) = (self.u8()?, self.u32()?.to_be_bytes());
+        let number = |pair: [u8; 2]| u16::from_be_bytes(pair);
+        match kind {
+            0 => Ok(None),
+            1 => Ok(Some(Held::Pipe)),
+            2 => {
+                let (rows, columns) = (number([size[0], size[1]]), number([size[2], size[3]]));
+                Ok(Some(Held::Terminal(TerminalSize { rows, columns })))
+            }
+            _ => Err(InvalidMessage),
+        }
+    }
+
     fn text(&mut self) -> Result<String, InvalidMessage> {
         let length = usize::from(self.u8()?);
         std::str::from_utf8(self.take(length)?).map(str::to_owned).map_err(|_| InvalidMessage)
@@ -276,6 +316,7 @@ mod tests {
             bytes: 6,
             umask: Some(0o077),
             soft_limits,
+            held: Some(Held::Terminal(TerminalSize { rows: 24, columns: 300 })),
         }))
     }
 
@@ -317,7 +358,10 @@ mod tests {
         #[test]
         fn a_cut_message_is_refused(length in 0_usize..200) {
             let bytes = launch().encode();
-            prop_assert!(OwnerMessage::decode(&bytes[..length.min(bytes.len() - 1)]).is_err());
+            // Where the first version ends, too.
+            let first = bytes.len() - 5;
+            let cut = OwnerMessage::decode(&bytes[..length.min(bytes.len() - 1)]);
+            prop_assert!(cut.is_err() || length == first);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::LogFile;
 use crate::owner::Owner;
-use crate::service::{attempt_of, record};
+use crate::service::{attempt_of, record_of_all};
 
 /// Bytes in one event.
 const CHUNK: u64 = 64 * 1024;
@@ -196,13 +196,13 @@ impl Follower {
 
     /// Finds the attempt's output, once there is some; the record, if the attempt has ended.
     async fn look(&mut self) -> Result<Option<JobRecord>, Error> {
-        let (id, query) = (self.id.clone(), self.query.clone());
+        let (id, query, keepers) = (self.id.clone(), self.query.clone(), self.owner.directory.keepers());
         let is_new = self.outputs.is_empty();
         let (outputs, ended) = self
             .owner
             .blocking(move |store| {
                 let job = attempt_of(store, id.as_str(), query.attempt)?;
-                let ended = job.state.status.is_terminal().then(|| record(&job));
+                let ended = job.state.status.is_terminal().then(|| record_of_all(&keepers, &job));
                 let outputs = if is_new { outputs_of(store, &job, &query)? } else { Vec::new() };
                 Ok((outputs, ended))
             })

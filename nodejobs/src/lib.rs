@@ -84,6 +84,8 @@ pub mod fuzzing;
 #[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
+mod input;
+#[cfg(feature = "local")]
 mod jobs;
 #[cfg(feature = "local")]
 mod listeners;

@@ -301,7 +301,7 @@ fn belongings(attempts: &[Job]) -> (Vec<LogPaths>, Vec<String>) {
     let ours = attempts.iter().filter(|job| !job.definition.logs.layout.is_shared());
     let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
-        JobInput::Null | JobInput::File(_) => None,
+        JobInput::Null | JobInput::File(_) | JobInput::Pipe | JobInput::Terminal(_) => None,
     });
     (ours.map(Job::log_paths).collect(), inputs.collect())
 }
