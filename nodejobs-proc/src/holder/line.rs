@@ -11,10 +11,10 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcgetsid, tcgetwinsize, tcsetwinsize};
 
-use super::recent::Recent;
+use super::recent::{KEPT, Recent};
 
-/// So many pieces are read before others get their turn.
-const PIECES: usize = 16;
+/// Once so much is read, others get their turn: before what they have not seen is forgotten.
+const TURN: usize = KEPT / 4;
 
 /// What is held.
 pub(super) enum Line {
@@ -137,12 +137,11 @@ impl Terminal {
     pub(super) fn copy(&mut self) -> End {
         self.write_log();
         let mut buffer = [0; MESSAGE_LEN - 1];
-        for _ in 0..PIECES {
-            if self.is_stuck() {
-                return End::Open;
-            }
+        let mut copied = 0;
+        while copied < TURN && !self.is_stuck() {
             match rustix::io::read(&self.master, &mut buffer) {
                 Ok(length) if length > 0 => {
+                    copied += length;
                     self.recent.push(&buffer[..length]);
                     self.unwritten.extend_from_slice(&buffer[..length]);
                     self.write_log();
