@@ -102,11 +102,9 @@ pub(crate) fn start(
 fn open_log(path: &CStr) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = File::options();
-    // A named pipe without anybody at its other end must not keep the keeper waiting.
+    // A named pipe that nobody reads must keep neither the keeper nor the holder waiting.
     options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
-    let log = options.open(OsStr::from_bytes(path.to_bytes()))?;
-    fcntl_setfl(&log, OFlags::APPEND)?;
-    Ok(log)
+    options.open(OsStr::from_bytes(path.to_bytes()))
 }
 
 /// Whether a file beside the keepers' own is the socket of a holder that is gone.

@@ -17,6 +17,7 @@ mod library;
 mod library_calls;
 mod library_control;
 mod library_events;
+mod library_input;
 mod library_outcomes;
 mod limits;
 mod listing;

@@ -262,6 +262,23 @@ fn a_terminal_whose_holder_is_killed_hangs_up() {
 }
 
 #[test]
+fn a_log_that_takes_nothing_keeps_nobody_from_their_end() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--pty", "--logfile", "/dev/full", "while :; do echo $((n += 1)); done"]);
+    let mut user = User::attaches(&home, &["a"]);
+    user.sees("1\r\n");
+    home.ok(["stop", "a"]);
+    assert_eq!(user.leaves(), (Some(143), true));
+    nothing_is_held(&home);
+    // Nobody reads from it.
+    let _cue = Cue::new(&home, "nobody");
+    home.ok(["run", "--id", "b", "--pty", "--logfile", "nobody", "yes | head -c 300000; sleep 1000"]);
+    home.running("b");
+    home.ok(["stop", "b"]);
+    nothing_is_held(&home);
+}
+
+#[test]
 fn a_user_who_does_not_look_holds_nobody_up_for_long() {
     let home = Home::new();
     let cue = Cue::new(&home, "cue");

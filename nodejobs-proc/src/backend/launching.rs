@@ -186,8 +186,8 @@ impl Loop {
             Stage::Stdin => {
                 let path = spec.map(|spec| match spec.input {
                     LaunchInput::File(path) => format!(" '{path}'"),
-                    LaunchInput::Pipe => ": its pipe".to_owned(),
-                    LaunchInput::Terminal(_) => ": its terminal".to_owned(),
+                    LaunchInput::Pipe => " (a pipe)".to_owned(),
+                    LaunchInput::Terminal(_) => " (a terminal)".to_owned(),
                     LaunchInput::Null | LaunchInput::Bytes(_) => String::new(),
                 });
                 (Reason::Exec, format!("cannot open the standard input{}: {error}", path.unwrap_or_default()))

@@ -168,8 +168,13 @@ impl Terminal {
             match self.log.write(&self.unwritten[written..]) {
                 Ok(length) if length > 0 => written += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The disk is full, most likely. The job is held up at its next output, until there is room.
-                Ok(_) | Err(_) => break,
+                // After the job's end it is as if its own last write had failed.
+                Ok(_) | Err(_) if self.has_ended => written = self.unwritten.len(),
+                // The disk is full, most likely. The job is held up at its next output, until there is room or it ends.
+                Ok(_) | Err(_) => {
+                    self.watch_leader();
+                    break;
+                }
             }
         }
         self.unwritten.drain(..written);
