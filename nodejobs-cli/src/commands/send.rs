@@ -11,7 +11,7 @@ use nodejobs::client::Client;
 use nodejobs::units::parse_duration;
 
 use crate::connect::Target;
-use crate::exit::{FAILED, Failure};
+use crate::exit::{FAILED, Failure, UNAVAILABLE};
 use crate::output::{self, Format};
 
 /// Send a job input that it reads
@@ -47,7 +47,7 @@ waits in the job's pipe until the job reads it: 64 KiB by default, whoever else 
 taken as a whole or not at all.
 
 Exit status: 0 if all of it is taken, 1 if the job has not taken all of it in time, 3 if there is no such job, 4 if it \
-reads no such input (any more).";
+reads no such input (any more), 5 if the daemon was killed meanwhile: then it is not known whether all of it was taken.";
 
 /// Read at a time from our standard input.
 const PIECE: usize = 64 << 10;
@@ -100,7 +100,16 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn send(&mut self, bytes: &[u8], eof: bool) -> Result<(), Failure> {
         let request = SendRequest { eof, timeout_ms: self.timeout_ms, ..SendRequest::new(bytes.to_vec()) };
-        let answer = self.client.send(self.job, &request)?;
+        let answer = self.client.send(self.job, &request).map_err(|error| {
+            if !error.is_broken() {
+                return Failure::from(error);
+            }
+            let message = format!(
+                "whether job '{}' has taken all of it is not known; {} bytes were taken before",
+                self.job, self.taken
+            );
+            Failure::caused(UNAVAILABLE, message, &error)
+        })?;
         self.taken += answer.taken;
         if answer.whole {
             return Ok(());

@@ -110,6 +110,31 @@ fn a_job_that_does_not_read_takes_what_fits_and_keeps_nobody_waiting() {
 }
 
 #[test]
+fn what_a_daemon_was_killed_over_is_not_sent_twice() {
+    let home = Home::new();
+    let cue = Cue::new(&home, "cue");
+    home.ok(["run", "--id", "a", "--stdin", "pipe", &format!("read line < {}; exec wc -c", cue.path())]);
+    assert_eq!(home.with_input(&["send", "a", "-"], &[b'x'; 65_536]).code, 0);
+    let mut waiting = home.command(["send", "a", "--timeout", "1h", "y"]);
+    let mut waiting = waiting.stderr(Stdio::piped()).spawn().expect("started");
+    eventually("the daemon asks the holder for it", || {
+        let descriptors =
+            std::fs::read_dir(format!("/proc/{}/fd", holders(&home)[0])).expect("its descriptors");
+        // 0 to 2, the pipe, the socket, and a connection.
+        (descriptors.count() > 5).then_some(())
+    });
+    assert!(waiting.try_wait().expect("asked").is_none());
+    kill(home.daemon_pid());
+    let output = waiting.wait_with_output().expect("ended");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(5) && words.contains("is not known"), "{words}");
+    cue.say("read on");
+    home.ok(["send", "a", "--eof"]);
+    home.ended("a");
+    assert_eq!(home.stdout("a"), b"65536\n");
+}
+
+#[test]
 fn messages_that_are_sent_at_once_are_not_mixed() {
     let home = Home::new();
     home.ok(["run", "--id", "a", "--stdin", "pipe", "--", "cat"]);
