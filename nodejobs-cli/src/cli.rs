@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm, run,
-    signal, status, stop, store, wait,
+    attach, completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm,
+    run, send, signal, status, stop, store, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Signal(signal::Signal),
+    Send(send::Send),
+    Attach(attach::Attach),
     Rm(rm::Rm),
     Prune(prune::Prune),
     History(history::History),

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod action;
+pub(crate) mod attach;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
@@ -15,6 +16,7 @@ pub(crate) mod prune;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod send;
 pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -51,6 +53,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Restart(restart) => restart.execute(&target, format),
         Command::Pause(pause) => pause.execute(&target, format),
         Command::Resume(resume) => resume.execute(&target, format),
+        Command::Send(send) => send.execute(&target, format),
+        Command::Attach(attach) => attach.execute(&target),
         Command::Signal(signal) => signal.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
@@ -110,6 +114,8 @@ mod tests {
             &["signal", "HUP"],
             &["rm"],
             &["history"],
+            &["send", "--eof"],
+            &["attach"],
         ];
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());

@@ -11,7 +11,7 @@ use crate::id::AttemptId;
 use crate::job::{ExitStatus, Process, ResourceUsage};
 use crate::logs::{LogPaths, LogStart};
 use crate::signal::Signal;
-use crate::spec::{Command, LaunchContext, Limits};
+use crate::spec::{Command, LaunchContext, Limits, TerminalSize};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{BootTime, Moment};
@@ -62,6 +62,10 @@ pub enum LaunchInput {
     File(RawText),
     /// These bytes.
     Bytes(Vec<u8>),
+    /// A pipe of its own, kept open by a [holder](crate::holder).
+    Pipe,
+    /// A terminal of its own, kept open by a [holder](crate::holder), which is its output as well.
+    Terminal(TerminalSize),
 }
 
 impl std::fmt::Debug for LaunchInput {
@@ -71,6 +75,8 @@ impl std::fmt::Debug for LaunchInput {
             LaunchInput::Null => f.write_str("Null"),
             LaunchInput::File(path) => f.debug_tuple("File").field(path).finish(),
             LaunchInput::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            LaunchInput::Pipe => f.write_str("Pipe"),
+            LaunchInput::Terminal(size) => f.debug_tuple("Terminal").field(size).finish(),
         }
     }
 }

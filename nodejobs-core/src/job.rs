@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AttemptId, JobId};
 use crate::logs::{LogPaths, LogStart, Logs};
-use crate::spec::{Command, JobSpec, Policy, Start, Stdin};
+use crate::spec::{Command, JobSpec, Policy, Start, Stdin, TerminalSize};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{BootTime, Moment, Timestamp};
@@ -75,6 +75,7 @@ impl Definition {
     /// What is stored of a spec; the caller adds where logs go if the spec does not say it, and when it was accepted.
     /// Input that is kept with the job gets its key once the job has an id.
     pub fn new(spec: &JobSpec, logdir: RawText, created_at: Timestamp) -> Self {
+        let merge = spec.output.merge || matches!(spec.stdin, Stdin::Terminal(_));
         Self {
             name: spec.name.clone(),
             command: spec.command.clone(),
@@ -83,8 +84,10 @@ impl Definition {
             input: match &spec.stdin {
                 Stdin::File(path) => Input::File(path.clone()),
                 Stdin::Null | Stdin::Bytes(_) => Input::Null,
+                Stdin::Pipe => Input::Pipe,
+                Stdin::Terminal(size) => Input::Terminal(*size),
             },
-            logs: Logs::new(&spec.output, logdir),
+            logs: Logs { merge, ..Logs::new(&spec.output, logdir) },
             group: None,
             priority: 0,
             slots: 1,
@@ -114,6 +117,17 @@ pub enum Input {
     File(RawText),
     /// The document of kind [`Input`](crate::store::DocumentKind::Input) with this key.
     Stored(String),
+    /// What is sent to it through a pipe.
+    Pipe,
+    /// What is typed at a terminal of its own, which is its output as well.
+    Terminal(TerminalSize),
+}
+
+impl Input {
+    /// Whether it has a [holder](crate::holder).
+    pub fn is_held(&self) -> bool {
+        matches!(self, Input::Pipe | Input::Terminal(_))
+    }
 }
 
 /// A process as its backend knows it. The handle means something only to the backend that made it.

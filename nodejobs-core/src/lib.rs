@@ -18,6 +18,7 @@
 //! | [`filter`] | which jobs a listing wants |
 //! | [`store`] | [`JobStore`](store::JobStore), its contract, and the in-memory store |
 //! | [`backend`] | [`ProcessBackend`](backend::ProcessBackend), its contract, and the scripted fake |
+//! | [`holder`] | what is said to the process that keeps a job's pipe or terminal open |
 //! | [`engine`] | the decisions: inputs in, changes and effects out |
 
 pub mod backend;
@@ -27,6 +28,7 @@ pub mod filter;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod holder;
 pub mod id;
 pub mod job;
 pub mod log_index;

@@ -18,7 +18,7 @@ use crate::text::RawText;
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
-pub use streams::{Output, Stdin};
+pub use streams::{Output, Stdin, TerminalSize};
 
 /// The program to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,6 +242,9 @@ pub enum InvalidSpec {
     /// More input than is kept with a job.
     #[error("the input has {0} bytes; at most {max} are kept with a job, so give it as a file", max = Stdin::MAX_BYTES)]
     LargeInput(usize),
+    /// A terminal on which nothing can be seen.
+    #[error("a terminal of 0 rows or columns shows nothing; 24 rows of 80 columns are usual")]
+    NoSize,
     /// Nothing would be a success.
     #[error("there is no success code; give at least one, such as 0")]
     NoSuccess,
@@ -386,7 +389,10 @@ impl JobSpec {
             Stdin::Bytes(bytes) if bytes.as_bytes().len() > Stdin::MAX_BYTES => {
                 return Err(InvalidSpec::LargeInput(bytes.as_bytes().len()));
             }
-            Stdin::Bytes(_) => {}
+            Stdin::Terminal(TerminalSize { rows, columns }) if *rows == 0 || *columns == 0 => {
+                return Err(InvalidSpec::NoSize);
+            }
+            Stdin::Bytes(_) | Stdin::Pipe | Stdin::Terminal(_) => {}
         }
         let Output { logdir, logfile, merge: _ } = &self.output;
         if let Some(directory) = logdir {
@@ -448,6 +454,8 @@ mod tests {
         assert!(refused(|s| s.command = Command::argv(["x".repeat(5 << 20)])).contains("5242881"));
         assert!(refused(|s| s.stdin = Stdin::File("in".into())).contains("standard input 'in'"));
         assert!(refused(|s| s.stdin = Stdin::Bytes("x".repeat(17 << 20).into())).contains("17825792"));
+        let flat = TerminalSize { rows: 0, columns: 80 };
+        assert!(refused(|s| s.stdin = Stdin::Terminal(flat)).contains("0 rows"));
         assert!(refused(|s| s.output.logdir = Some("d".into())).contains("log directory 'd'"));
         assert!(refused(|s| s.output.logfile = Some("f".into())).contains("log file 'f'"));
         assert!(refused(|s| s.output.logfile = Some("/d/".into())).contains("'/d/'"));

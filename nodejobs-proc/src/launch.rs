@@ -7,13 +7,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::ptr;
 
-use nodejobs_core::backend::LaunchSpec;
+use nodejobs_core::backend::{LaunchInput, LaunchSpec};
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::spec::{LaunchContext, ResourceLimit};
 use nodejobs_core::text::RawText;
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::protocol::{LaunchHeader, LaunchLimits, RESOURCES};
+use crate::protocol::{Held, LaunchHeader, LaunchLimits, RESOURCES};
 
 /// In the environment of every process of a job: `<data directory id>:<job id>:<attempt>`.
 pub const MARK_VARIABLE: &str = "NODEJOBS_MARK";
@@ -94,6 +94,11 @@ pub(crate) fn pack(
         umask: spec.context.umask,
         soft_limits,
         limits: launch_limits(spec),
+        held: match &spec.input {
+            LaunchInput::Pipe => Some(Held::Pipe),
+            LaunchInput::Terminal(size) => Some(Held::Terminal(*size)),
+            LaunchInput::Null | LaunchInput::File(_) | LaunchInput::Bytes(_) => None,
+        },
     };
     Ok((header, strings.into_memfd()?))
 }
@@ -224,7 +229,6 @@ impl Unpacked {
 mod tests {
     use super::*;
     use nodejobs_core::JobId;
-    use nodejobs_core::backend::LaunchInput;
     use nodejobs_core::logs::LogPaths;
     use nodejobs_core::spec::Command;
 

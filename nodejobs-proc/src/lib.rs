@@ -12,6 +12,7 @@ mod first_protocol;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod holder;
 mod identity;
 mod journal;
 pub mod keeper;

@@ -6,6 +6,7 @@
 
 use nodejobs_core::backend::User;
 use nodejobs_core::id::{AttemptId, JobId};
+use nodejobs_core::spec::TerminalSize;
 
 use crate::journal::{ENTRY_LEN, MAX_POSITION};
 
@@ -44,6 +45,37 @@ pub(crate) struct LaunchHeader {
     pub(crate) umask: Option<u32>,
     pub(crate) soft_limits: [Option<u64>; RESOURCES],
     pub(crate) limits: LaunchLimits,
+    /// What it gets instead of the standard input among the strings; with [`HOLDING`].
+    pub(crate) held: Option<Held>,
+}
+
+/// What the keeper makes for a job and a [holder](crate::holder) keeps open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Standard input.
+    Pipe,
+    /// Standard input, output and error.
+    Terminal(TerminalSize),
+}
+
+impl Held {
+    fn encode(self) -> Vec<u8> {
+        match self {
+            Held::Pipe => Vec::new(),
+            Held::Terminal(TerminalSize { rows, columns }) => {
+                [rows.to_le_bytes(), columns.to_le_bytes()].concat()
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
+        if bytes.is_empty() {
+            return Ok(Held::Pipe);
+        }
+        let mut input = Reader(bytes);
+        let mut number = || input.array().map(u16::from_le_bytes);
+        Ok(Held::Terminal(TerminalSize { rows: number()?, columns: number()? }))
+    }
 }
 
 /// What a keeper with [`LIMITS`] sets in the child.
@@ -120,8 +152,10 @@ pub(crate) struct Welcome {
 
 /// It sets limits that come with a launch.
 pub(crate) const LIMITS: u32 = 1;
+/// The keeper makes what is [`Held`].
+pub(crate) const HOLDING: u32 = 2;
 /// All features of this version.
-pub(crate) const FEATURES: u32 = LIMITS;
+pub(crate) const FEATURES: u32 = LIMITS | HOLDING;
 
 const HELLO: u8 = 1;
 const LAUNCH: u8 = 2;
@@ -132,6 +166,7 @@ const SUPERSEDED: u8 = 3;
 
 /// What was added to a launch since the first version.
 const ADDED_LIMITS: u8 = 1;
+const ADDED_HELD: u8 = 2;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -162,6 +197,9 @@ impl OwnerMessage {
                 if header.limits != LaunchLimits::default() {
                     out.addition(ADDED_LIMITS, &header.limits.encode());
                 }
+                if let Some(held) = header.held {
+                    out.addition(ADDED_HELD, &held.encode());
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -187,6 +225,7 @@ impl OwnerMessage {
                     umask: None,
                     soft_limits: [None; RESOURCES],
                     limits: LaunchLimits::default(),
+                    held: None,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
@@ -194,9 +233,10 @@ impl OwnerMessage {
                     *limit = input.optional()?;
                 }
                 while !input.0.is_empty() {
-                    let (kind, bytes) = input.addition()?;
-                    if kind == ADDED_LIMITS {
-                        header.limits = LaunchLimits::decode(bytes)?;
+                    match input.addition()? {
+                        (ADDED_LIMITS, bytes) => header.limits = LaunchLimits::decode(bytes)?,
+                        (ADDED_HELD, bytes) => header.held = Some(Held::decode(bytes)?),
+                        _ => {}
                     }
                 }
                 Ok(OwnerMessage::Launch(Box::new(header)))
@@ -365,6 +405,7 @@ mod tests {
                 nice: Some(-20),
                 user: Some(User { uid: 1, gid: 2, groups: vec![7; User::MAX_GROUPS] }),
             },
+            held: Some(Held::Terminal(TerminalSize { rows: 24, columns: 300 })),
         }))
     }
 
@@ -406,9 +447,13 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_message_is_refused(length in 0_usize..200) {
+        fn a_cut_message_is_refused(length in 0_usize..500) {
             let bytes = launch().encode();
-            prop_assert!(OwnerMessage::decode(&bytes[..length.min(bytes.len() - 1)]).is_err());
+            let cut = &bytes[..length.min(bytes.len() - 1)];
+            // Between two additions is where a version that knows fewer of them ends.
+            if let Ok(shorter) = OwnerMessage::decode(cut) {
+                prop_assert_eq!(shorter.encode(), cut);
+            }
         }
     }
 }

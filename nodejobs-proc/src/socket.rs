@@ -43,7 +43,16 @@ pub(crate) fn listen(directory: &Path, name: &str) -> io::Result<OwnedFd> {
 
 /// Connects to `directory/name`.
 pub(crate) fn connect(directory: &Path, name: &str) -> io::Result<OwnedFd> {
-    let socket = seqpacket(SocketFlags::empty())?;
+    connect_with(directory, name, SocketFlags::empty())
+}
+
+/// Connects to `directory/name` without waiting for anything, now and later: who has no room for one more is busy.
+pub(crate) fn connect_at_once(directory: &Path, name: &str) -> io::Result<OwnedFd> {
+    connect_with(directory, name, SocketFlags::NONBLOCK)
+}
+
+fn connect_with(directory: &Path, name: &str, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let socket = seqpacket(flags)?;
     with_address(directory, name, |path| Ok(rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?))?;
     Ok(socket)
 }
@@ -68,7 +77,7 @@ pub(crate) fn set_read_timeout(socket: &OwnedFd, timeout: Option<Duration>) -> i
 
 /// Sends one message, with a descriptor if there is one. A peer that is gone is an error, not a signal.
 pub(crate) fn send(
-    socket: &OwnedFd,
+    socket: impl AsFd,
     message: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
     wait: bool,
@@ -81,7 +90,7 @@ pub(crate) fn send(
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut control, flags)
+        rustix::net::sendmsg(&socket, &[IoSlice::new(message)], &mut control, flags)
     })?;
     Ok(())
 }

@@ -22,6 +22,8 @@
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
 //! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS&tail=LINES&only_now=BOOL&since=TIME&until=TIME&times=BOOL` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
 //! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
+//! | `POST /v1/jobs/{ref}/input` | [`SendRequest`] | 200 [`SendAnswer`], once it is taken or the time is up |
+//! | `GET /v1/jobs/{ref}/terminal` | | 200 [`TerminalPlace`]: where the job's terminal is to be found |
 //! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
 //! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |
@@ -53,6 +55,7 @@ mod bind;
 mod candidate;
 mod config;
 mod event;
+mod input;
 mod message;
 mod problem;
 mod process;
@@ -66,6 +69,7 @@ pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
 pub use config::{ConfigStatus, Setting};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent, Written};
+pub use input::{SendAnswer, SendRequest, TerminalPlace};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
     StopRequest, StopResult, WaitRequest,

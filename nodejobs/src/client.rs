@@ -3,6 +3,7 @@
 mod events;
 mod stopped;
 mod streams;
+mod terminal;
 mod transport;
 
 use std::io::Read;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nodejobs_core::record::JobRecord;
-use nodejobs_core::spec::JobSpec;
+use nodejobs_core::spec::{JobSpec, TerminalSize};
 use rustix::event::{Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,8 +21,8 @@ use ureq::{Agent, Body};
 use crate::api::{
     self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
-    PruneAnswer, PruneRequest, RestartRequest, SignalRequest, StatusQuery, StopAnswer, StopRequest,
-    StoreStatus, WaitRequest,
+    PruneAnswer, PruneRequest, RestartRequest, SendAnswer, SendRequest, SignalRequest, StatusQuery,
+    StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -29,6 +30,7 @@ pub(crate) use transport::HangUp;
 
 pub use events::{FollowEvents, WaitEvents};
 pub use streams::{BindEvents, StatusEvents};
+pub use terminal::Terminal;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -457,6 +459,23 @@ impl Client {
     /// [`ClientError`] if the request as a whole has no answer; after [`ClientError::Broken`] it may have been sent.
     pub fn signal(&self, request: &SignalRequest) -> Result<ActionAnswer, ClientError> {
         self.post("/v1/signal", request, 200)?.json()
+    }
+
+    /// Gives a job input that it reads from its own pipe or terminal.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after [`ClientError::Broken`] the job may have got some of it.
+    pub fn send(&self, reference: &str, request: &SendRequest) -> Result<SendAnswer, ClientError> {
+        self.post(&job_path(reference, "/input")?, request, 200)?.json()
+    }
+
+    /// Connects to the terminal of a job, in whatever process the job's owner is. The connection outlives the owner.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is none.
+    pub fn attach(&self, reference: &str, size: TerminalSize) -> Result<Terminal, ClientError> {
+        let place: TerminalPlace = self.get(&job_path(reference, "/terminal")?, &[])?.json()?;
+        Ok(Terminal::attach(place, size)?)
     }
 
     /// Ends jobs; answers once each of them has ended or could not be ended.

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::LogFile;
 use crate::owner::Owner;
-use crate::service::{attempt_of, record};
+use crate::service::{attempt_of, record_of_all};
 use crate::timeline::Timeline;
 
 /// Bytes in one event.
@@ -267,13 +267,13 @@ impl Follower {
         if times {
             self.owner.look_at_output_of(id.as_str(), query.attempt).await?;
         }
-        let own_logs = self.owner.directory.logs();
+        let (own_logs, keepers) = (self.owner.directory.logs(), self.owner.directory.keepers());
         let is_new = self.reader.outputs.is_empty();
         let (outputs, timeline, ended) = self
             .owner
             .blocking(move |store| {
                 let job = attempt_of(store, id.as_str(), query.attempt)?;
-                let ended = job.state.status.is_terminal().then(|| record(&job));
+                let ended = job.state.status.is_terminal().then(|| record_of_all(&keepers, &job));
                 let outputs = if is_new { outputs_of(store, &job, &query)? } else { Vec::new() };
                 let timeline = match times {
                     true => Some(Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?),

@@ -2,6 +2,7 @@
 
 mod control;
 mod convenience;
+mod input;
 mod next_owner;
 mod processes;
 mod streams;

@@ -89,6 +89,8 @@ mod hooks;
 #[cfg(feature = "local")]
 mod hub;
 #[cfg(feature = "local")]
+mod input;
+#[cfg(feature = "local")]
 mod jobs;
 #[cfg(feature = "local")]
 mod listeners;

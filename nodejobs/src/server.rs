@@ -32,8 +32,8 @@ use tokio_stream::{Stream, StreamExt};
 use crate::api::{
     ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
     FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
-    PruneRequest, RestartRequest, SOCKET_NAME, SignalRequest, StatusEvent, StatusQuery, StopAnswer,
-    StopRequest, StoreStatus, WaitEvent,
+    PruneRequest, RestartRequest, SOCKET_NAME, SendAnswer, SendRequest, SignalRequest, StatusEvent,
+    StatusQuery, StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -233,6 +233,8 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/follow", get(follow_job))
         .route("/v1/jobs/{reference}/bind", get(bind_job))
         .route("/v1/jobs/{reference}/process", get(find))
+        .route("/v1/jobs/{reference}/input", post(send_input))
+        .route("/v1/jobs/{reference}/terminal", get(terminal))
         .route("/v1/processes", get(processes))
         .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))
@@ -457,6 +459,23 @@ async fn find(
 ) -> Result<Json<Option<JobProcess>>, Error> {
     let reference = path(reference)?;
     Ok(Json(state.owner.find(&reference).await?))
+}
+
+async fn send_input(
+    State(state): State<ServerState>,
+    reference: PathOf<String>,
+    body: BodyBytes,
+) -> Result<Json<SendAnswer>, Error> {
+    let (reference, request): (String, SendRequest) = (path(reference)?, parse(body)?);
+    Ok(Json(state.owner.send_input(&reference, &request).await?))
+}
+
+async fn terminal(
+    State(state): State<ServerState>,
+    reference: PathOf<String>,
+) -> Result<Json<TerminalPlace>, Error> {
+    let reference = path(reference)?;
+    Ok(Json(state.owner.terminal(&reference).await?))
 }
 
 async fn processes(State(state): State<ServerState>) -> Result<Json<Vec<JobProcess>>, Error> {

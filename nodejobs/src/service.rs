@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::{Definition, Job};
+use nodejobs_core::job::{Definition, Input, Job};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::{JobSpec, Stdin};
 use nodejobs_core::store::{JobStore, Order, PageRequest};
@@ -88,7 +88,7 @@ impl Owner {
         definition.policy.log_cap = Some(cap.unwrap_or_else(|| self.config.borrow().logs.cap));
         let input = match &spec.stdin {
             Stdin::Bytes(bytes) => Some(bytes.as_bytes().to_vec()),
-            Stdin::Null | Stdin::File(_) => None,
+            Stdin::Null | Stdin::File(_) | Stdin::Pipe | Stdin::Terminal(_) => None,
         };
         Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, resend, reply })
     }
@@ -184,7 +184,7 @@ impl Owner {
     }
 
     /// Returns the job once `enough` is satisfied with its newest attempt and status.
-    async fn until(&self, id: &JobId, enough: impl Fn(u32, Status) -> bool) -> Result<Job, Error> {
+    pub(crate) async fn until(&self, id: &JobId, enough: impl Fn(u32, Status) -> bool) -> Result<Job, Error> {
         loop {
             // Anew each time: what was heard of an ended attempt says nothing about the next one.
             let mut changes = self.hub.watch(id);
@@ -205,7 +205,12 @@ impl Owner {
 
     /// Returns the record of the job once it has ended.
     pub(crate) async fn wait(&self, id: &JobId) -> Result<JobRecord, Error> {
-        Ok(record(&self.until(id, |_, status| status.is_terminal()).await?))
+        let job = self.until(id, |_, status| status.is_terminal()).await?;
+        if matches!(job.definition.input, Input::Terminal(_)) {
+            let keepers = self.directory.keepers();
+            return self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await;
+        }
+        Ok(record(&job))
     }
 
     /// Ends jobs, all within one grace, and returns when they have ended or could not be.
@@ -390,9 +395,10 @@ impl Owner {
         stream: LogStream,
         query: &LogQuery,
     ) -> Result<LogPart, Error> {
-        let (reference, query) = (reference.to_owned(), query.clone());
+        let (reference, query, keepers) = (reference.to_owned(), query.clone(), self.directory.keepers());
         self.blocking(move |store| {
             let job = attempt_of(store, &reference, query.attempt)?;
+            flush_ended(&keepers, &job);
             let [stdout, stderr] = LogFile::both(store, &job)?;
             let file = match stream {
                 LogStream::Stdout => stdout,
@@ -401,6 +407,20 @@ impl Owner {
             file.map_or(Ok(LogPart::default()), |file| file.part(&query))
         })
         .await
+    }
+}
+
+/// The record of a job, once all that it has written to its terminal is in its log. Blocks.
+pub(crate) fn record_of_all(keepers: &Path, job: &Job) -> JobRecord {
+    flush_ended(keepers, job);
+    record(job)
+}
+
+/// Has what an ended job has written to its terminal put into its log: a copy is made of it, which comes a moment later.
+/// Blocks.
+pub(crate) fn flush_ended(keepers: &Path, job: &Job) {
+    if job.state.status.is_terminal() && matches!(job.definition.input, Input::Terminal(_)) {
+        nodejobs_proc::holder::flush(keepers, &job.attempt_id());
     }
 }
 

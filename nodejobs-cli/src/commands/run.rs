@@ -66,6 +66,8 @@ Examples:
   nodejobs run --at 18:00 --label kind=report -- ./report
   nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
   echo 1+2 | nodejobs run --follow --stdin - -- bc
+  nodejobs run --id calc --stdin pipe -- bc      then: nodejobs send calc 1+2
+  nodejobs run --id shell --pty -- bash          then: nodejobs attach shell
 
 An id that is given names one job: a second `run` is refused while it lives, and starts its next attempt once it has \
 ended.

@@ -5,7 +5,7 @@ use nodejobs::api::SignalRequest;
 use nodejobs::signal::Signal as Number;
 
 use crate::connect::Target;
-use crate::exit::Failure;
+use crate::exit::{Failure, UNAVAILABLE};
 use crate::output::Format;
 
 /// Send a signal to the main processes of jobs
@@ -41,7 +41,12 @@ impl Signal {
         let request = SignalRequest { jobs: self.jobs, signal: self.signal, tree: self.tree };
         request.check()?;
         // Not again over a new connection: a job that counts its signals would count it twice.
-        let answer = target.connect()?.client.signal(&request)?;
+        let answer = target.connect()?.client.signal(&request).map_err(|error| {
+            if !error.is_broken() {
+                return Failure::from(error);
+            }
+            Failure::caused(UNAVAILABLE, "whether the signal was sent is not known", &error)
+        })?;
         let sent = self.signal.to_string();
         super::action::tell(&answer.results, format, |_| sent.clone())
     }

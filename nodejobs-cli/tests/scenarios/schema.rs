@@ -134,6 +134,8 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("action result", all(said(&["restart", "--force", "long"])));
     add("action result", all(said(&["rm", "nowhere", "twin"])));
     add("pruning", vec![said(&["prune", "--dry-run"])]);
+    home.ok(["run", "--id", "reads", "--stdin", "pipe", "--", "cat"]);
+    add("send result", vec![said(&["send", "reads", "x", "--eof"])]);
     add("keeper", all(said(&["doctor", "--keepers"])));
     add("daemon", vec![said(&["daemon", "start"]), said(&["daemon", "status"])]);
     add("stop result", all(said(&["stop", "--force", "long", "full", "twin", "nobody"])));

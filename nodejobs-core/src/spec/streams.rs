@@ -17,6 +17,28 @@ pub enum Stdin {
     File(RawText),
     /// These bytes, at most [`Stdin::MAX_BYTES`]. They are kept with the job, so that each attempt reads them.
     Bytes(RawText),
+    /// A pipe, which stays open until somebody ends it: what is sent to the job. Each attempt has its own.
+    Pipe,
+    /// A terminal, which is its standard output and standard error as well; both are in the log of standard output, with what
+    /// is echoed. Each attempt has its own.
+    Terminal(TerminalSize),
+}
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Its height, at least 1.
+    pub rows: u16,
+    /// Its width, at least 1.
+    pub columns: u16,
+}
+
+impl Default for TerminalSize {
+    /// 24 rows of 80 columns.
+    fn default() -> Self {
+        Self { rows: 24, columns: 80 }
+    }
 }
 
 impl Stdin {
@@ -31,6 +53,8 @@ impl fmt::Debug for Stdin {
             Stdin::Null => f.write_str("Null"),
             Stdin::File(path) => f.debug_tuple("File").field(path).finish(),
             Stdin::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.as_bytes().len()),
+            Stdin::Pipe => f.write_str("Pipe"),
+            Stdin::Terminal(size) => f.debug_tuple("Terminal").field(size).finish(),
         }
     }
 }

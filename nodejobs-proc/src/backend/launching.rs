@@ -18,7 +18,7 @@ use super::link::Link;
 use crate::failpoint::{self, Failpoint, reached};
 use crate::journal::Stage;
 use crate::machine::now;
-use crate::{keeper, launch, limits};
+use crate::{holder, keeper, launch, limits};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
 const IN_FLIGHT: usize = 32;
@@ -83,7 +83,10 @@ impl Loop {
     /// The file that the attempt reads. Input that comes with it is put into one, which goes once it was opened.
     fn input_file(&self, attempt: &AttemptId, input: &LaunchInput) -> Result<RawText, String> {
         let bytes = match input {
-            LaunchInput::Null => return Ok("/dev/null".into()),
+            // What is held is made by the keeper.
+            LaunchInput::Null | LaunchInput::Pipe | LaunchInput::Terminal(_) => {
+                return Ok("/dev/null".into());
+            }
             LaunchInput::File(path) => return Ok(path.clone()),
             LaunchInput::Bytes(bytes) => bytes,
         };
@@ -111,7 +114,10 @@ impl Loop {
     /// No launch is in flight, so what input there is has been read or will be written again.
     pub(super) fn drop_all_inputs(&self) {
         for entry in std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten() {
-            if entry.file_name().as_bytes().ends_with(INPUT_ENDING.as_bytes()) {
+            let name = entry.file_name();
+            if name.as_bytes().ends_with(INPUT_ENDING.as_bytes())
+                || holder::is_abandoned(&name, &entry.path())
+            {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -181,6 +187,8 @@ impl Loop {
             Stage::Stdin => {
                 let path = spec.map(|spec| match spec.input {
                     LaunchInput::File(path) => format!(" '{path}'"),
+                    LaunchInput::Pipe => " (a pipe)".to_owned(),
+                    LaunchInput::Terminal(_) => " (a terminal)".to_owned(),
                     LaunchInput::Null | LaunchInput::Bytes(_) => String::new(),
                 });
                 (Reason::Exec, format!("cannot open the standard input{}: {error}", path.unwrap_or_default()))

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use super::KeeperFiles;
 use crate::failpoint::{Failpoint, is_chosen, reached};
+use crate::holder;
 use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
@@ -340,6 +341,16 @@ impl Keeper {
                 return self.note_start_failure(attempt, Stage::Message, errno);
             }
         };
+        // Closed here when the child has it.
+        let held =
+            header.held.map(|held| holder::start(held, attempt, &self.files.directory, unpacked.stdout()));
+        let given = match held.transpose() {
+            Ok(given) => given,
+            Err((stage, error)) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                return self.note_start_failure(attempt, stage, errno);
+            }
+        };
         let soft_limits: Vec<(u32, u64)> =
             (0..).zip(header.soft_limits).filter_map(|(number, soft)| Some((number, soft?))).collect();
         let mut entry = EntryBuffer::for_attempt(attempt);
@@ -351,6 +362,7 @@ impl Keeper {
             stdin: unpacked.stdin(),
             stdout: unpacked.stdout(),
             stderr: unpacked.stderr(),
+            given: given.as_ref().map(holder::End::given),
             umask: header.umask,
             soft_limits: &soft_limits,
             limits: &header.limits,

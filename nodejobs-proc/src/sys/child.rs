@@ -29,6 +29,8 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) stdin: &'a CStr,
     pub(crate) stdout: &'a CStr,
     pub(crate) stderr: &'a CStr,
+    /// What is held for it, instead of the streams that it stands for.
+    pub(crate) given: Option<Given>,
     pub(crate) umask: Option<u32>,
     /// Soft limits by resource number.
     pub(crate) soft_limits: &'a [(u32, u64)],
@@ -38,6 +40,14 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) journal: RawFd,
     /// The note, complete but for what only the child knows.
     pub(crate) entry: &'a mut EntryBuffer,
+}
+
+/// An open end of what is held for a job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    pub(crate) fd: RawFd,
+    /// Of a terminal, which is all three streams: where its output begins in the log.
+    pub(crate) terminal: Option<u64>,
 }
 
 /// How far the child got.
@@ -127,6 +137,12 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
             (Stage::Stderr, plan.stderr, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 2),
         ];
         for (stage, path, flags, target) in streams {
+            if let Some(given) = plan.given.filter(|given| target == 0 || given.terminal.is_some()) {
+                if libc::dup2(given.fd, target) == -1 {
+                    return (stage, errno());
+                }
+                continue;
+            }
             // A named pipe without anybody at its other end must not keep the keeper waiting, which waits for us.
             let opening = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
             let fd = libc::open(path.as_ptr(), flags | opening, 0o600 as libc::c_uint);
@@ -139,7 +155,16 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
         }
         // What cannot be positioned has no start.
         let end_of = |fd: c_int| u64::try_from(libc::lseek(fd, 0, libc::SEEK_END)).unwrap_or(0);
-        plan.entry.set_log_start(end_of(1), end_of(2));
+        match plan.given.and_then(|given| given.terminal) {
+            Some(log_start) => {
+                // The session has no other: it was made just now.
+                if libc::ioctl(0, libc::TIOCSCTTY, 0) == -1 {
+                    return (Stage::Stdin, errno());
+                }
+                plan.entry.set_log_start(log_start, log_start);
+            }
+            None => plan.entry.set_log_start(end_of(1), end_of(2)),
+        }
         for (resource, soft) in plan.soft_limits {
             let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
             if libc::prlimit64(0, *resource, ptr::null(), &raw mut limit) == 0 {

@@ -256,6 +256,20 @@ pub(crate) fn own_descriptor_table(kept: [BorrowedFd<'_>; 2]) -> io::Result<()> 
     Ok(())
 }
 
+/// Gives up every descriptor from 3 on but these, in a process that goes on with nothing else of what it had.
+pub(crate) fn close_all_but(kept: &mut [RawFd]) {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.iter().map(|fd| fd.unsigned_abs()).chain([u32::MAX]) {
+        if first < fd {
+            let last = if fd == u32::MAX { fd } else { fd - 1 };
+            // SAFETY: whoever calls this uses no other descriptor from here on, and ends without dropping any.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        first = fd.saturating_add(1);
+    }
+}
+
 /// Gives up every descriptor from 3 on, whoever left it open.
 pub(crate) fn close_inherited_descriptors() {
     // SAFETY: called before the keeper has opened anything of its own, so nobody's descriptor is taken away. An

@@ -47,6 +47,8 @@ impl Host {
         Ok(match input {
             JobInput::Null => LaunchInput::Null,
             JobInput::File(path) => LaunchInput::File(path),
+            JobInput::Pipe => LaunchInput::Pipe,
+            JobInput::Terminal(size) => LaunchInput::Terminal(size),
             JobInput::Stored(key) => {
                 let body = self.store.document(DocumentKind::Input, &key).map_err(unreadable)?;
                 LaunchInput::Bytes(

@@ -323,7 +323,7 @@ fn belongings(attempts: &[Job], own_logs: &RawText) -> (Vec<LogPaths>, Vec<Strin
     });
     let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
-        JobInput::Null | JobInput::File(_) => None,
+        JobInput::Null | JobInput::File(_) | JobInput::Pipe | JobInput::Terminal(_) => None,
     });
     (ours.chain(indexes).collect(), inputs.collect())
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use clap::Args;
 use nodejobs::signal::Signal;
-use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin};
+use nodejobs::spec::{JobSpec, LaunchContext, Restart, Start, Stdin, TerminalSize};
 use nodejobs::units::{InvalidDuration, parse_duration, parse_size};
 use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
+use rustix::termios::tcgetwinsize;
 
 use super::limits::LimitOptions;
 use crate::exit::{FAILED, Failure, USAGE};
@@ -33,9 +34,12 @@ pub(crate) struct JobOptions {
     /// Leave out the current environment: only --env-file and --env count
     #[arg(long, help_heading = INPUT)]
     clean_env: bool,
-    /// Let it read this file, or with `-` what comes on our standard input [default: nothing]
-    #[arg(long, value_name = "FILE", help_heading = INPUT)]
+    /// Let it read this file, or with `-` what comes on our standard input, or with `pipe` what `send` sends it [default: nothing]
+    #[arg(long, value_name = "FILE|-|pipe", help_heading = INPUT)]
     stdin: Option<PathBuf>,
+    /// Give it a terminal, for `attach` and `send`; its output is copied to the log
+    #[arg(long, conflicts_with = "stdin", help_heading = INPUT)]
+    pty: bool,
     /// Write its output to ID.ATTEMPT.out and .err in this directory
     #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     logdir: Option<PathBuf>,
@@ -167,6 +171,9 @@ impl JobOptions {
             (None, Some(time)) => Start::At(time),
             (None, None) => Start::Now,
         };
+        if self.pty {
+            spec.stdin = Stdin::Terminal(terminal_size());
+        }
         // Last, since it may wait for whoever writes.
         if let Some(input) = self.stdin {
             spec.stdin = read_input(&input)?;
@@ -242,7 +249,19 @@ fn exit_code(text: &str) -> Result<i32, String> {
     text.parse::<u8>().map(i32::from).map_err(|_| "an exit code is a number from 0 to 255".to_owned())
 }
 
+/// That of ours if we are on one.
+fn terminal_size() -> TerminalSize {
+    let sizes =
+        [tcgetwinsize(std::io::stdout()), tcgetwinsize(std::io::stdin()), tcgetwinsize(std::io::stderr())];
+    let sizes = sizes.into_iter().flatten().map(|size| (size.ws_row, size.ws_col));
+    let known = sizes.filter(|(rows, columns)| *rows > 0 && *columns > 0);
+    known.map(|(rows, columns)| TerminalSize { rows, columns }).next().unwrap_or_default()
+}
+
 fn read_input(path: &Path) -> Result<Stdin, Failure> {
+    if path.as_os_str() == OsStr::new("pipe") {
+        return Ok(Stdin::Pipe);
+    }
     if path.as_os_str() != OsStr::new("-") {
         let file_type = std::fs::metadata(path)
             .map_err(|error| {

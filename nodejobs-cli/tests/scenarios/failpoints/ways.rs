@@ -60,6 +60,17 @@ pub(super) const LAUNCH: Way = Way {
     known: failed_with_7,
 };
 
+/// A job that reads what is sent to it is launched, and reads it.
+pub(super) const HELD: Way = Way {
+    before: None,
+    act: |home| Some(start(home, &["run", "--id", "a", "--stdin", "pipe", "--shell", "--", AT_ONCE])),
+    known: |home| {
+        // Not while it waits for its launch to be tried again.
+        eventually("it takes its code", || (home.nodejobs(["send", "a", "7"]).code == 0).then_some(()));
+        failed_with_7(home);
+    },
+};
+
 /// A program that there is not is launched.
 pub(super) const FAILURE: Way = Way {
     before: None,

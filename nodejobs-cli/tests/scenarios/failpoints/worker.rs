@@ -1,11 +1,13 @@
 //! The worker: what it has done and not said, or said and not done.
 
-use super::ways::{ALL_LEAVE, END, FAILURE, LAUNCH, MANY};
+use super::ways::{ALL_LEAVE, END, FAILURE, HELD, LAUNCH, MANY};
 use super::{G, H, O, Row, at, run};
 
 pub(super) const LAUNCHES: &[Row] = &[
     at("worker-obeys", &LAUNCH, &[&[H], &[O], &[H, O], &[G], &[H, G]]),
     at("worker-received", &LAUNCH, &[&[H], &[O], &[H, O], &[G], &[H, G], &[H, G, O]]),
+    at("worker-received", &HELD, &[&[H], &[H, G, O]]),
+    at("worker-launched", &HELD, &[&[H], &[H, O], &[G]]),
     at("worker-launched", &LAUNCH, &[&[H], &[O], &[H, O], &[G]]),
     at("worker-launched", &FAILURE, &[&[H], &[H, O], &[H, G, O]]),
     at("worker-told", &LAUNCH, &[&[H], &[H, O], &[G]]),

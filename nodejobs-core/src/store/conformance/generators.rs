@@ -13,7 +13,9 @@ use crate::id::AttemptId;
 use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
 use crate::signal::Signal;
-use crate::spec::{Backoff, Command, JobSpec, Limits, OpenFiles, Output, Policy, Restart, Start};
+use crate::spec::{
+    Backoff, Command, JobSpec, Limits, OpenFiles, Output, Policy, Restart, Start, TerminalSize,
+};
 use crate::time::{BootTime, Moment};
 use crate::{JobId, RawText, Reason, Status, Timestamp};
 
@@ -52,7 +54,14 @@ fn commands() -> impl Strategy<Value = Command> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    prop_oneof![Just(Input::Null), raw_texts().prop_map(Input::File), texts().prop_map(Input::Stored)]
+    let size = (1_u16.., 1_u16..).prop_map(|(rows, columns)| Input::Terminal(TerminalSize { rows, columns }));
+    prop_oneof![
+        Just(Input::Null),
+        raw_texts().prop_map(Input::File),
+        texts().prop_map(Input::Stored),
+        Just(Input::Pipe),
+        size
+    ]
 }
 
 fn starts() -> impl Strategy<Value = Start> {

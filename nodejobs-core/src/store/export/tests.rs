@@ -81,7 +81,12 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn definition() -> impl Strategy<Value = Definition> {
-    let input = prop_oneof![Just(Input::Null), raw().prop_map(Input::File), text().prop_map(Input::Stored)];
+    let input = prop_oneof![
+        Just(Input::Null),
+        raw().prop_map(Input::File),
+        text().prop_map(Input::Stored),
+        Just(Input::Pipe)
+    ];
     let logs = (0..LogLayout::ALL.len(), raw(), any::<bool>()).prop_map(|(layout, path, merge)| Logs {
         layout: LogLayout::ALL[layout],
         path,
