@@ -5,6 +5,7 @@
 //! until nothing is new. The jobs never notice, and neither do they wait when this thread is halted.
 
 mod file;
+mod quota;
 mod tracked;
 mod work;
 
@@ -33,6 +34,8 @@ enum Message {
     Ended(AttemptId),
     /// Somebody wants to know when what was written up to now.
     Look(AttemptId, oneshot::Sender<()>),
+    /// What all logs take now, or why nobody knows.
+    Counted(Result<u64, String>),
     Quit,
 }
 
@@ -60,7 +63,7 @@ impl Recorder {
     pub(crate) fn start(
         store: Arc<dyn JobStore>,
         own_logs: PathBuf,
-        _quota: Option<u64>,
+        quota: Option<u64>,
     ) -> Result<Self, Error> {
         let cannot = |error: std::io::Error| {
             Error::new(ProblemKind::Unavailable, "log files cannot be looked at").with_source(error)
@@ -68,7 +71,7 @@ impl Recorder {
         let bell =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| cannot(e.into()))?;
         let shared = Arc::new(Shared { inbox: Mutex::default(), bell });
-        let work = work::Work::new(Arc::clone(&shared), store, own_logs);
+        let work = work::Work::new(Arc::clone(&shared), store, own_logs, quota);
         let thread = std::thread::Builder::new().name("nodejobs-logs".to_owned()).spawn(move || work.run());
         Ok(Self { shared, thread: Some(thread.map_err(cannot)?) })
     }
@@ -96,12 +99,18 @@ impl Recorder {
         let _ = looked.await;
     }
 
+    fn send(&self, message: Message, urgent: bool) {
+        self.shared.send(message, urgent);
+    }
+}
+
+impl Shared {
     /// What is not urgent has time until the thread wakes by itself, if it does: a burst of jobs wakes it once.
     fn send(&self, message: Message, urgent: bool) {
-        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.messages.push(message);
         if std::mem::take(&mut inbox.asleep) || urgent {
-            let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
     }
 }
