@@ -34,6 +34,8 @@ enum Message {
     Ended(AttemptId),
     /// Somebody wants to know when what was written up to now.
     Look(AttemptId, oneshot::Sender<()>),
+    /// This process was halted: what it hears now may have happened long ago.
+    Halted,
     /// What all logs take now, or why nobody knows.
     Counted(Result<u64, String>),
     Quit,
@@ -89,6 +91,11 @@ impl Recorder {
     /// A job of an earlier owner.
     pub(crate) fn found(&self, attempt: AttemptId) {
         self.send(Message::Found(attempt), false);
+    }
+
+    /// This process was halted, and goes on.
+    pub(crate) fn halted(&self) {
+        self.send(Message::Halted, true);
     }
 
     /// Returns once it is noted when everything was written that was there before the call.

@@ -91,6 +91,11 @@ impl Tracked {
         self.heard = self.heard.or(is_now.then_some(now));
     }
 
+    /// What was heard of just now may have been written at any time since the last look.
+    pub(super) fn halted(&mut self) {
+        self.heard = None;
+    }
+
     /// Notes what is new; whether there was anything.
     pub(super) fn note(&mut self, now: Timestamp) -> io::Result<bool> {
         let (mut grew, mut shrank) = (false, false);

@@ -150,6 +150,7 @@ impl Work {
                 }
                 let _ = done.send(());
             }
+            Message::Halted => self.tracked.values_mut().for_each(Tracked::halted),
             Message::Counted(total) => {
                 let total = total.map_err(|error| self.say(format!("logs cannot be counted: {error}"))).ok();
                 if let Some(quota) = &mut self.quota {
