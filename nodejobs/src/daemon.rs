@@ -86,6 +86,7 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
     };
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut continued = signals(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
     let mut leave = server.leave_requests();
     let mut stopped = owner.stopped();
     let mut idle = Idle {
@@ -101,6 +102,10 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
     loop {
         let (reason, by_signal) = tokio::select! {
             _ = leave.wait_for(|leave| *leave) => ("asked to", None),
+            _ = continued.recv() => {
+                owner.recorder.halted();
+                continue;
+            }
             _ = terminate.recv() => ("terminated", Some(Signal::TERM)),
             _ = interrupt.recv() => ("interrupted", Some(Signal::INT)),
             () = idle.long_enough() => (NOTHING_TO_DO, None),

@@ -5,6 +5,7 @@
 //! until nothing is new. The jobs never notice, and neither do they wait when this thread is halted.
 
 mod file;
+mod quota;
 mod tracked;
 mod work;
 
@@ -33,6 +34,12 @@ enum Message {
     Ended(AttemptId),
     /// Somebody wants to know when what was written up to now.
     Look(AttemptId, oneshot::Sender<()>),
+    /// This process was halted: what it hears now may have happened long ago.
+    Halted,
+    /// What all logs may take from now on, in bytes.
+    Quota(Option<u64>),
+    /// What all logs take now, or why nobody knows.
+    Counted(Result<u64, String>),
     Quit,
 }
 
@@ -60,7 +67,7 @@ impl Recorder {
     pub(crate) fn start(
         store: Arc<dyn JobStore>,
         own_logs: PathBuf,
-        _quota: Option<u64>,
+        quota: Option<u64>,
     ) -> Result<Self, Error> {
         let cannot = |error: std::io::Error| {
             Error::new(ProblemKind::Unavailable, "log files cannot be looked at").with_source(error)
@@ -68,7 +75,7 @@ impl Recorder {
         let bell =
             eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| cannot(e.into()))?;
         let shared = Arc::new(Shared { inbox: Mutex::default(), bell });
-        let work = work::Work::new(Arc::clone(&shared), store, own_logs);
+        let work = work::Work::new(Arc::clone(&shared), store, own_logs, quota);
         let thread = std::thread::Builder::new().name("nodejobs-logs".to_owned()).spawn(move || work.run());
         Ok(Self { shared, thread: Some(thread.map_err(cannot)?) })
     }
@@ -88,6 +95,16 @@ impl Recorder {
         self.send(Message::Found(attempt), false);
     }
 
+    /// From now on all logs may take so many bytes.
+    pub(crate) fn set_quota(&self, quota: Option<u64>) {
+        self.send(Message::Quota(quota), true);
+    }
+
+    /// This process was halted, and goes on.
+    pub(crate) fn halted(&self) {
+        self.send(Message::Halted, true);
+    }
+
     /// Returns once it is noted when everything was written that was there before the call.
     pub(crate) async fn look(&self, attempt: AttemptId) {
         let (done, looked) = oneshot::channel();
@@ -96,12 +113,18 @@ impl Recorder {
         let _ = looked.await;
     }
 
+    fn send(&self, message: Message, urgent: bool) {
+        self.shared.send(message, urgent);
+    }
+}
+
+impl Shared {
     /// What is not urgent has time until the thread wakes by itself, if it does: a burst of jobs wakes it once.
     fn send(&self, message: Message, urgent: bool) {
-        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.messages.push(message);
         if std::mem::take(&mut inbox.asleep) || urgent {
-            let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
     }
 }

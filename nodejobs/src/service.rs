@@ -172,7 +172,10 @@ impl Owner {
             self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
         let config =
             loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
-        self.config.send_replace(Arc::new(config));
+        let quota = config.logs.quota;
+        if self.config.send_replace(Arc::new(config)).logs.quota != quota {
+            self.recorder.set_quota(quota);
+        }
         log::info!("has read '{}' again", Config::path(self.directory.path()).display());
         Ok(self.config_status())
     }

@@ -3,6 +3,7 @@
 //! [`groups`] says what is measured, [`report`] what is allowed. Floors are measured in the same run. A group that
 //! fails is reported and the others still run.
 
+mod capped;
 mod export;
 mod floor;
 mod groups;

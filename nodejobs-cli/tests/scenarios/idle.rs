@@ -37,6 +37,29 @@ fn is_settled(pid: u32) -> bool {
         .all(|name| !name.starts_with("tokio"))
 }
 
+/// The test of the promise with many jobs whose files are watched.
+#[test]
+fn many_running_jobs_that_have_written_and_are_silent_wake_nobody() {
+    const JOBS: usize = 100;
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    for number in 0..JOBS {
+        home.ok(["run", "--id", &format!("job-{number}"), "echo written; exec sleep 1000"]);
+    }
+    let daemon = home.daemon_pid();
+    // Each has been looked at when its index says so, and is watched when nothing more happens.
+    eventually("all have written, and it is noted", || {
+        let directories = std::fs::read_dir(home.data_dir().join("logs")).expect("read").flatten();
+        let files = directories.flat_map(|entry| std::fs::read_dir(entry.path()).expect("read").flatten());
+        let indexes = files.filter(|entry| entry.path().extension().is_some_and(|end| end == "idx"));
+        (indexes.count() == JOBS).then_some(())
+    });
+    eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    let before = switches(&[daemon]);
+    assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
+    assert_eq!(switches(&[daemon]), before, "by process, thread and name");
+}
+
 #[test]
 fn a_running_job_that_is_silent_wakes_nobody() {
     let home = Home::new();

@@ -3,10 +3,13 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use nodejobs::spec::{Command, JobSpec};
+use nodejobs::{Jobs, OpenOptions};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Cue, Home, eventually, is_alive, kill, pid_of, signal, text};
+use crate::library::block_on;
+use crate::support::{Cue, Home, KEEPER, eventually, is_alive, kill, pid_of, signal, text};
 
 const MIB: u64 = 1 << 20;
 
@@ -167,4 +170,65 @@ fn a_file_of_the_user_s_is_left_alone_and_what_is_no_cap_is_refused() {
         assert_eq!((said.code, said.stdout.len()), (2, 0), "{words:?}: {said:?}");
     }
     assert_eq!(home.nodejobs(["status", "x"]).code, 3, "nothing was done");
+}
+
+#[test]
+fn beyond_the_quota_the_oldest_ended_jobs_lose_their_output_and_running_ones_none() {
+    let home = Home::new();
+    let write = format!("seq -f '%063.0f' {}", LINES / 4);
+    let (cue, running) = writer(&home, "long", LINES / 2);
+    std::fs::create_dir_all(home.data_dir()).expect("a directory");
+    let quota = |size: &str| {
+        let text = format!("[logs]\nquota = \"{size}\"\n");
+        std::fs::write(home.data_dir().join("config.toml"), text).expect("written");
+    };
+    quota("9M");
+    block_on(async {
+        let options = OpenOptions { keeper: Some(KEEPER.into()), ..OpenOptions::default() };
+        let jobs = Jobs::open_with(home.data_dir(), options).await.expect("opened");
+        let spec = |id: &str, script: &str| {
+            let spec = JobSpec::new(Command::shell(script), "/").id(id).expect("valid").log_cap(0);
+            spec.context(nodejobs::capture_context().expect("captured"))
+        };
+        jobs.run(spec("long", &running)).await.expect("accepted");
+        write_from(&home, &cue).await;
+        for id in ["a", "b", "c", "d"] {
+            jobs.run(spec(id, &write)).await.expect("accepted");
+            jobs.wait(id).await.expect("ended");
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..1_000 {
+            bytes.clear();
+            for id in ["long", "a", "b", "c", "d"] {
+                bytes.push(jobs.get_status(id).await.expect("there").log_bytes.expect("known"));
+            }
+            if bytes.iter().sum::<u64>() <= 9 * MIB {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(bytes, [4 * MIB, 0, 0, 2 * MIB, 2 * MIB], "the oldest, and no more than had to be");
+        cue.say("end");
+        jobs.wait("long").await.expect("ended");
+        jobs.close().await;
+    });
+    let said = home.nodejobs(["logs", "-f", "a"]);
+    assert!((said.code, said.stdout.len()) == (0, 0) && said.stderr.contains("is not kept"), "{said:?}");
+    assert_eq!(home.stdout("d").len() as u64, 2 * MIB);
+    quota("3M");
+    home.ok(["daemon", "reload"]);
+    eventually("the oldest but the newest are gone", || {
+        let kept = home.records().iter().map(|job| job["log_bytes"].as_u64().expect("known")).sum::<u64>();
+        (kept <= 3 * MIB).then_some(())
+    });
+    assert_eq!(home.stdout("d").len() as u64, 2 * MIB, "the newest is kept");
+}
+
+/// Has the job write once, without keeping the owner, which is this thread, from serving.
+async fn write_from(home: &Home, cue: &Cue) {
+    cue.say("go");
+    let done = home.path().join("long.done");
+    while !done.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }

@@ -3,9 +3,10 @@
 use std::process::Stdio;
 
 use nodejobs::Timestamp;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Cue, Home, eventually, kill, text};
+use crate::support::{Cue, Home, eventually, kill, signal, text};
 
 fn now() -> Timestamp {
     let since_1970 = std::time::UNIX_EPOCH.elapsed().expect("later than 1970");
@@ -186,6 +187,34 @@ fn of_what_was_written_without_a_daemon_no_time_is_invented() {
     home.ok(["rm", "a"]);
     let left = std::fs::read_dir(log.parent().expect("a directory")).expect("read").count();
     assert_eq!(left, 0, "the index goes with the logs");
+}
+
+#[test]
+fn neither_is_a_time_invented_while_the_daemon_is_halted() {
+    let home = Home::new();
+    let cue = Cue::new(&home, "cue");
+    // What is heard of when the daemon goes on is being written, and began long before.
+    let script = format!(
+        "exec 9<>'{}'; echo before; read word <&9; echo early; while :; do echo tick; sleep 0.02; done",
+        cue.path()
+    );
+    home.ok(["run", "--id", "a", &script]);
+    eventually("it is noted", || home.ok(["logs", "--timestamps", "a"]).ends_with("before").then_some(()));
+    between();
+    let daemon = home.daemon_pid();
+    signal(daemon, Signal::STOP);
+    cue.say("go on");
+    let halted = now().as_millis();
+    eventually("time passes", || (now().as_millis() > halted + 1_500).then_some(()));
+    signal(daemon, Signal::CONT);
+    let lines = eventually("it is noted again", || {
+        let said = home.ok(["logs", "--timestamps", "a"]);
+        said.ends_with("Z tick").then_some(said)
+    });
+    assert!(lines.lines().next().is_some_and(|line| line.ends_with("Z before")), "{lines}");
+    let early = lines.lines().find(|line| line.ends_with(" early")).expect("it was written");
+    assert!(early.starts_with("- "), "{lines}");
+    home.ok(["stop", "a"]);
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct Tracked {
     known: Timestamp,
     /// When the watch told of the first write after that.
     heard: Option<Timestamp>,
+    /// Bytes written less bytes freed since somebody asked.
+    balance: i64,
 }
 
 impl Tracked {
@@ -76,6 +78,7 @@ impl Tracked {
             index,
             known: last.map_or(started, |entry| entry.before),
             heard: None,
+            balance: 0,
         })
     }
 
@@ -88,12 +91,18 @@ impl Tracked {
         self.heard = self.heard.or(is_now.then_some(now));
     }
 
+    /// What was heard of just now may have been written at any time since the last look.
+    pub(super) fn halted(&mut self) {
+        self.heard = None;
+    }
+
     /// Notes what is new; whether there was anything.
     pub(super) fn note(&mut self, now: Timestamp) -> io::Result<bool> {
         let (mut grew, mut shrank) = (false, false);
         for file in &mut self.files {
             let Some(found) = regular(&file.path) else { continue };
             grew |= found.len() > file.length;
+            self.balance += found.len().cast_signed() - file.length.cast_signed();
             if found.len() < file.length {
                 // The job itself has shortened it, and what was noted leads nowhere.
                 (shrank, file.head) = (true, None);
@@ -111,6 +120,11 @@ impl Tracked {
         let length = |index: usize| self.files.get(index).map_or(0, |file| file.length);
         self.index.append(Entry { after, before: now, stdout: length(0), stderr: length(1) })?;
         Ok(true)
+    }
+
+    /// How many bytes more there are than when this was last asked.
+    pub(super) fn take_balance(&mut self) -> i64 {
+        std::mem::take(&mut self.balance)
     }
 
     /// Whether the job has a cap, so that there is something to free.
@@ -135,7 +149,9 @@ impl Tracked {
                 let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
                 // An earlier owner may have freed some of it.
                 head = first_kept(&opened, head)?;
-                head = free_up_to(&opened, &found, head, length - cap)?;
+                let kept = free_up_to(&opened, &found, head, length - cap)?;
+                self.balance -= (kept - head).cast_signed();
+                head = kept;
                 file.head = Some(head);
             }
             room = room.min((cap + SLACK).saturating_sub(length - head));
@@ -146,7 +162,7 @@ impl Tracked {
 }
 
 /// Frees whole blocks, and says where the file begins now.
-pub(super) fn free_up_to(file: &File, found: &Metadata, head: u64, end: u64) -> io::Result<u64> {
+fn free_up_to(file: &File, found: &Metadata, head: u64, end: u64) -> io::Result<u64> {
     let block = found.blksize().clamp(4096, 1 << 20);
     let (from, to) = (head / block * block, end / block * block);
     if to > from {

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 
+use super::quota::Quota;
 use super::tracked::{SWEEP, Tracked, path_of};
 use super::{Message, Shared};
 
@@ -36,6 +37,7 @@ pub(super) struct Work {
     fresh: HashMap<JobId, u32>,
     /// What was said once is not said again.
     said: Vec<String>,
+    quota: Option<Quota>,
 }
 
 /// When an active job is looked at.
@@ -48,7 +50,12 @@ struct Due {
 }
 
 impl Work {
-    pub(super) fn new(shared: Arc<Shared>, store: Arc<dyn JobStore>, own_logs: PathBuf) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        store: Arc<dyn JobStore>,
+        own_logs: PathBuf,
+        quota: Option<u64>,
+    ) -> Self {
         Self {
             shared,
             store,
@@ -59,13 +66,16 @@ impl Work {
             active: HashMap::new(),
             fresh: HashMap::new(),
             said: Vec::new(),
+            quota: quota.map(Quota::new),
         }
     }
 
     pub(super) fn run(mut self) {
         let mut fresh_due = None;
         loop {
-            let due = self.active.values().map(|due| due.note.min(due.cap)).chain(fresh_due).min();
+            let quota_due = self.quota.as_ref().and_then(Quota::due);
+            let due = self.active.values().map(|due| due.note.min(due.cap));
+            let due = due.chain(fresh_due).chain(quota_due).min();
             self.sleep(due);
             for message in self.messages() {
                 if let Message::Quit = message {
@@ -86,6 +96,7 @@ impl Work {
                 (false, due) => due.or(Some(time + SWEEP)),
             };
             self.sweep(time);
+            self.keep_quota();
         }
     }
 
@@ -139,7 +150,26 @@ impl Work {
                 }
                 let _ = done.send(());
             }
+            Message::Halted => self.tracked.values_mut().for_each(Tracked::halted),
+            Message::Quota(quota) => self.quota = quota.map(Quota::new),
+            Message::Counted(total) => {
+                let total = total.map_err(|error| self.say(format!("logs cannot be counted: {error}"))).ok();
+                if let Some(quota) = &mut self.quota {
+                    quota.counted(total);
+                }
+            }
             Message::Quit => {}
+        }
+    }
+
+    fn keep_quota(&mut self) {
+        let Some(quota) = &mut self.quota else { return };
+        if quota.due().is_some_and(|due| due <= Instant::now())
+            && let Err(error) = quota.count(&self.shared, &self.store)
+        {
+            // Not again and again.
+            quota.counted(None);
+            self.say(format!("logs cannot be counted: {error}"));
         }
     }
 
@@ -150,6 +180,9 @@ impl Work {
         let paths = Logs { layout: LogLayout::Spread, path: own_logs, merge: false }.paths(attempt);
         let length = |path| std::fs::metadata(path_of(path)).ok().map(|found| found.len());
         let lengths = [length(&paths.stdout), length(&paths.stderr)];
+        if let Some(quota) = &mut self.quota {
+            quota.grew(lengths.iter().flatten().sum::<u64>().cast_signed());
+        }
         if lengths == [None, None] || lengths.iter().flatten().any(|length| *length > MIN_LOG_CAP) {
             self.find(attempt);
         }
@@ -272,7 +305,11 @@ impl Work {
     /// Whether something was new.
     fn note(&mut self, id: &JobId) -> bool {
         let Some(tracked) = self.tracked.get_mut(id) else { return false };
-        match tracked.note(now().wall) {
+        let noted = tracked.note(now().wall);
+        if let Some(quota) = &mut self.quota {
+            quota.grew(tracked.take_balance());
+        }
+        match noted {
             Ok(is_new) => is_new,
             Err(error) => {
                 self.say(format!("when jobs write cannot be noted: {error}"));

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Bench;
+use super::capped;
 use super::floor::{self, Floors, milliseconds, number, repeat};
 use super::report::percentile;
 use super::stores;
@@ -31,6 +32,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { name: "memory",  needs_product: true,  measure: memory,  about: "memory, re-adoption and stop with 1,000 jobs" },
     Group { name: "stop",    needs_product: true,  measure: stop,    about: "stop of one job and of 50" },
     Group { name: "output",  needs_product: true,  measure: output,  about: "200 MB of output" },
+    Group { name: "capped",  needs_product: true,  measure: capped::capped, about: "a GiB of output with --log-cap 10M" },
     Group { name: "idle",    needs_product: true,  measure: idle,    about: "wake-ups while nothing happens" },
     Group { name: "crash",   needs_product: true,  measure: crash,   about: "exit codes after kill -9 of the daemon" },
     Group { name: "commits", needs_product: true,  measure: stores::commits, about: "jobs accepted a second, store by store" },
@@ -158,7 +160,8 @@ fn output(bench: &mut Bench) -> Result<()> {
         // What an earlier round wrote must not be on its way to the disk during this one.
         rustix::fs::sync();
         let before = total()?;
-        let took = milliseconds(product.time(&[&["run", "--wait", "--"], arguments].concat())?);
+        let took =
+            milliseconds(product.time(&[&["run", "--log-cap", "none", "--wait", "--"], arguments].concat())?);
         Ok((took, total()? - before))
     };
     let (mut floors, mut times, mut extra) = (Vec::new(), Vec::new(), Vec::new());

@@ -33,6 +33,11 @@ const FIGURES: &[Figure] = &[
     figure("output",          "200 MB of output, against a direct write",        "ms",  &[Limit::TimesFloor(1.05)]),
     // "No CPU of ours": beyond what a job of `true` costs us; 1 ms is the noise between two such runs.
     figure("output-cpu",      "our CPU time for it, beyond that for `true`",     "ms",  &[Limit::AtMost(1.0)]),
+    figure("capped-4k",       "1 GiB in 4 KiB writes with --log-cap 10M",        "ms",  &[]),
+    figure("capped-4k-peak",  "the most of it on disk",                          "MiB", &[]),
+    figure("capped-64k",      "1 GiB in 64 KiB writes with --log-cap 10M",       "ms",  &[]),
+    figure("capped-64k-peak", "the most of it on disk",                          "MiB", &[]),
+    figure("capped-settled",  "what stays on disk of each",                      "MiB", &[Limit::AtMost(11.0)]),
     figure("wake-ups-daemon", "wake-ups of the daemon while idle",               "",    &[Limit::AtMost(0.0)]),
     figure("wake-ups-keeper", "wake-ups of guard and worker while idle",         "",    &[Limit::AtMost(0.0)]),
     figure("crash-codes",     "right exit codes after kill -9, of 20",           "",    &[Limit::AtLeast(20.0)]),

@@ -51,7 +51,7 @@ pub(crate) struct JobOptions {
     #[arg(help_heading = OUTPUT)]
     merge: Option<bool>,
     /// Keep only so much of the newest output of each stream, such as 64K, 10M or 2G; none keeps all [default: 100M]
-    #[arg(long, value_name = "SIZE", value_parser = log_cap, help_heading = OUTPUT)]
+    #[arg(long, value_name = "SIZE", value_parser = log_cap, allow_negative_numbers = true, help_heading = OUTPUT)]
     log_cap: Option<u64>,
     /// Start it after this time, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
