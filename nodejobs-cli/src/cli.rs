@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm, run,
-    status, stop, store, wait,
+    status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     History(history::History),
     Events(events::Events),
+    Top(top::Top),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),

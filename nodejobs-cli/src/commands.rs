@@ -18,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod store;
+pub(crate) mod top;
 pub(crate) mod wait;
 
 use std::num::{IntErrorKind, ParseIntError};
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Resume(resume) => resume.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
+        Command::Top(top) => top.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),

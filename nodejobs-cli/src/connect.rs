@@ -44,7 +44,7 @@ const MAX_FIRST_WORDS: u64 = 64 << 10;
 const OTHER_DIRECTORY: &str = "choose another directory with --data-dir or NODEJOBS_DIR";
 
 /// A data directory, and what has to be true of its owner.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) data_dir: PathBuf,
     /// The kind of store that was asked for, if one was.

@@ -115,7 +115,8 @@ fn many_quick_jobs_have_their_hooks_each_once() {
     });
     eventually("all are told", || (lines(&home.path().join("seen")).len() >= ids.len()).then_some(()));
     let mut seen = lines(&home.path().join("seen"));
-    (seen.sort(), ids.sort());
+    seen.sort();
+    ids.sort();
     assert_eq!(seen, ids);
 }
 

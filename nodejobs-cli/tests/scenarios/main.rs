@@ -42,6 +42,7 @@ mod stores;
 mod support;
 mod survival;
 mod tokens;
+mod top;
 mod upgrade;
 mod victims;
 mod waiting;
