@@ -37,7 +37,9 @@ The file config.toml in the data directory may say, for instance:
 
 A hook reads the job's record as JSON and has JOB_ID, NODEJOBS_ATTEMPT, NODEJOBS_EVENT (the status), NODEJOBS_REASON, \
 NODEJOBS_SEQ and NODEJOBS_DIR in its environment, which is the daemon's, with `env = { KEY = \"VALUE\" }` on top. It is \
-run at least once for each such event, also if the daemon is killed meanwhile.
+run at least once for each such event as `nodejobs events` has them, also if the daemon is killed meanwhile: then once more. A \
+status that is not final may come more than once. Four hooks run at a time; what fails is in daemon.log. The daemon has \
+little of your environment: PATH, HOME, LANG, TZ, TMPDIR.
 
 [defaults] count from the next `run` on, all else from `nodejobs daemon reload` or the next daemon on. A file with a \
 mistake is refused as a whole.

@@ -95,7 +95,7 @@ impl Top {
                     (is_asked, again) = (false, false);
                     due = due.or_else(|| model.runs().then(|| Instant::now() + TICK));
                 }
-                Ok(News::Log(id, log)) => model.set_log(&id, log),
+                Ok(News::Log(id, log)) => model.set_log(&id, &log),
                 Ok(News::Done(record, words)) => {
                     model.set_job(*record);
                     model.say(words);

@@ -20,6 +20,7 @@ mod library_calls;
 mod library_control;
 mod library_events;
 mod library_outcomes;
+mod library_settings;
 mod limits;
 mod listing;
 mod logging;

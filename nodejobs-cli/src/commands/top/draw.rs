@@ -280,8 +280,8 @@ mod tests {
         assert_eq!(screen(&mut model, 80).0[1], "(nothing)");
         assert_eq!(model.log_wanted(), Some(("0e3k9t2v02".to_owned(), LogStream::Stdout)));
         let log: String = (0..20).map(|number| format!("line {number} \x1b[31m\n")).collect();
-        model.set_log("another", b"not this".to_vec());
-        model.set_log("0e3k9t2v02", log.into_bytes());
+        model.set_log("another", b"not this");
+        model.set_log("0e3k9t2v02", log.as_bytes());
         let shown = |model: &mut Model| screen(model, 80).0[4].clone();
         assert_eq!(shown(&mut model), "line 19 \u{FFFD}[31m");
         press(&mut model, "kk");

@@ -136,11 +136,11 @@ impl Model {
         }
     }
 
-    pub(super) fn set_log(&mut self, of: &str, bytes: Vec<u8>) {
+    pub(super) fn set_log(&mut self, of: &str, bytes: &[u8]) {
         if let Mode::Log(view) = &mut self.mode
             && view.id == of
         {
-            let text = String::from_utf8_lossy(&bytes);
+            let text = String::from_utf8_lossy(bytes);
             view.lines = text.lines().map(|line| printable(&line.replace('\t', "    "))).collect();
         }
     }
