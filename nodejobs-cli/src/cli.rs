@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     attach, completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm,
-    run, send, signal, status, stop, store, wait,
+    run, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -80,6 +80,7 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     History(history::History),
     Events(events::Events),
+    Top(top::Top),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),

@@ -21,6 +21,7 @@ pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod store;
+pub(crate) mod top;
 pub(crate) mod wait;
 
 use std::num::{IntErrorKind, ParseIntError};
@@ -58,6 +59,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Signal(signal) => signal.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
+        Command::Top(top) => top.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),

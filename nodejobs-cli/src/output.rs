@@ -171,7 +171,7 @@ pub(crate) fn outcome(record: &JobRecord) -> String {
 
 const SIGKILL: i32 = 9;
 
-fn signal_name(number: i32) -> String {
+pub(crate) fn signal_name(number: i32) -> String {
     Signal::from_number(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
 }
 

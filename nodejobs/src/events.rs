@@ -75,10 +75,7 @@ pub(crate) fn newest_event(store: &dyn JobStore) -> Result<u64, Error> {
 }
 
 /// The number of the last event of those at the beginning that all fulfil the condition; 0 if the first does not.
-pub(crate) fn last_event_that(
-    store: &dyn JobStore,
-    condition: impl Fn(&JobEvent) -> bool,
-) -> Result<u64, Error> {
+fn last_event_that(store: &dyn JobStore, condition: impl Fn(&JobEvent) -> bool) -> Result<u64, Error> {
     // Numbers have no gap, so the event after N - 1 is number N.
     let fulfils = |number: u64| -> Result<bool, Error> {
         Ok(store.events(number - 1, 1)?.first().is_some_and(&condition))

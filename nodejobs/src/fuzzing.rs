@@ -7,6 +7,7 @@ use axum::http::Uri;
 
 use crate::api::{FollowQuery, ListQuery, LogQuery};
 use crate::client::with_query;
+use crate::config::Config;
 pub use crate::server::fuzzing::http;
 
 /// A query that is understood is understood the same after a client has written it.
@@ -30,6 +31,24 @@ pub fn queries(bytes: &[u8]) {
     }
 }
 
+/// A file of settings is understood, or each mistake in it has a message and a line that it has.
+pub fn settings(bytes: &[u8]) {
+    match Config::parse(bytes) {
+        Ok(config) => {
+            assert!(!config.settings().is_empty());
+            assert!(config.hooks.iter().all(|hook| !hook.on.is_empty() && !hook.timeout.is_zero()));
+        }
+        Err(problems) => {
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            assert!(!problems.is_empty());
+            for problem in problems {
+                let line = problem.line.map_or(1, |line| line as usize);
+                assert!((1..=lines).contains(&line) && !problem.message.is_empty(), "{problem:?}");
+            }
+        }
+    }
+}
+
 fn written(query: &[(String, String)]) -> Uri {
     with_query("/", query).parse().expect("what a client writes is a URI")
 }
@@ -45,6 +64,7 @@ mod tests {
     #[test]
     fn the_properties_hold_for_what_the_fuzzers_found() {
         corpus::for_each("queries", queries);
+        corpus::for_each("settings", settings);
         let directory = tempfile::tempdir().expect("a directory");
         corpus::for_each("http", |bytes| http(directory.path(), bytes));
     }

@@ -99,7 +99,8 @@ impl Jobs {
     /// Opens a data directory, which is made if it is not there.
     ///
     /// # Errors
-    /// [`ProblemKind::Unavailable`] when the directory or its store cannot be used, or its owner cannot be reached.
+    /// [`ProblemKind::Unavailable`] when the directory or its store cannot be used, or its owner cannot be reached;
+    /// [`ProblemKind::Usage`] when its [`config.toml`](crate::config) has mistakes.
     pub async fn open(data_dir: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(data_dir, OpenOptions::default()).await
     }

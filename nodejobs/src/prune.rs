@@ -73,7 +73,7 @@ impl Owner {
     }
 
     /// All are asked for before the first answer is waited for, so that they share a flush.
-    async fn forget_batch(&self, jobs: &[Job], gone: &mut Vec<PrunedJob>) -> Result<(), Error> {
+    pub(crate) async fn forget_batch(&self, jobs: &[Job], gone: &mut Vec<PrunedJob>) -> Result<(), Error> {
         let mut asked = Vec::with_capacity(jobs.len());
         for job in jobs {
             let (reply, answer) = oneshot::channel();

@@ -35,9 +35,11 @@ The file config.toml in the data directory may say, for instance:
   run = [\"notify-send\", \"a job failed\"]
   timeout = \"30s\"           # killed then; `shell = \"…\"` is a script
 
-A hook reads the job's record as JSON and has JOB_ID, NODEJOBS_ATTEMPT, NODEJOBS_EVENT (the status), NODEJOBS_REASON, \
+A hook reads the record of the job as JSON (null if the job is removed meanwhile) and has JOB_ID, NODEJOBS_ATTEMPT, NODEJOBS_EVENT (the status), NODEJOBS_REASON, \
 NODEJOBS_SEQ and NODEJOBS_DIR in its environment, which is the daemon's, with `env = { KEY = \"VALUE\" }` on top. It is \
-run at least once for each such event, also if the daemon is killed meanwhile.
+run at least once for each such event as `nodejobs events` has them, also if the daemon is killed meanwhile: then once more. A \
+status that is not final may come more than once. Four hooks run at a time; what fails is in daemon.log. The daemon has \
+little of your environment: PATH, HOME, LANG, TZ, TMPDIR.
 
 [defaults] count from the next `run` on, all else from `nodejobs daemon reload` or the next daemon on. A file with a \
 mistake is refused as a whole.
@@ -85,5 +87,23 @@ fn show(target: &Target, format: Format) -> Result<(), Failure> {
             output::print(&output::columns(["SETTING", "FROM", "VALUE"], &rows.collect::<Vec<_>>()))
         }
         Format::Json | Format::Jsonl => output::print_json(&status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_can_be_used() {
+        let lines = AFTER_HELP.lines().filter_map(|line| line.strip_prefix("  "));
+        let example = lines.collect::<Vec<_>>().join("\n");
+        let settings = Settings::parse(example.as_bytes()).expect("settings");
+        assert_eq!((settings.defaults.policy.grace_ms, settings.hooks.len()), (10_000, 1), "{example}");
+        // Each key of the defaults is named.
+        for setting in settings.settings() {
+            let key = setting.key.rsplit('.').next().expect("a name");
+            assert!(setting.key.starts_with("hooks.") || example.contains(key), "{}", setting.key);
+        }
     }
 }

@@ -99,6 +99,8 @@ fn ensure(target: &Target) -> Result<(DaemonStatus, bool), Failure> {
 
 /// Whoever follows or waits meanwhile goes on with the new daemon: their connections break, and are made again.
 fn restart(target: &Target, format: Format) -> Result<u8, Failure> {
+    // With a mistake there the next one would not start.
+    target.settings()?;
     let stopped = stop(target)?;
     let (status, _) = ensure(target)?;
     match format {

@@ -9,7 +9,7 @@ use nodejobs::units::parse_duration;
 
 use super::ls::{condition, label};
 use crate::connect::Target;
-use crate::exit::{Failure, USAGE, say};
+use crate::exit::{Failure, UNAVAILABLE, USAGE, say};
 use crate::output::{self, Format, columns};
 use crate::readable::{ago, now};
 
@@ -57,7 +57,13 @@ impl Prune {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
         let request = self.request()?;
         // Not sent again if the connection breaks: the second answer would not have what the first one removed.
-        let answer = target.connect()?.client.prune(&request)?;
+        let answer = target.connect()?.client.prune(&request).map_err(|error| match error {
+            error if error.is_broken() => {
+                let message = "the daemon ended meanwhile, and some of the jobs are gone; prune again";
+                Failure::caused(UNAVAILABLE, message, &error)
+            }
+            error => error.into(),
+        })?;
         match format {
             Format::Table => tell(&answer)?,
             Format::Json | Format::Jsonl => output::print_json(&answer)?,

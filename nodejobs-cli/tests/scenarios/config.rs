@@ -104,6 +104,7 @@ fn the_daemon_goes_by_what_it_read_until_it_is_told_to_read_again() {
     write(&home, "[daemon]\nidle_exit = 5\n");
     let said = home.nodejobs(["daemon", "reload"]);
     assert!(said.code == 2 && said.stderr.contains("line 2: daemon.idle_exit: write a duration"), "{said:?}");
+    assert_eq!(home.nodejobs(["daemon", "restart"]).code, 2, "before the old one is stopped");
     // It goes on as before, and says why in its log.
     assert_eq!(home.daemon_pid(), pid);
     assert_eq!(home.nodejobs(["ls"]).code, 0);

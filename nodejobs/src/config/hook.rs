@@ -135,6 +135,13 @@ impl<'a> Reading<'a> {
         if contains_nul {
             section.problem("a command cannot contain NUL");
         }
+        // A hook runs in `/`, so a path that is not absolute would mean something there.
+        if let Some(HookCommand::Argv(words)) = &command
+            && let Some(program) = words.first()
+            && (program.is_empty() || (program.contains('/') && !program.starts_with('/')))
+        {
+            section.problem(&format!("'{program}' is neither an absolute path nor the name of a program"));
+        }
         section.end();
         if self.problems.len() > known {
             return None;

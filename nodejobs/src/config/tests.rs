@@ -166,6 +166,12 @@ env = { A = 1 }
         assert!(found.iter().any(|found| found.starts_with(expected)), "{expected}: {found:#?}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for program in ["", "./x", "a/b"] {
+        let found = problems(&format!("[[hooks]]\non = \"lost\"\nrun = [\"{program}\"]\n"));
+        let expected =
+            format!("line 1: hooks.1: '{program}' is neither an absolute path nor the name of a program");
+        assert_eq!(found, [expected]);
+    }
     let mut lines: Vec<_> = Config::parse(text.as_bytes()).expect_err("bad").iter().map(|p| p.line).collect();
     let told = lines.clone();
     lines.sort();
