@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nodejobs_core::engine::Capacity;
 use nodejobs_core::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -35,6 +36,8 @@ pub struct Config {
     /// The locked [`START_LOCK_NAME`](crate::api::START_LOCK_NAME) file, if whoever started this process holds it. It
     /// is given up when requests are answered.
     pub start_lock: Option<File>,
+    /// How much may run at a time.
+    pub capacity: Capacity,
 }
 
 /// Owns the directory until it is time to leave; calls `ready` once requests are answered, by this process or by an
@@ -69,7 +72,7 @@ const LEAVING_BY_SIGNAL: Duration = Duration::from_millis(500);
 const BLOCKING_THREADS: usize = 4;
 
 async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
-    let options = OpenOptions { store: config.store, keeper: None };
+    let options = OpenOptions { store: config.store, keeper: None, capacity: config.capacity };
     let starting = config.start_lock.map(Lock::inherited);
     let jobs = Jobs::open_holding(&config.data_dir, options, starting).await?;
     ready();

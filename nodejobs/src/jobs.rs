@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nodejobs_core::JobId;
+use nodejobs_core::engine::Capacity;
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::spec::JobSpec;
 use nodejobs_proc::KeeperProgram;
@@ -45,6 +46,8 @@ pub struct OpenOptions {
     /// The program that keeps the jobs. If absent: `nodejobs-keeper` beside this executable, else this executable
     /// itself, if its `main` begins with [`serve_keeper_if_asked`](crate::serve_keeper_if_asked).
     pub keeper: Option<PathBuf>,
+    /// How much may run at a time, if this process becomes the owner; without a bound if nothing is said.
+    pub capacity: Capacity,
 }
 
 /// A data directory's jobs.
@@ -478,7 +481,7 @@ fn open(data_dir: &Path, options: OpenOptions, starting: Option<Lock>) -> Result
             Error::new(ProblemKind::Unavailable, "jobs cannot be kept").with_source(error)
         })?,
     };
-    let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine)?);
+    let owner = Arc::new(Owner::open(directory, lock, options.store, keeper, machine, options.capacity)?);
     let server = Server::bind(&owner)?;
     reached(Failpoint::OwnerBound);
     owner.announce().map_err(|error| {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend};
-use nodejobs_core::engine::{Answer, Engine, StopRequest, Turn};
+use nodejobs_core::engine::{Answer, Capacity, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
@@ -99,6 +99,8 @@ pub(crate) struct Owner {
     pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) started_at: Timestamp,
     pub(crate) last_looks: LastLooks,
+    /// How much may run at a time.
+    pub(crate) capacity: Capacity,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -116,6 +118,7 @@ impl Owner {
         wanted_store: Option<StoreKind>,
         program: KeeperProgram,
         machine: Machine,
+        capacity: Capacity,
     ) -> Result<Self, Error> {
         crate::capture::raise_open_files();
         let (meta, age) = directory.meta(wanted_store, &machine)?;
@@ -125,7 +128,7 @@ impl Owner {
         let keepers = directory.keepers();
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
-        Self::take_over(directory, lock, meta.store, store, &boot_id, |generation, host| {
+        Self::take_over(directory, lock, meta.store, store, &boot_id, capacity, |generation, host| {
             let directory_id = meta.directory_id;
             let config = Config { keepers, directory_id, generation, program, machine, previous_boot_id };
             Ok(Arc::new(LocalBackend::new(config, host)?))
@@ -139,6 +142,7 @@ impl Owner {
         store_kind: StoreKind,
         store: Arc<dyn JobStore>,
         boot_id: &str,
+        capacity: Capacity,
         backend: impl FnOnce(u64, Arc<dyn BackendHost>) -> Result<Arc<dyn ProcessBackend>, BackendError>,
     ) -> Result<Self, Error> {
         let generation = next_generation(&*store)?;
@@ -148,7 +152,7 @@ impl Owner {
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let work = Work::take_over(
-            Engine::new(generation),
+            Engine::with_capacity(generation, capacity),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
@@ -172,6 +176,7 @@ impl Owner {
             backend,
             started_at: now().wall,
             last_looks: LastLooks::default(),
+            capacity,
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),

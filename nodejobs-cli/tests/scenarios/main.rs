@@ -29,6 +29,7 @@ mod other_protocol;
 mod outcomes;
 mod packaging;
 mod pause;
+mod places;
 mod races;
 mod real;
 mod restarts;

@@ -118,6 +118,7 @@ fn callers_that_come_during_a_flush_share_the_next_one() {
         StoreKind::default(),
         Arc::clone(&store) as Arc<dyn JobStore>,
         "a boot",
+        Capacity::default(),
         |_, _| Ok(Arc::new(FakeBackend::default())),
     )
     .expect("owned");

@@ -10,13 +10,14 @@ use axum::http::Method;
 use axum::middleware::{Next, from_fn};
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
-    KnownAttempt, ProcessBackend, Receipt, StartFailure, StartFailureKind,
+    KnownAttempt, MemoryLimits, ProcessBackend, Receipt, StartFailure, StartFailureKind, TreeUsage,
 };
+use nodejobs_core::engine::Capacity;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, Process};
 use nodejobs_core::logs::LogStart;
 use nodejobs_core::signal::Signal;
-use nodejobs_core::spec::Command;
+use nodejobs_core::spec::{Command, Limits};
 use nodejobs_core::status::Reason;
 use nodejobs_core::store::memory::MemoryStore;
 use nodejobs_proc::machine::now;
@@ -45,9 +46,15 @@ pub fn http(directory: &std::path::Path, bytes: &[u8]) {
     let directory = DataDirectory::prepare(directory).expect("a directory");
     let lock = directory.lock_owner().expect("a lock").expect("one caller at a time");
     let store = Arc::new(MemoryStore::default());
-    let owner = Owner::take_over(directory, lock, StoreKind::Sqlite, store, "a boot", |_, host| {
-        Ok(Arc::new(NothingIsLaunched(host)))
-    });
+    let owner = Owner::take_over(
+        directory,
+        lock,
+        StoreKind::Sqlite,
+        store,
+        "a boot",
+        Capacity::default(),
+        |_, host| Ok(Arc::new(NothingIsLaunched(host))),
+    );
     let owner = Arc::new(owner.expect("an owner"));
     let (answers, methods, cut) = runtime
         .block_on(async { timeout(DEADLINE, converse(&owner, bytes)).await.expect("the connection hangs") });
@@ -289,7 +296,16 @@ struct NothingIsLaunched(Arc<dyn BackendHost>);
 
 impl ProcessBackend for NothingIsLaunched {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { pause: false, usage: false, stdin: false, adopt: false }
+        let memory_limits = MemoryLimits::Sampling;
+        Capabilities { pause: false, usage: false, stdin: false, adopt: false, memory_limits }
+    }
+
+    fn check_limits(&self, _limits: &Limits) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn usage(&self, attempts: &[(AttemptId, Process)]) -> Vec<Option<TreeUsage>> {
+        vec![None; attempts.len()]
     }
 
     fn recover(&self, _attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {

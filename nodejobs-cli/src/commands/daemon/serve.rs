@@ -7,8 +7,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use clap::Args;
+use nodejobs::Capacity;
 use nodejobs::api::{Problem, ProblemKind};
 use nodejobs::daemon::{self, Config};
+use nodejobs::units::parse_size;
 use rustix::fs::Mode;
 use rustix::stdio;
 
@@ -24,6 +26,22 @@ pub(crate) struct Serve {
     /// Leave when there is nothing to do
     #[arg(long)]
     auto: bool,
+    /// Run at most so many jobs at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_processes: Option<u32>,
+    /// Run only jobs whose limits on memory come to at most this together; those without a limit count for nothing
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_memory: Option<u64>,
+    /// What becomes of a job for which there is no room: queue, or refuse
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenFull::Queue)]
+    when_full: WhenFull,
+}
+
+/// As [`nodejobs::WhenFull`].
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum WhenFull {
+    Queue,
+    Refuse,
 }
 
 impl Serve {
@@ -48,6 +66,7 @@ impl Serve {
                 store,
                 idle_exit: self.auto.then_some(IDLE_EXIT),
                 start_lock,
+                capacity: self.capacity(),
             };
             daemon::run(config, || {
                 serves = true;
@@ -73,6 +92,16 @@ impl Serve {
         tell(&FirstWords::Error(problem.clone()));
         // Also into the log.
         Err(problem.into())
+    }
+}
+
+impl Serve {
+    fn capacity(&self) -> Capacity {
+        let when_full = match self.when_full {
+            WhenFull::Queue => nodejobs::WhenFull::Queue,
+            WhenFull::Refuse => nodejobs::WhenFull::Refuse,
+        };
+        Capacity { max_processes: self.max_processes, max_memory: self.max_memory, when_full }
     }
 }
 
