@@ -33,6 +33,7 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         umask: Some(0o027),
         soft_limits,
         limits: LaunchLimits::default(),
+        trace: None,
     };
     vec![
         ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),

@@ -14,6 +14,7 @@ use nodejobs_core::text::RawText;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::protocol::{LaunchHeader, LaunchLimits, RESOURCES};
+use crate::trace;
 
 /// In the environment of every process of a job: `<data directory id>:<job id>:<attempt>`.
 pub(crate) const MARK_VARIABLE: &str = "NODEJOBS_MARK";
@@ -94,6 +95,7 @@ pub(crate) fn pack(
         umask: spec.context.umask,
         soft_limits,
         limits: launch_limits(spec),
+        trace: Some(trace::of_mark(&mark)),
     };
     Ok((header, strings.into_memfd()?))
 }

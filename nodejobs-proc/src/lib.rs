@@ -24,6 +24,7 @@ mod protocol;
 pub mod rescue;
 pub mod socket;
 mod sys;
+mod trace;
 mod tree;
 mod usage;
 

@@ -44,6 +44,8 @@ pub(crate) struct LaunchHeader {
     pub(crate) umask: Option<u32>,
     pub(crate) soft_limits: [Option<u64>; RESOURCES],
     pub(crate) limits: LaunchLimits,
+    /// What is made of the job's mark for its [trace](crate::trace).
+    pub(crate) trace: Option<u64>,
 }
 
 /// What a keeper with [`LIMITS`] sets in the child.
@@ -132,6 +134,7 @@ const SUPERSEDED: u8 = 3;
 
 /// What was added to a launch since the first version.
 const ADDED_LIMITS: u8 = 1;
+const ADDED_TRACE: u8 = 2;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -162,6 +165,9 @@ impl OwnerMessage {
                 if header.limits != LaunchLimits::default() {
                     out.addition(ADDED_LIMITS, &header.limits.encode());
                 }
+                if let Some(trace) = header.trace {
+                    out.addition(ADDED_TRACE, &trace.to_le_bytes());
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -187,6 +193,7 @@ impl OwnerMessage {
                     umask: None,
                     soft_limits: [None; RESOURCES],
                     limits: LaunchLimits::default(),
+                    trace: None,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
@@ -195,8 +202,10 @@ impl OwnerMessage {
                 }
                 while !input.0.is_empty() {
                     let (kind, bytes) = input.addition()?;
-                    if kind == ADDED_LIMITS {
-                        header.limits = LaunchLimits::decode(bytes)?;
+                    match kind {
+                        ADDED_LIMITS => header.limits = LaunchLimits::decode(bytes)?,
+                        ADDED_TRACE => header.trace = Some(Reader(bytes).u64()?),
+                        _ => {}
                     }
                 }
                 Ok(OwnerMessage::Launch(Box::new(header)))
@@ -365,6 +374,7 @@ mod tests {
                 nice: Some(-20),
                 user: Some(User { uid: 1, gid: 2, groups: vec![7; User::MAX_GROUPS] }),
             },
+            trace: Some(7),
         }))
     }
 
