@@ -20,8 +20,7 @@ fn usage(home: &Home, id: &str) -> (f64, f64) {
 fn what_a_job_uses_is_that_of_its_whole_tree() {
     let home = Home::new();
     // `tail` keeps what it reads, until there is a line; the other process is in a session of its own.
-    let hold =
-        |mib: u32| format!("(head -c {}M /dev/zero; echo ready >&2; exec sleep 1000) | tail -n 1", mib);
+    let hold = |mib: u32| format!("(head -c {mib}M /dev/zero; echo ready >&2; exec sleep 1000) | tail -n 1");
     let script = format!("setsid sh -c '{}' & {}", hold(40), hold(60));
     let id = home.run_script(&script);
     eventually("both have read it", || (home.stderr(&id) == b"ready\nready\n").then_some(()));

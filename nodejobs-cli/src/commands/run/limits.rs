@@ -43,7 +43,7 @@ pub(super) fn say_how_kept(connection: &mut Connection<'_>, spec: &JobSpec) -> R
     if spec.policy.memory_limit().is_none() {
         return Ok(());
     }
-    let daemon = connection.ask(|client| client.daemon_status())?;
+    let daemon = connection.ask(nodejobs::client::Client::daemon_status)?;
     if daemon.memory_limits == MemoryLimits::Sampling {
         say(
             &"note: the limit on memory is kept by looking at the processes every 0.05 to 1 s, as there is no cgroup that could do it; \
