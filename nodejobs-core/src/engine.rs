@@ -9,6 +9,7 @@
 //! ```
 
 mod live;
+mod places;
 mod reports;
 mod requests;
 #[cfg(test)]
@@ -27,7 +28,10 @@ use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
+use places::Places;
 use timers::Timers;
+
+pub use places::{Capacity, WhenFull};
 
 /// Identifies who waits for an answer.
 pub type Ticket = u64;
@@ -142,6 +146,8 @@ pub enum Input {
     Tick,
     /// The wall clock was set.
     ClockSet,
+    /// From now on so much may run at a time. What runs already goes on.
+    Capacity(Capacity),
 }
 
 /// What somebody who asked is told.
@@ -161,6 +167,11 @@ pub enum Answer {
     Conflict {
         /// What it is doing, as far as it is known.
         status: Option<Status>,
+    },
+    /// There is no room for another job, and it is not to be queued.
+    Full {
+        /// Why not, in words.
+        why: String,
     },
     /// The commit failed; nothing of it was done.
     NotStored,
@@ -271,6 +282,9 @@ pub enum Inconsistent {
 pub struct Engine {
     live: HashMap<JobId, Live>,
     timers: Timers,
+    places: Places,
+    /// Nothing is started that has waited for a place, until all is known of those who have one.
+    is_taking_over: bool,
     ids: IdGenerator,
     /// What could not be committed yet, with the effects that have to wait for it.
     unsaved: Turn,
@@ -283,11 +297,18 @@ impl Engine {
     /// How long a launch that found no room, or a commit that failed, waits before it is tried again.
     const RETRY_MS: u64 = 1_000;
 
-    /// An engine for the owner with this generation number.
+    /// An engine for the owner with this generation number, and no bound on what runs.
     pub fn new(generation: u64) -> Self {
+        Self::with_capacity(generation, Capacity::default())
+    }
+
+    /// An engine for the owner with this generation number.
+    pub fn with_capacity(generation: u64, capacity: Capacity) -> Self {
         Self {
             live: HashMap::new(),
             timers: Timers::default(),
+            places: Places::new(capacity),
+            is_taking_over: false,
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
             retry_at: None,
@@ -304,7 +325,11 @@ impl Engine {
     /// has to be asked of the backend.
     pub fn restore(&mut self, jobs: Vec<Job>, last_event: u64, now: Moment) -> Vec<KnownAttempt> {
         self.last_event = last_event;
+        self.is_taking_over = true;
         let mut known = Vec::new();
+        let mut jobs = jobs;
+        // In the order in which they wait for a place.
+        jobs.sort_by_key(|job| job.definition.created_at);
         for job in jobs {
             if !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
@@ -319,6 +344,7 @@ impl Engine {
             let id = job.id.clone();
             let mut live = Live::restored(job);
             self.timers.set_for(&id, &mut live, now);
+            self.place(&id, &mut live);
             self.live.insert(id, live);
         }
         known
@@ -343,6 +369,8 @@ impl Engine {
                 turn.effects.push(Effect::Signal { attempt, process, signal, scope });
             }
         }
+        self.is_taking_over = false;
+        self.fill_places(now, turn);
     }
 
     /// Begins a turn, with whatever an earlier one could not commit.
@@ -367,12 +395,18 @@ impl Engine {
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),
             Input::ClockSet => self.timers.clock_set(&mut self.live, now),
+            Input::Capacity(capacity) => self.places.capacity = capacity,
+        }
+        if !self.is_taking_over {
+            self.fill_places(now, turn);
         }
     }
 
     /// When [`Input::Tick`] is next wanted.
     pub fn next_deadline(&self) -> Option<BootTime> {
-        [self.timers.first(), self.retry_at].into_iter().flatten().min()
+        // What could not be stored has left a place.
+        let place = self.places.has_room_for_next().then(BootTime::default);
+        [self.timers.first(), self.retry_at, place].into_iter().flatten().min()
     }
 
     /// What follows from the commit of a turn: the outcomes of its units, or `None` if it failed.
@@ -488,6 +522,7 @@ impl Engine {
                 && let Some(mut live) = self.live.remove(&attempt.id)
             {
                 self.timers.clear(&attempt.id, &mut live);
+                self.places.leave(&mut live);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {

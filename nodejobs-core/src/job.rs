@@ -181,6 +181,8 @@ pub enum WaitingOn {
     Resources,
     /// Its time has not come.
     Time,
+    /// As many jobs run as may at a time.
+    Slot,
 }
 
 impl WaitingOn {
@@ -189,12 +191,15 @@ impl WaitingOn {
         match self {
             WaitingOn::Resources => "resources",
             WaitingOn::Time => "time",
+            WaitingOn::Slot => "slot",
         }
     }
 
     /// The one of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        [WaitingOn::Resources, WaitingOn::Time].into_iter().find(|known| known.as_str() == name)
+        [WaitingOn::Resources, WaitingOn::Time, WaitingOn::Slot]
+            .into_iter()
+            .find(|known| known.as_str() == name)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
 use crate::job::{ExitStatus, Job, WaitingOn};
-use crate::spec::Command;
+use crate::spec::{Command, Limits};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{Moment, Timestamp};
@@ -68,6 +68,9 @@ pub struct JobRecord {
     pub priority: i32,
     /// Places of its group that it takes.
     pub slots: u32,
+    /// What it may use of the machine, and as whom it runs, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<Limits>>,
     /// Free `key=value` pairs.
     pub labels: BTreeMap<String, String>,
     /// What it waits for while queued.
@@ -125,6 +128,7 @@ impl JobRecord {
             group: definition.group.clone(),
             priority: definition.priority,
             slots: definition.slots,
+            limits: definition.policy.limits.clone(),
             labels: definition.labels.clone(),
             waiting_on: state.waiting_on.map(|waiting| waiting.as_str().to_owned()),
             memory_mb: None,

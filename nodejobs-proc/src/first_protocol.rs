@@ -34,6 +34,7 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         soft_limits,
         limits: LaunchLimits::default(),
         held: None,
+        trace: None,
     };
     vec![
         ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),

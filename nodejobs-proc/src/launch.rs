@@ -14,6 +14,7 @@ use nodejobs_core::text::RawText;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::protocol::{Held, LaunchHeader, LaunchLimits, RESOURCES};
+use crate::trace;
 
 /// In the environment of every process of a job: `<data directory id>:<job id>:<attempt>`.
 pub const MARK_VARIABLE: &str = "NODEJOBS_MARK";
@@ -99,6 +100,7 @@ pub(crate) fn pack(
             LaunchInput::Terminal(size) => Some(Held::Terminal(*size)),
             LaunchInput::Null | LaunchInput::File(_) | LaunchInput::Bytes(_) => None,
         },
+        trace: Some(trace::of_mark(&mark)),
     };
     Ok((header, strings.into_memfd()?))
 }

@@ -26,6 +26,7 @@ mod protocol;
 pub mod rescue;
 pub mod socket;
 mod sys;
+mod trace;
 mod tree;
 mod usage;
 

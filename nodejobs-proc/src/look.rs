@@ -21,6 +21,12 @@ use crate::{socket, sys};
 /// Version of the protocol that owners and keepers speak.
 pub const KEEPER_PROTOCOL: u32 = crate::protocol::PROTOCOL_VERSION;
 
+/// Whether a keeper that this process starts gives its jobs traces: who leaves its session, clears its environment and loses
+/// its parent is found by them. There is no room where the hard limit of resident memory is in use for something else.
+pub fn has_traces() -> bool {
+    sys::resident_set_limit(0).is_ok_and(|own| crate::trace::hard_limit(0, own).is_some())
+}
+
 /// How long a keeper may take to hang up. It does nothing that takes long.
 const PATIENCE: Duration = Duration::from_secs(2);
 

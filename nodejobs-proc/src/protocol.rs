@@ -47,6 +47,8 @@ pub(crate) struct LaunchHeader {
     pub(crate) limits: LaunchLimits,
     /// What it gets instead of the standard input among the strings; with [`HOLDING`].
     pub(crate) held: Option<Held>,
+    /// What is made of the job's mark for its [trace](crate::trace).
+    pub(crate) trace: Option<u64>,
 }
 
 /// What the keeper makes for a job and a [holder](crate::holder) keeps open.
@@ -167,6 +169,7 @@ const SUPERSEDED: u8 = 3;
 /// What was added to a launch since the first version.
 const ADDED_LIMITS: u8 = 1;
 const ADDED_HELD: u8 = 2;
+const ADDED_TRACE: u8 = 3;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -200,6 +203,9 @@ impl OwnerMessage {
                 if let Some(held) = header.held {
                     out.addition(ADDED_HELD, &held.encode());
                 }
+                if let Some(trace) = header.trace {
+                    out.addition(ADDED_TRACE, &trace.to_le_bytes());
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -226,6 +232,7 @@ impl OwnerMessage {
                     soft_limits: [None; RESOURCES],
                     limits: LaunchLimits::default(),
                     held: None,
+                    trace: None,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
@@ -236,6 +243,7 @@ impl OwnerMessage {
                     match input.addition()? {
                         (ADDED_LIMITS, bytes) => header.limits = LaunchLimits::decode(bytes)?,
                         (ADDED_HELD, bytes) => header.held = Some(Held::decode(bytes)?),
+                        (ADDED_TRACE, bytes) => header.trace = Some(Reader(bytes).u64()?),
                         _ => {}
                     }
                 }
@@ -406,6 +414,7 @@ mod tests {
                 user: Some(User { uid: 1, gid: 2, groups: vec![7; User::MAX_GROUPS] }),
             },
             held: Some(Held::Terminal(TerminalSize { rows: 24, columns: 300 })),
+            trace: Some(7),
         }))
     }
 

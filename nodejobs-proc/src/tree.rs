@@ -1,4 +1,4 @@
-//! Which processes belong to a job: its descendants, its session, and those that carry its mark.
+//! Which processes belong to a job: its descendants, its session, and those that carry its mark or its trace.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -6,6 +6,7 @@ use std::io;
 
 use crate::identity::{LocalProcess, ProcStat, if_there};
 use crate::launch::MARK_VARIABLE;
+use crate::trace;
 
 /// The mark of a daemon that a job happened to start: neither it nor what it starts is the job's.
 pub const DAEMON_MARK: &str = "daemon";
@@ -136,6 +137,8 @@ pub(crate) struct Candidates {
     sessions: HashMap<u32, Vec<u32>>,
     /// By the marks in the environments that they were executed with.
     marks: HashMap<Vec<u8>, Vec<u32>>,
+    /// Those without a mark by their traces.
+    traces: HashMap<u64, Vec<u32>>,
 }
 
 impl Candidates {
@@ -143,7 +146,14 @@ impl Candidates {
     fn take_in(&mut self, pid: u32) -> io::Result<bool> {
         let Some(stat) = ProcStat::read(pid)? else { return Ok(false) };
         let is_alive = !stat.is_dead();
-        self.insert(stat, marks_of(pid)?);
+        let marks = marks_of(pid)?;
+        // A daemon that a job was first to need carries the job's trace, and a mark that says that it is none of it.
+        if marks.is_empty()
+            && let Some(trace) = trace::of_process(pid)
+        {
+            self.traces.entry(trace).or_default().push(pid);
+        }
+        self.insert(stat, marks);
         Ok(is_alive)
     }
 
@@ -156,12 +166,13 @@ impl Candidates {
     }
 
     /// The processes from which all of a job can be reached: the main one, and those that are in its session or carry
-    /// its mark.
+    /// its mark or, having cleared their environment, its trace.
     fn roots(&self, root: &Root<'_>, main: &Main) -> Vec<ProcStat> {
         // A number that is in use by a stranger says nothing about whoever is in a session of that number.
         let session = self.sessions.get(&root.main.pid).filter(|_| !matches!(main, Main::Stranger));
         let marked = self.marks.get(root.mark.as_bytes());
-        let candidates = session.into_iter().chain(marked).flatten();
+        let traced = self.traces.get(&trace::of_mark(root.mark));
+        let candidates = session.into_iter().chain(marked).chain(traced).flatten();
         let candidates = candidates.filter_map(|pid| self.processes.get(pid));
         let candidates = candidates.filter(|stat| stat.start_ticks >= root.main.start_ticks);
         let main = if let Main::There(stat) = main { Some(stat) } else { None };

@@ -10,6 +10,9 @@
 //! grace = "10s"
 //! restart = "on-failure"
 //!
+//! [limits]              # of all jobs together; who finds no room is queued
+//! max_processes = 8
+//!
 //! [logs]
 //! cap = "10M"           # of each stream of a job that does not say it
 //!
@@ -47,6 +50,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nodejobs_core::RawText;
+use nodejobs_core::engine::Capacity;
 use nodejobs_core::spec::{Command, DEFAULT_LOG_CAP, JobSpec, Policy};
 
 use crate::api::{ConfigStatus, Setting};
@@ -69,6 +73,8 @@ pub struct Config {
     pub defaults: JobDefaults,
     /// `[daemon]`.
     pub daemon: DaemonSettings,
+    /// `[limits]`.
+    pub limits: Capacity,
     /// `[logs]`.
     pub logs: LogSettings,
     /// `[history]`.
@@ -222,10 +228,11 @@ impl Reading<'_> {
     fn config(&mut self) -> Config {
         let mut defaults = JobDefaults::default();
         let mut daemon = DaemonSettings::default();
+        let mut limits = Capacity::default();
         let mut logs = LogSettings::default();
         let mut history = HistorySettings::default();
         let mut hooks = Vec::new();
-        let tables = ["defaults", "daemon", "logs", "history", "hooks"];
+        let tables = ["defaults", "daemon", "limits", "logs", "history", "hooks"];
         if let Some(file) = self.document(&tables) {
             let mut section = self.section(&file, "defaults");
             let policy = &mut defaults.policy;
@@ -253,6 +260,12 @@ impl Reading<'_> {
             section.setting("idle_exit", &mut daemon.idle_exit, &values::DURATION_OR_NEVER);
             section.end();
 
+            let mut section = self.section(&file, "limits");
+            section.setting("max_processes", &mut limits.max_processes, &values::POSITIVE_COUNT);
+            section.setting("max_memory", &mut limits.max_memory, &values::OPTIONAL_SIZE);
+            section.setting("when_full", &mut limits.when_full, &values::WHEN_FULL);
+            section.end();
+
             let mut section = self.section(&file, "logs");
             section.setting("cap", &mut logs.cap, &values::LOG_CAP);
             section.setting("quota", &mut logs.quota, &values::OPTIONAL_SIZE);
@@ -265,7 +278,15 @@ impl Reading<'_> {
 
             hooks = self.hooks(&file);
         }
-        Config { defaults, daemon, logs, history, hooks, settings: std::mem::take(&mut self.settings) }
+        Config {
+            defaults,
+            daemon,
+            limits,
+            logs,
+            history,
+            hooks,
+            settings: std::mem::take(&mut self.settings),
+        }
     }
 }
 

@@ -137,6 +137,7 @@ pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 pub use error::Error;
 #[cfg(feature = "local")]
 pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
+pub use nodejobs_core::engine::{Capacity, WhenFull};
 pub use nodejobs_core::{
     JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, signal, spec,
     status, text, time, units, words,

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
-use nodejobs_core::engine::{Answer, Engine, StopRequest, Turn};
+use nodejobs_core::engine::{Answer, Capacity, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
@@ -93,6 +93,7 @@ enum Message {
     Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
     Report(BackendReport),
     ClockSet,
+    Capacity(Capacity),
     Quit,
 }
 
@@ -110,6 +111,7 @@ impl Message {
             | Message::Keep { .. }
             | Message::Report(_)
             | Message::ClockSet
+            | Message::Capacity(_)
             | Message::Quit => false,
         }
     }
@@ -189,7 +191,7 @@ impl Owner {
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
         let work = Work::take_over(
-            Engine::new(generation),
+            Engine::with_capacity(generation, settings.limits),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
@@ -261,6 +263,11 @@ impl Owner {
     /// The wall clock was set.
     pub(crate) fn clock_set(&self) -> Result<(), Error> {
         self.send(Message::ClockSet)
+    }
+
+    /// From now on so much may run at a time.
+    pub(crate) fn set_capacity(&self, capacity: Capacity) -> Result<(), Error> {
+        self.send(Message::Capacity(capacity))
     }
 
     fn send(&self, message: Message) -> Result<(), Error> {

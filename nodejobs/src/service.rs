@@ -99,6 +99,14 @@ impl Owner {
         let Some(limits) = &spec.policy.limits else { return Ok(()) };
         limits.validate().map_err(|error| usage(error.to_string()))?;
         self.backend.check_limits(limits).map_err(usage)?;
+        if let (Some(memory), Some(max)) = (limits.memory, self.config.borrow().limits.max_memory)
+            && memory > max
+        {
+            let (memory, max) = (memory >> 20, max >> 20);
+            return Err(usage(format!(
+                "it may have {memory} MiB of memory, and all jobs together {max} MiB (max_memory)"
+            )));
+        }
         match limits.user.clone() {
             // Asks whoever knows the users, which may be another machine.
             Some(name) => self.blocking(move |_| Account::find(&name).map(drop).map_err(usage)).await,
@@ -172,10 +180,11 @@ impl Owner {
             self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
         let config =
             loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
-        let quota = config.logs.quota;
+        let (quota, limits) = (config.logs.quota, config.limits);
         if self.config.send_replace(Arc::new(config)).logs.quota != quota {
             self.recorder.set_quota(quota);
         }
+        self.set_capacity(limits)?;
         log::info!("has read '{}' again", Config::path(self.directory.path()).display());
         Ok(self.config_status())
     }
@@ -338,6 +347,7 @@ impl Owner {
                 let way_out = way_out(Some(status));
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
+            (Answer::Full { why }, _) => Err(full(&why)),
             (Answer::NotStored, _) => {
                 let message = format!(
                     "the store cannot be written, so nothing was done to job '{}'; `nodejobs doctor` says more",
@@ -471,12 +481,19 @@ fn accepted(
                 format!("job '{id}' is {status}; stop it first, or choose another id"),
             ))
         }
+        Answer::Full { why } => Err(full(&why)),
         Answer::NotStored => Err(Error::new(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
         Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
     }
+}
+
+/// There is no room, and nobody is to wait for some.
+fn full(why: &str) -> Error {
+    let message = format!("there is no room for another job: {why}; try again once one has ended");
+    Error::new(ProblemKind::Conflict, message)
 }
 
 /// The job that an id, a unique beginning of an id, or a unique name means.

@@ -49,6 +49,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("cpu", record.cpu_percent.map(|percent| format!("{percent:.1} %")).as_deref());
     block.maybe("memory", record.memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
     block.maybe("peak memory", record.peak_memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
+    block.maybe("limits", record.limits.as_ref().map(ToString::to_string).as_deref());
     block.maybe("group", record.group.as_deref());
     block.maybe("labels", (!labels.is_empty()).then(|| labels.join(" ")).as_deref());
     block.line("log", &record.logfile.to_lossy());

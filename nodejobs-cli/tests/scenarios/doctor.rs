@@ -52,7 +52,7 @@ fn a_directory_that_nobody_has_used_is_well_and_stays_unused() {
     found(&said, "keepers", "ok", "none");
     found(&said, "keeper program", "ok", "nodejobs-keeper");
     found(&said, "variables", "ok", "NODEJOBS_DIR");
-    for name in ["versions", "file system", "machine id", "identity", "kernel", "cgroups", "logout"] {
+    for name in ["versions", "file system", "machine id", "identity", "kernel", "trees", "limits", "logout"] {
         assert_eq!(checks(&said, name).len(), 1, "{name}");
     }
     for name in ["open files", "processes", "inotify"] {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Home, eventually, is_alive, kill, lines, pid_of, text};
+use crate::support::{Home, eventually, is_alive, kill, lines, name_of, pid_of, signal, text};
 
 /// Far more than an obedient job takes, and far less than a long grace.
 const SOON: Duration = Duration::from_secs(3);
@@ -208,4 +209,54 @@ fn kept_children_end_with_a_job_that_is_ended() {
     assert_eq!(home.job_processes(), []);
     assert!(text(&home.record("b"), "detail").contains("also ended"), "{}", home.record("b"));
     assert!(!is_alive(pid_of(&home.record("b")["last_pid"])));
+}
+
+/// Leaves the session, clears its environment, and loses its parent: nothing ties it to the job but its trace.
+const ESCAPES: &str = "env -i setsid sh -c '(sleep 1000 & echo $! >> escaped)'";
+
+fn escaped(home: &Home, count: usize) -> Vec<u32> {
+    eventually("they have escaped", || {
+        let pids: Vec<u32> =
+            lines(&home.path().join("escaped")).iter().filter_map(|line| line.parse().ok()).collect();
+        // It may have been ended already.
+        let is_asleep = pids.last().is_some_and(|pid| name_of(*pid) == "sleep" || !is_alive(*pid));
+        (pids.len() == count && is_asleep).then_some(pids)
+    })
+}
+
+#[test]
+fn who_escapes_by_every_means_is_ended_all_the_same() {
+    let home = Home::new();
+    // By a stop, and after a normal end, under a living keeper.
+    let id = home.run_script(&format!("{ESCAPES}; exec sleep 1000"));
+    let other = home.run_script("exec sleep 1000");
+    let first = escaped(&home, 1)[0];
+    assert!(home.ok(["stop", &id]).contains(&format!("{first} (sleep)")));
+    assert!(!is_alive(first));
+    let id = home.run_script(&format!("{ESCAPES}; exit 3"));
+    let record = home.ended(&id);
+    let second = escaped(&home, 2)[1];
+    assert!(text(&record, "detail").contains(&format!("also ended: {second} (sleep)")), "{record}");
+    assert!(!is_alive(second));
+    // And once the keeper that had adopted it is gone, and it is anybody's child.
+    let id = home.run_script(&format!("{ESCAPES}; exec sleep 1000"));
+    let third = escaped(&home, 3)[2];
+    let (guard, worker) = home.keeper();
+    [guard, worker].into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    [guard, worker].into_iter().for_each(kill);
+    assert!(home.ok(["stop", &id]).contains(&format!("{third} (sleep)")));
+    assert!(!is_alive(third));
+    // Nobody else's job was touched.
+    assert_eq!(text(&home.record(&other), "status"), "running");
+}
+
+#[test]
+fn who_escapes_may_stay_if_children_may() {
+    let home = Home::new();
+    let said = home.ok(["run", "--keep-children", "--shell", "--", ESCAPES]);
+    let record = home.ended(&said);
+    let pid = escaped(&home, 1)[0];
+    assert!(text(&record, "detail").contains(&format!("left running: {pid} (sleep)")), "{record}");
+    assert!(is_alive(pid));
+    kill(pid);
 }

@@ -64,6 +64,7 @@ fn open_files_and_nice_values_are_those_of_the_whole_tree() {
     let options = ["--nofile", "100:200", "--nice", "7"];
     let record = run(&home, &options, "sh -c 'ulimit -Sn; ulimit -Hn; nice'");
     assert_eq!(output(&home, &record), "100\n200\n7");
+    assert!(home.ok(["status", text(&record, "self_id")]).contains("open files 100:200, nice 7"));
     // A limit of its own goes above that of whoever submitted it.
     let hard = output(&home, &run(&home, &[], "ulimit -Hn"));
     let said = crate::support::said(

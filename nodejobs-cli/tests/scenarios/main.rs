@@ -35,6 +35,7 @@ mod other_protocol;
 mod outcomes;
 mod packaging;
 mod pause;
+mod places;
 mod prune;
 mod races;
 mod real;

@@ -148,6 +148,30 @@ fn all_jobs_share_one_grace() {
     assert!(records.iter().all(|record| text(record, "status") == "stopped"), "{said}");
 }
 
+/// With many of them, too, the grace is what takes its time.
+#[test]
+fn two_hundred_of_which_half_ignore_the_signal_take_the_grace_and_half_a_second() {
+    let home = Home::new();
+    // One command starts them all, in two jobs a turn: one obeys.
+    let script = "for n in $(seq 100); do
+        $NODEJOBS run -- sleep 1000 && $NODEJOBS run --shell -- \"trap '' TERM; echo ready; while :; do sleep 1000; done\"
+    done";
+    let said = crate::support::said(&mut home.shell(script));
+    let ids: Vec<String> = said.text().lines().map(str::to_owned).collect();
+    assert_eq!(ids.len(), 200, "{said:?}");
+    eventually("the tough ones are ready", || {
+        ids.iter().skip(1).step_by(2).all(|id| home.stdout(id) == b"ready\n").then_some(())
+    });
+    let before = Instant::now();
+    let said = home.nodejobs(["stop", "--all", "--grace", "2s"]);
+    let took = before.elapsed();
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!((Duration::from_secs(2)..Duration::from_millis(2_500)).contains(&took), "{took:?}");
+    let told = |words: &str| said.text().lines().filter(|line| line.contains(words)).count();
+    assert_eq!((told("stopped by SIGTERM"), told("stopped by SIGKILL")), (100, 100), "{said:?}");
+    eventually("nobody is left", || home.job_processes().is_empty().then_some(()));
+}
+
 /// P5
 #[test]
 fn a_stop_in_its_grace_keeps_nobody_waiting() {

@@ -11,6 +11,7 @@ use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
 
+use super::places::Place;
 use super::{Effect, StopRequest, Ticket, Turn};
 
 /// What is known of the processes of a job beside its main one.
@@ -68,6 +69,8 @@ pub(super) struct Live {
     pub(super) policy: Policy,
     pub(super) start: Start,
     pub(super) created_at: Timestamp,
+    /// Changed through [`Places`](super::places::Places) only.
+    pub(super) place: Place,
     /// When it wants attention; set through [`Timers`](super::timers::Timers) only.
     pub(super) timer: Option<BootTime>,
     /// What is begun as soon as this attempt was stopped.
@@ -102,6 +105,7 @@ impl Live {
             policy: definition.policy.clone(),
             start: definition.start,
             created_at: definition.created_at,
+            place: Place::default(),
             timer: None,
             next_attempt: None,
             again: (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone())),

@@ -57,6 +57,7 @@ impl Engine {
                     live.state.waiting_on = Some(WaitingOn::Resources);
                     live.state.detail = Some(failure.detail);
                     turn.units.push(live.update(id, Status::Queued, now));
+                    self.places.leave(live);
                     self.timers.set(id, live, now.boot.plus_millis(Self::RETRY_MS));
                 }
                 (Status::Stopping, _) if live.state.process.is_none() => {
@@ -66,10 +67,7 @@ impl Engine {
                 _ => {}
             },
             BackendEvent::NeverLaunched => match status {
-                Status::Starting => {
-                    turn.effects.push(live.launch(id, now));
-                    turn.units.push(live.update(id, status, now));
-                }
+                Status::Starting => self.launch_again(id, now, turn),
                 Status::Stopping if live.state.process.is_none() => self.end_unexecuted(id, now, turn),
                 _ => {}
             },
@@ -184,6 +182,7 @@ impl Engine {
     ) {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
+        let had_place = self.places.leave(&mut live);
         live.state.status = status;
         live.state.reason = reason;
         live.state.detail = detail;
@@ -202,7 +201,7 @@ impl Engine {
         }
         turn.units.push(live.update(id, status, now));
         if let Some(next) = live.next_attempt.take() {
-            self.begin_next(id, next, live.state.attempt, live.revision, now, turn);
+            self.begin_next(id, next, (live.state.attempt, live.revision), had_place, now, turn);
         } else if let Follows::Attempt { delay_ms, failures } = follows {
             self.begin_restart(id, live, Start::Again { after_ms: delay_ms, failures }, now, turn);
         }

@@ -10,7 +10,7 @@ use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
-use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn};
+use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -30,6 +30,11 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        let is_due = definition.start.left_ms(now.wall, now) == 0;
+        let has_place = self.places.admits(definition.policy.memory_limit());
+        if is_due && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
+            return reply(Answer::Full { why: self.places.why_full() });
+        }
         let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
         let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
         let attempt = AttemptId { id: id.clone(), attempt: number };
@@ -46,10 +51,12 @@ impl Engine {
         }
         let mut state = JobState::new(number, Status::Starting, now.wall);
         state.launch_asked = now.boot;
-        if definition.start.left_ms(now.wall, now) > 0 {
+        if !is_due {
             state.status = Status::Queued;
             state.waiting_on = Some(WaitingOn::Time);
             state.detail = definition.start.due(now.wall).map(|due| format!("starts at {due}"));
+        } else if !has_place {
+            self.places.queue(&mut state);
         }
         let live = Live::new(&definition, state.clone());
         let definition = Box::new(definition);
@@ -70,6 +77,7 @@ impl Engine {
         }
         turn.units.push(unit);
         self.timers.set_for(&id, &mut live, now);
+        self.place(&id, &mut live);
         self.live.insert(id, live);
     }
 
@@ -129,8 +137,13 @@ impl Engine {
         }
         let Some(live) = self.live.get_mut(&id) else {
             if job.state.status.is_terminal() {
+                let has_place = self.places.admits(job.definition.policy.memory_limit());
+                if !has_place && self.places.capacity.when_full == WhenFull::Refuse {
+                    let answer = Answer::Full { why: self.places.why_full() };
+                    return turn.effects.push(Effect::Reply { ticket, answer });
+                }
                 let next = NextAttempt::new(job.definition, key, vec![ticket]);
-                self.begin_next(&id, next, job.state.attempt, job.revision, now, turn);
+                self.begin_next(&id, next, (job.state.attempt, job.revision), has_place, now, turn);
             } else {
                 // Its end is decided and could not be written yet.
                 let answer = Answer::Conflict { status: Some(job.state.status) };
@@ -164,7 +177,7 @@ impl Engine {
                 let answer = Answer::Accepted(live.attempt_id(&id));
                 turn.effects.push(Effect::Reply { ticket, answer });
                 self.timers.clear(&id, live);
-                live.start_waiting(&id, now, turn);
+                self.start_or_queue(&id, now, turn);
             }
             status => {
                 let answer = Answer::Conflict { status: Some(status) };
@@ -173,13 +186,13 @@ impl Engine {
         }
     }
 
-    /// Begins the attempt after this one of a job that has ended.
+    /// Begins the attempt after this one of a job that has ended, at once if it has a place.
     pub(super) fn begin_next(
         &mut self,
         id: &JobId,
         next: NextAttempt,
-        ended: u32,
-        revision: u64,
+        (ended, revision): (u32, u64),
+        has_place: bool,
         now: Moment,
         turn: &mut Turn,
     ) {
@@ -190,6 +203,9 @@ impl Engine {
         definition.created_at = now.wall;
         let mut state = JobState::new(ended + 1, Status::Starting, now.wall);
         state.launch_asked = now.boot;
+        if !has_place {
+            self.places.queue(&mut state);
+        }
         let live = Live::new(&definition, state.clone());
         let attempt = live.attempt_id(id);
         let replies = tickets

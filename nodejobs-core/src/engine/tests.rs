@@ -3,6 +3,7 @@
 mod any_order;
 mod found;
 mod moves;
+mod places;
 mod requests;
 mod restarts;
 mod simulation;

@@ -38,6 +38,7 @@ impl Timers {
                 Some(now.boot.plus_millis(live.start.left_ms(live.created_at, now)))
             }
             Status::Restarting => Some(now.boot.plus_millis(live.start.left_ms(live.created_at, now))),
+            Status::Queued if live.waits_for_place() => None,
             Status::Queued => Some(now.boot),
             Status::Running | Status::Paused if live.state.ended.is_none() && live.state.reason.is_none() => {
                 let started = live.state.started.map(|started| started.boot);
@@ -77,7 +78,7 @@ impl Engine {
                 {
                     self.timers.set_for(&id, live, now);
                 }
-                Status::Queued | Status::Restarting => live.start_waiting(&id, now, turn),
+                Status::Queued | Status::Restarting => self.start_or_queue(&id, now, turn),
                 Status::Running | Status::Paused => {
                     turn.effects.push(live.end_because(&id, Reason::Timeout, StopRequest::default(), now));
                     let status = live.state.status;

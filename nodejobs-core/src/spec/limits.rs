@@ -110,6 +110,22 @@ impl Limits {
     }
 }
 
+impl fmt::Display for Limits {
+    /// For people: `memory 512.0 MiB, nice 10`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, cpu_milli, open_files, nice, user } = self;
+        let tenths = |bytes: u64| (u128::from(bytes) * 10) >> 20;
+        let parts = [
+            memory.map(|bytes| format!("memory {}.{} MiB", tenths(bytes) / 10, tenths(bytes) % 10)),
+            cpu_milli.map(|milli| format!("{} processors", f64::from(milli) / 1000.0)),
+            open_files.map(|files| format!("open files {files}")),
+            nice.map(|nice| format!("nice {nice}")),
+            user.as_ref().map(|user| format!("user {user}")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl FromStr for OpenFiles {
     type Err = InvalidLimitText;
 
@@ -181,6 +197,19 @@ mod tests {
         assert!(refused(files(7, None)).contains("7 open files"));
         assert!(refused(files(20, Some(10))).contains("20 open files is above the hard one of 10"));
         assert_eq!(files(10, Some(10)).validate(), Ok(()));
+    }
+
+    #[test]
+    fn limits_are_shown_in_a_line() {
+        let limits = Limits {
+            memory: Some((1 << 29) + (1 << 19)),
+            cpu_milli: Some(1_500),
+            open_files: Some(OpenFiles { soft: 10, hard: Some(20) }),
+            nice: Some(-5),
+            user: Some("bob".to_owned()),
+        };
+        let shown = "memory 512.5 MiB, 1.5 processors, open files 10:20, nice -5, user bob";
+        assert_eq!((limits.to_string().as_str(), Limits::default().to_string().as_str()), (shown, ""));
     }
 
     #[test]

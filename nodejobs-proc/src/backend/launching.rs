@@ -18,6 +18,7 @@ use super::link::Link;
 use crate::failpoint::{self, Failpoint, reached};
 use crate::journal::Stage;
 use crate::machine::now;
+use crate::tree::DAEMON_MARK;
 use crate::{holder, keeper, launch, limits};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
@@ -149,6 +150,8 @@ impl Loop {
         let mut command = std::process::Command::new(self.config.program.path());
         command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
         command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
+        // If this process is of a job of somebody else's, the keeper carries that job's trace, and is none of it.
+        command.env(launch::MARK_VARIABLE, DAEMON_MARK);
         // Only the first one: the next has to go on where that one died.
         if cfg!(debug_assertions)
             && self.keepers_started == 1

@@ -163,9 +163,7 @@ impl Link {
     }
 
     pub(super) fn takes_launches(&self) -> bool {
-        // One that does not know all that a launch may ask for would leave it out without a word.
-        let knows_all = self.welcome.features & FEATURES == FEATURES;
-        !self.welcome.draining && self.welcome.version == PROTOCOL_VERSION && knows_all
+        takes_launches(&self.welcome)
     }
 
     /// Whether it had ever launched anything when this connection was made.
@@ -187,6 +185,12 @@ impl Link {
             draining: self.welcome.draining,
         }
     }
+}
+
+fn takes_launches(welcome: &Welcome) -> bool {
+    // One that does not know all that a launch may ask for would leave it out without a word.
+    let knows_all = welcome.features & FEATURES == FEATURES;
+    !welcome.draining && welcome.version == PROTOCOL_VERSION && knows_all
 }
 
 impl AsFd for Link {
@@ -266,6 +270,28 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn a_keeper_that_would_leave_limits_out_gets_no_launches() {
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            guard: None,
+            worker: None,
+            draining: false,
+            first: 0,
+            end: 0,
+            program_version: "0.1.0".to_owned(),
+            features: FEATURES | 1 << 31,
+        };
+        assert!(takes_launches(&welcome), "it may know more");
+        for other in [
+            Welcome { features: 0, ..welcome.clone() },
+            Welcome { draining: true, ..welcome.clone() },
+            Welcome { version: PROTOCOL_VERSION + 1, ..welcome },
+        ] {
+            assert!(!takes_launches(&other), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_guard_answers_for_its_worker_that_was_killed_over_the_hello() {

@@ -23,6 +23,7 @@ use crate::protocol::{
 use crate::socket;
 use crate::sys::child::{ChildPlan, ChildStack, Progress, spawn};
 use crate::sys::{self, ChildExit, Children};
+use crate::trace;
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ pub(super) struct Keeper {
     /// Failed launches that could not be noted yet. Nobody would ever answer for them.
     unnoted: Vec<(AttemptId, Event)>,
     stack: ChildStack,
+    /// This process's own hard limit, which its jobs inherit.
+    resident_set_limit: Option<u64>,
 }
 
 impl Keeper {
@@ -117,6 +120,7 @@ impl Keeper {
             journal_full: false,
             unnoted: Vec::new(),
             stack: ChildStack::new(),
+            resident_set_limit: sys::resident_set_limit(0).ok(),
             journal,
         };
         for (position, entry) in keeper.journal.read_all()? {
@@ -351,8 +355,19 @@ impl Keeper {
                 return self.note_start_failure(attempt, stage, errno);
             }
         };
-        let soft_limits: Vec<(u32, u64)> =
-            (0..).zip(header.soft_limits).filter_map(|(number, soft)| Some((number, soft?))).collect();
+        let mut limits = header.soft_limits.map(|soft| soft.map(|soft| (soft, u64::MAX)));
+        if let Some(hard) = header
+            .trace
+            .zip(self.resident_set_limit)
+            .and_then(|(of_mark, own)| trace::hard_limit(of_mark, own))
+        {
+            let place = &mut limits[libc::RLIMIT_RSS as usize];
+            *place = Some((place.map_or(u64::MAX, |(soft, _)| soft), hard));
+        }
+        let rlimits: Vec<(u32, u64, u64)> = (0..)
+            .zip(limits)
+            .filter_map(|(number, limit)| limit.map(|(soft, hard)| (number, soft, hard)))
+            .collect();
         let mut entry = EntryBuffer::for_attempt(attempt);
         let mut plan = ChildPlan {
             candidates: &unpacked.candidates(),
@@ -364,7 +379,7 @@ impl Keeper {
             stderr: unpacked.stderr(),
             given: given.as_ref().map(holder::End::given),
             umask: header.umask,
-            soft_limits: &soft_limits,
+            rlimits: &rlimits,
             limits: &header.limits,
             journal: self.journal.file().as_raw_fd(),
             entry: &mut entry,

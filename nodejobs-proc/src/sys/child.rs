@@ -32,8 +32,8 @@ pub(crate) struct ChildPlan<'a> {
     /// What is held for it, instead of the streams that it stands for.
     pub(crate) given: Option<Given>,
     pub(crate) umask: Option<u32>,
-    /// Soft limits by resource number.
-    pub(crate) soft_limits: &'a [(u32, u64)],
+    /// Resource number, soft limit, and an upper bound of the hard limit.
+    pub(crate) rlimits: &'a [(u32, u64, u64)],
     /// What cannot be set keeps the program from being executed.
     pub(crate) limits: &'a LaunchLimits,
     /// Where the child notes itself, open for appending.
@@ -165,9 +165,10 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
             }
             None => plan.entry.set_log_start(end_of(1), end_of(2)),
         }
-        for (resource, soft) in plan.soft_limits {
+        for (resource, soft, hard) in plan.rlimits {
             let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
             if libc::prlimit64(0, *resource, ptr::null(), &raw mut limit) == 0 {
+                limit.rlim_max = limit.rlim_max.min(*hard);
                 limit.rlim_cur = (*soft).min(limit.rlim_max);
                 // A limit that cannot be set stays as the keeper has it; the program can still run.
                 libc::prlimit64(0, *resource, &raw const limit, ptr::null_mut());

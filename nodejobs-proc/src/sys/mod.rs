@@ -79,6 +79,18 @@ pub(crate) fn fork() -> io::Result<Forked> {
     }
 }
 
+/// The hard limit of the resident set of a process; 0 means this one.
+///
+/// # Errors
+/// For a process of another user, and one that is gone.
+pub(crate) fn resident_set_limit(pid: u32) -> io::Result<u64> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: nothing is set, and what is read fits into the limit, which outlives the call.
+    check(unsafe { libc::prlimit64(pid, libc::RLIMIT_RSS, ptr::null(), &raw mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
 /// How a child ended, and what it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChildExit {

@@ -1,6 +1,7 @@
 //! What a file may say, and what is said about one that it may not.
 
 use nodejobs_core::Status;
+use nodejobs_core::engine::WhenFull;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::{Backoff, Restart};
 
@@ -34,6 +35,11 @@ merge = true
 
 [daemon]
 idle_exit = "never"
+
+[limits]
+max_processes = 8
+max_memory = "2G"
+when_full = "refuse"
 
 [logs]
 cap = "none"
@@ -69,6 +75,8 @@ timeout = "1m"
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);
+    let limits = Capacity { max_processes: Some(8), max_memory: Some(2 << 30), when_full: WhenFull::Refuse };
+    assert_eq!(config.limits, limits);
     assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
     let history =
         HistorySettings { keep_for: Some(Duration::from_secs(30 * 86_400)), keep_last: Some(10_000) };

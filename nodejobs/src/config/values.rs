@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nodejobs_core::engine::WhenFull;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::{MIN_LOG_CAP, Restart};
 use nodejobs_core::units::{parse_duration, parse_size, write_duration, write_size};
@@ -124,6 +125,25 @@ pub(super) const COUNT_OR_NEVER: Codec<Option<u32>> = Codec {
             .map_err(|problem| format!("{problem}, or \"{NEVER}\"")),
     },
     show: |value| Some(value.map_or_else(|| NEVER.to_owned(), |count| count.to_string())),
+};
+
+pub(super) const POSITIVE_COUNT: Codec<Option<u32>> = Codec {
+    read: |value| number(value, 1, u64::from(u32::MAX)).map(|number| u32::try_from(number).ok()),
+    show: |value| value.map(|count| count.to_string()),
+};
+
+pub(super) const WHEN_FULL: Codec<WhenFull> = Codec {
+    read: |value| match value.as_str() {
+        Some("queue") => Ok(WhenFull::Queue),
+        Some("refuse") => Ok(WhenFull::Refuse),
+        _ => Err(wrong("\"queue\" or \"refuse\"", value)),
+    },
+    show: |value| {
+        Some(match value {
+            WhenFull::Queue => "queue".to_owned(),
+            WhenFull::Refuse => "refuse".to_owned(),
+        })
+    },
 };
 
 pub(super) const AT_LEAST_ONE: Codec<Option<u64>> = Codec {

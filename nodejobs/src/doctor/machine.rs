@@ -17,7 +17,7 @@ const FEW_PROCESSES: u64 = 1024;
 
 pub(super) fn look() -> Vec<Finding> {
     let mut findings = identity();
-    findings.push(cgroups());
+    findings.extend(trees_and_limits());
     findings.extend([open_files(), processes(), inotify()]);
     findings.push(logout(&Surroundings::read()));
     findings.push(keeper_program());
@@ -78,12 +78,28 @@ fn identity() -> Vec<Finding> {
     vec![machine_id, boot, kernel]
 }
 
-/// Whether there is a part of the cgroup tree that we might use. Nobody does so yet.
-fn cgroups() -> Finding {
-    const CHECK: &str = "cgroups";
+/// By what the processes of a job are found, and which limits can be kept. Also says what there is of cgroups, which would
+/// keep more of them.
+fn trees_and_limits() -> [Finding; 2] {
+    let how = match nodejobs_proc::look::has_traces() {
+        true => "found by descent, session, mark and trace",
+        false => {
+            let text = "found by descent, session and mark: the limit of resident memory is in use, so who leaves its session, \
+                        clears its environment and loses its parent is not found";
+            return [
+                Finding::weaker("trees", text, "ulimit -Hm unlimited, before the daemon is started"),
+                limits(),
+            ];
+        }
+    };
+    [Finding::ok("trees", how), limits()]
+}
+
+fn limits() -> Finding {
+    const CHECK: &str = "limits";
     const CGROUP2: u32 = 0x6367_7270;
-    const UNUSED: &str =
-        "not used yet: what leaves its session, clears its environment and loses its parent is not found";
+    const KEPT: &str = "memory by sampling, processor time not at all; open files, nice values and users by the kernel; cgroups are \
+         not used";
     let is_v2 =
         |root: &str| statfs(root).is_ok_and(|found| u32::try_from(found.f_type & 0xFFFF_FFFF) == Ok(CGROUP2));
     let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find(|root| is_v2(root));
@@ -99,7 +115,7 @@ fn cgroups() -> Finding {
             format!("v2, own part '{own}' {kind}")
         }
     };
-    Finding::ok(CHECK, format!("{text}; {UNUSED}"))
+    Finding::ok(CHECK, format!("{KEPT} ({text})"))
 }
 
 fn open_files() -> Finding {

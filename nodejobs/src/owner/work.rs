@@ -148,6 +148,7 @@ impl Work {
         let input = match message {
             Message::Report(report) => Input::Report(report),
             Message::ClockSet => Input::ClockSet,
+            Message::Capacity(capacity) => Input::Capacity(capacity),
             Message::Keep { documents, reply } => {
                 let ticket = self.ticket(reply);
                 Input::Keep { ticket, documents }

@@ -297,13 +297,8 @@ struct NothingIsLaunched(Arc<dyn BackendHost>);
 
 impl ProcessBackend for NothingIsLaunched {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            pause: false,
-            usage: false,
-            stdin: false,
-            adopt: false,
-            memory_limits: MemoryLimits::Sampling,
-        }
+        let memory_limits = MemoryLimits::Sampling;
+        Capabilities { pause: false, usage: false, stdin: false, adopt: false, memory_limits }
     }
 
     fn check_limits(&self, _limits: &Limits) -> Result<(), String> {

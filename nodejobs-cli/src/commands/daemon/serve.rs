@@ -68,6 +68,8 @@ impl Serve {
     }
 }
 
+impl Serve {}
+
 /// What a panic says.
 fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -7,13 +7,15 @@
 mod checks;
 mod clients;
 mod owner;
+mod places;
 mod session;
 mod world;
 
 use std::collections::BTreeSet;
 
+use crate::engine::Capacity;
 use crate::id::JobId;
-use crate::job::Job;
+use crate::job::{Job, WaitingOn};
 use crate::status::{Reason, Status};
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
@@ -60,12 +62,19 @@ struct Simulation {
     disk_is_full: bool,
     fault: Fault,
     tells: bool,
+    /// The same for all owners.
+    capacity: Capacity,
+    /// The store has kept what it said it could not, and its owner has made other plans.
+    was_deceived: bool,
 }
 
 impl Simulation {
     fn new(seed: u64, fault: Fault, tells: bool) -> Self {
+        let mut random = Random::from_seed(seed);
         Self {
-            random: Random::from_seed(seed),
+            capacity: places::any_capacity(&mut random),
+            was_deceived: false,
+            random,
             world: World::new(),
             store: MemoryStore::new(),
             owner: None,
@@ -237,6 +246,7 @@ impl Simulation {
             self.until_something_is_due();
         }
         self.is_finished()?;
+        self.nobody_waits_for_nothing()?;
         self.checks.at_the_end(&self.store, &self.world)
     }
 
@@ -257,7 +267,9 @@ impl Simulation {
             let run = self.world.find(job.seq, job.state.attempt).map(|run| &self.world.runs[run]);
             let runs = run.is_some_and(|run| run.main.alive);
             let goes_on = matches!(job.state.status, Status::Running | Status::Paused) && runs;
-            let is_settled = job.state.status.is_terminal() || goes_on;
+            // Those that have the places run for ever.
+            let waits = job.state.waiting_on == Some(WaitingOn::Slot);
+            let is_settled = job.state.status.is_terminal() || goes_on || waits;
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
         let kept = self.world.keepers.iter().find(|keeper| !keeper.gone && !keeper.is_settled());
@@ -328,6 +340,7 @@ fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
         Fault::DoesNotResume,
         Fault::DoesNotListen,
         Fault::TrustsTheStore,
+        Fault::CountsNobody,
     ];
     for fault in faults {
         let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());

@@ -6,7 +6,7 @@ use crate::engine::{Restart as RestartInput, StopRequest, Submission, Ticket, Tu
 use crate::id::JobId;
 use crate::job::{Definition, Job};
 use crate::signal::Signal;
-use crate::spec::{Command, JobSpec, Restart, Start};
+use crate::spec::{Command, JobSpec, Limits, Restart, Start};
 use crate::store::JobStore;
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
@@ -138,6 +138,10 @@ fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
         }
         _ => Start::Now,
     };
+    if random.below(3) == 0 {
+        let memory = Some((1 + random.below(12)) << 20);
+        spec.policy.limits = Some(Box::new(Limits { memory, ..Limits::default() }));
+    }
     let policy = &mut spec.policy;
     policy.timeout_ms = (random.below(4) == 0).then(|| random.below(9_000));
     policy.grace_ms = random.below(3) * 2_500;

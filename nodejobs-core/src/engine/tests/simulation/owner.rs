@@ -51,6 +51,8 @@ pub(super) enum Fault {
     DoesNotListen,
     /// It says that a commit was done which failed.
     TrustsTheStore,
+    /// It starts whatever it can, however much runs.
+    CountsNobody,
 }
 
 impl Simulation {
@@ -60,7 +62,10 @@ impl Simulation {
         let generation = self.generation;
         self.note(|| format!("owner {generation} takes over"));
         let mut owner = Owner {
-            engine: Engine::new(generation),
+            engine: match self.fault {
+                Fault::CountsNobody => Engine::new(generation),
+                _ => Engine::with_capacity(generation, self.capacity),
+            },
             session: Session::default(),
             inbox: VecDeque::new(),
             was_deceived: false,
@@ -207,6 +212,7 @@ impl Simulation {
             }
             self.carry_out(owner, effect, outcomes.is_some())?;
         }
+        self.no_more_run_than_may(owner)?;
         self.agrees(owner)
     }
 
@@ -234,6 +240,7 @@ impl Simulation {
             self.note(|| "  the commit reports failure and is written".to_owned());
             // A removal leaves no trace, and nothing to be done.
             owner.was_deceived |= outcomes.iter().any(appends_event);
+            self.was_deceived |= owner.was_deceived;
             return Ok(None);
         }
         Ok(Some(outcomes))
@@ -295,7 +302,8 @@ impl Simulation {
         stored.sort();
         ensure(live == stored, || format!("live are {live:?}, in the store {stored:?}"))?;
         for (id, live) in &engine.live {
-            let waits = matches!(live.state.status, Status::Queued | Status::Restarting);
+            let waits =
+                matches!(live.state.status, Status::Queued | Status::Restarting) && !live.waits_for_place();
             let runs = matches!(live.state.status, Status::Running | Status::Paused);
             let has_little_time =
                 live.policy.timeout_ms.is_some() && live.state.ended.is_none() && live.state.reason.is_none();
