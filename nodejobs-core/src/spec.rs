@@ -411,8 +411,8 @@ mod tests {
         assert!(refused(|s| s.command = Command::argv(["x".repeat(5 << 20)])).contains("5242881"));
         assert!(refused(|s| s.stdin = Stdin::File("in".into())).contains("standard input 'in'"));
         assert!(refused(|s| s.stdin = Stdin::Bytes("x".repeat(17 << 20).into())).contains("17825792"));
-        let flat = TerminalSize { rows: 0, columns: 80 };
-        assert!(refused(|s| s.stdin = Stdin::Terminal(flat)).contains("0 rows"));
+        let flat = |s: &mut JobSpec| s.stdin = Stdin::Terminal(TerminalSize { rows: 0, columns: 80 });
+        assert!(refused(flat).contains("0 rows"));
         assert!(refused(|s| s.output.logdir = Some("d".into())).contains("log directory 'd'"));
         assert!(refused(|s| s.output.logfile = Some("f".into())).contains("log file 'f'"));
         assert!(refused(|s| s.output.logfile = Some("/d/".into())).contains("'/d/'"));

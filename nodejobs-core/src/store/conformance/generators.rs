@@ -52,7 +52,7 @@ fn commands() -> impl Strategy<Value = Command> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    let size = (1.., 1..).prop_map(|(rows, columns)| Input::Terminal(TerminalSize { rows, columns }));
+    let size = (1_u16.., 1_u16..).prop_map(|(rows, columns)| Input::Terminal(TerminalSize { rows, columns }));
     prop_oneof![
         Just(Input::Null),
         raw_texts().prop_map(Input::File),
