@@ -41,7 +41,7 @@ Exit status:
   2  usage                 6  partly done
   3  no such job
 
-`wait`, `run --wait`, `run --follow` and `logs --follow` end with the job's own exit code: 128+N after signal N, 124 if \
+`wait`, `run --wait`, `run --follow`, `logs --follow` and `attach` end with the job's own exit code: 128+N after signal N, 124 if \
 its time was up, and 125 if there is none (it never started, or was lost) or something here went wrong.";
 
 /// Under which words every command lists what all of them understand.

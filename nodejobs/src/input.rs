@@ -1,5 +1,6 @@
 //! Giving input to jobs, and finding their terminals: what is sent goes to the holder of the job's input.
 
+use std::future::pending;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use nodejobs_core::job::{Input, Job};
 use nodejobs_core::{RawText, Status};
 use nodejobs_proc::holder;
 use tokio::net::unix::pipe;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::{ProblemKind, SendAnswer, SendRequest, TerminalPlace};
 use crate::error::Error;
+use crate::hub::Hub;
 use crate::owner::Owner;
 
 /// How long a holder may take to say what became of input that is taken back. It only has to look.
@@ -38,19 +40,29 @@ impl Owner {
         let deadline = Instant::now().checked_add(Duration::from_millis(request.timeout_ms));
         let mut taken = 0;
         for piece in request.data.as_bytes().chunks(MAX_INPUT) {
-            let given = line.ask(ToHolder::Input(piece), deadline).await;
+            let given = line.ask(&self.hub, ToHolder::Input(piece), deadline).await;
             let given = given.map_err(|error| line_error(&job, &error, taken))?;
             taken += u64::from(given);
             if (given as usize) < piece.len() {
-                return Ok(SendAnswer { taken, whole: false });
+                return self.part_of_input(&job, taken);
             }
         }
-        let mut whole = true;
         if request.eof {
-            let ended = line.ask(ToHolder::End, deadline).await;
-            whole = ended.map_err(|error| line_error(&job, &error, taken))? == 0;
+            let ended = line.ask(&self.hub, ToHolder::End, deadline).await;
+            if ended.map_err(|error| line_error(&job, &error, taken))? != 0 {
+                return self.part_of_input(&job, taken);
+            }
         }
-        Ok(SendAnswer { taken, whole })
+        Ok(SendAnswer { taken, whole: true })
+    }
+
+    /// The answer when the job has not taken all.
+    fn part_of_input(&self, job: &Job, taken: u64) -> Result<SendAnswer, Error> {
+        if !self.hub.is_leaving() {
+            return Ok(SendAnswer { taken, whole: false });
+        }
+        let message = format!("the owner leaves; {taken} bytes were given to job '{}', and no more", job.id);
+        Err(Error::new(ProblemKind::Unavailable, message))
     }
 
     /// Where the terminal of a job is to be found.
@@ -125,15 +137,20 @@ impl Line {
         }
     }
 
-    /// Asks, and gives what the holder says when it is done, or has taken it back because the deadline was there.
-    async fn ask(&self, message: ToHolder<'_>, deadline: Option<Instant>) -> io::Result<u32> {
+    /// Asks, and gives what the holder says when it is done, or has taken it back, because the deadline was there or the owner leaves.
+    async fn ask(&self, hub: &Hub, message: ToHolder<'_>, deadline: Option<Instant>) -> io::Result<u32> {
         self.send(message)?;
-        let taken = match deadline {
-            Some(deadline) => timeout_at(deadline, self.taken()).await,
-            None => Ok(self.taken().await),
+        let time_is_up = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
         };
-        if let Ok(taken) = taken {
-            return taken;
+        tokio::select! {
+            biased;
+            taken = self.taken() => return taken,
+            () = time_is_up => {}
+            () = hub.left() => {}
         }
         self.send(ToHolder::Cancel)?;
         timeout(HOLDER_PATIENCE, self.taken()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?

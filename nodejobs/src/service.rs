@@ -217,12 +217,16 @@ impl Owner {
 
     /// Returns the record of the job once it has ended.
     pub(crate) async fn wait(&self, id: &JobId) -> Result<JobRecord, Error> {
-        let job = self.until(id, |_, status| status.is_terminal()).await?;
-        if matches!(job.definition.input, Input::Terminal(_)) {
-            let keepers = self.directory.keepers();
-            return self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await;
+        self.last_record(self.until(id, |_, status| status.is_terminal()).await?).await
+    }
+
+    /// The record of an ended job, once all that it has written to its terminal is in its log.
+    pub(crate) async fn last_record(&self, job: Job) -> Result<JobRecord, Error> {
+        if !matches!(job.definition.input, Input::Terminal(_)) {
+            return Ok(record(&job));
         }
-        Ok(record(&job))
+        let keepers = self.directory.keepers();
+        self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await
     }
 
     /// Ends jobs, all within one grace, and returns when they have ended or could not be.
@@ -388,7 +392,7 @@ impl Owner {
             let reference = id.to_string();
             job = self.blocking(move |store| attempt_of(store, &reference, Some(own))).await?;
         }
-        Ok((record(&job), answer == Answer::NotLive))
+        Ok((self.last_record(job).await?, answer == Answer::NotLive))
     }
 
     /// Has it noted when everything was written that an attempt has written up to now.

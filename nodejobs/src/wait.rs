@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use crate::api::{Problem, ProblemKind, WaitEvent, WaitRequest};
 use crate::error::Error;
 use crate::owner::Owner;
-use crate::service::record;
 
 /// Begins to wait. The receiver hears of each job that ends, and last `Done`, `TimedOut` or `Error`.
 pub(crate) async fn begin_wait(
@@ -53,7 +52,12 @@ async fn wait_for_all(
     for job in jobs {
         if job.state.status.is_terminal() {
             // Counts, also when there is no time to wait.
-            if events.send(WaitEvent::Ended(Box::new(record(&job)))).await.is_err() {
+            let event = match owner.last_record(job).await {
+                Ok(record) => WaitEvent::Ended(Box::new(record)),
+                Err(error) => WaitEvent::Error(error.to_problem()),
+            };
+            let is_last = event.is_last();
+            if events.send(event).await.is_err() || is_last {
                 return;
             }
             if any {

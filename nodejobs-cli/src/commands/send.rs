@@ -43,7 +43,7 @@ Examples:
   cat FILE | nodejobs send ID - --eof
 
 The job has to be started with `run --stdin pipe` or `run --pty`. On a terminal, --eof is what Ctrl-D types. What is sent \
-waits in the job's pipe until the job reads it: 64 KiB by default, whoever else dies meanwhile. At most 4096 bytes are \
+waits in the job's pipe until the job reads it: 64 KiB by default, whoever else dies meanwhile. Up to 4096 bytes are \
 taken as a whole or not at all.
 
 Exit status: 0 if all of it is taken, 1 if the job has not taken all of it in time, 3 if there is no such job, 4 if it \

@@ -12,6 +12,12 @@ pub(crate) fn holders(home: &Home) -> Vec<u32> {
     home.processes().into_iter().filter_map(is_holder).collect()
 }
 
+/// How many are connected to the only holder of a pipe, which has 0 to 2, the pipe and the socket as well.
+fn connections(home: &Home) -> usize {
+    let [holder] = holders(home)[..] else { panic!("not one holder") };
+    std::fs::read_dir(format!("/proc/{holder}/fd")).expect("its descriptors").count() - 5
+}
+
 /// The sockets of holders.
 pub(crate) fn sockets(home: &Home) -> usize {
     let entries = std::fs::read_dir(home.data_dir().join("keepers")).expect("keepers").flatten();
@@ -115,14 +121,10 @@ fn what_a_daemon_was_killed_over_is_not_sent_twice() {
     let cue = Cue::new(&home, "cue");
     home.ok(["run", "--id", "a", "--stdin", "pipe", &format!("read line < {}; exec wc -c", cue.path())]);
     assert_eq!(home.with_input(&["send", "a", "-"], &[b'x'; 65_536]).code, 0);
+    eventually("nobody is connected", || (connections(&home) == 0).then_some(()));
     let mut waiting = home.command(["send", "a", "--timeout", "1h", "y"]);
     let mut waiting = waiting.stderr(Stdio::piped()).spawn().expect("started");
-    eventually("the daemon asks the holder for it", || {
-        let descriptors =
-            std::fs::read_dir(format!("/proc/{}/fd", holders(&home)[0])).expect("its descriptors");
-        // 0 to 2, the pipe, the socket, and a connection.
-        (descriptors.count() > 5).then_some(())
-    });
+    eventually("the daemon asks the holder for it", || (connections(&home) == 1).then_some(()));
     assert!(waiting.try_wait().expect("asked").is_none());
     kill(home.daemon_pid());
     let output = waiting.wait_with_output().expect("ended");
@@ -132,6 +134,21 @@ fn what_a_daemon_was_killed_over_is_not_sent_twice() {
     home.ok(["send", "a", "--eof"]);
     home.ended("a");
     assert_eq!(home.stdout("a"), b"65536\n");
+}
+
+#[test]
+fn a_daemon_that_leaves_takes_back_what_was_not_taken() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--stdin", "pipe", "--", "sleep", "1000"]);
+    assert_eq!(home.with_input(&["send", "a", "-"], &[b'x'; 65_536]).code, 0);
+    eventually("nobody is connected", || (connections(&home) == 0).then_some(()));
+    let mut waiting = home.command(["send", "a", "--timeout", "1h", "y"]);
+    let waiting = waiting.stderr(Stdio::piped()).spawn().expect("started");
+    eventually("the daemon asks the holder for it", || (connections(&home) == 1).then_some(()));
+    home.ok(["daemon", "stop"]);
+    let output = waiting.wait_with_output().expect("ended");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(5) && words.contains("0 bytes were given"), "{words}");
 }
 
 #[test]

@@ -8,18 +8,21 @@ use std::path::PathBuf;
 
 use nodejobs_core::holder::{FromHolder, MAX_INPUT, MESSAGE_LEN, ToHolder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 
 use super::line::{End, Line, Terminal};
 use super::recent::KEPT;
 use crate::machine::now;
 use crate::socket;
 
-/// Connections at a time. One more is closed at once.
-const MAX_CLIENTS: usize = 32;
+/// Connections at a time. One more waits for another to end.
+const MAX_CLIENTS: usize = 256;
 /// What a client may have sent before its first is taken. Whoever waits for answers has one.
 const MAX_WAITING: usize = 8;
 /// How long a client may hold up the job by not reading, in milliseconds; then it misses what it did not read.
-const PATIENCE_MS: u64 = 1000;
+const PATIENCE_MS: u64 = 2000;
+/// So much may be on its way to a client: the less, the sooner is seen that it reads. The kernel doubles it.
+const SEND_BUFFER: usize = 2 * MESSAGE_LEN;
 
 pub(super) struct Holder {
     line: Line,
@@ -80,8 +83,9 @@ impl Holder {
             }
             if ready.connecting
                 && let Ok(Some(socket)) = socket::accept(self.listener.as_fd())
-                && self.clients.len() < MAX_CLIENTS
             {
+                // As it is otherwise is no harm.
+                let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
                 let (waiting, shown, blocked, flushes) = (VecDeque::new(), None, None, false);
                 self.clients.push(Client { socket, waiting, shown, blocked, flushes });
             }
@@ -101,7 +105,8 @@ impl Holder {
                 return false;
             }
         }
-        let is_flushed = self.line.as_terminal().is_none_or(Terminal::is_copied);
+        let is_flushed = self.clients.iter().any(|client| client.flushes)
+            && self.line.as_terminal().is_none_or(Terminal::is_copied);
         self.clients.retain_mut(|client| {
             let answers = client.flushes && is_flushed;
             client.flushes &= !answers;
@@ -116,7 +121,8 @@ impl Holder {
         let Some(terminal) = self.line.as_terminal() else { return false };
         let end = terminal.recent.end();
         self.clients.iter().any(|client| {
-            let is_patient = client.blocked.is_some_and(|since| at < since + PATIENCE_MS);
+            // Who is not blocked is about to be shown more.
+            let is_patient = client.blocked.is_none_or(|since| at < since + PATIENCE_MS);
             is_patient && client.shown.is_some_and(|shown| end - shown > KEPT as u64 / 2)
         })
     }
@@ -148,7 +154,9 @@ impl Holder {
         let is_held_up = self.is_held_up();
         let gives = self.clients.iter().any(|client| !client.waiting.is_empty());
         let input = if gives { PollFlags::OUT } else { PollFlags::empty() };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN)];
+        let has_room = self.clients.len() < MAX_CLIENTS;
+        let connecting = if has_room { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.listener.as_fd(), connecting)];
         for client in &self.clients {
             let mut wanted = PollFlags::empty();
             wanted.set(PollFlags::IN, client.waiting.len() < MAX_WAITING);
@@ -250,8 +258,8 @@ impl Holder {
             if fds.is_empty() || left == 0 {
                 break;
             }
-            let nanos = i64::try_from(left).unwrap_or(0).min(PATIENCE_MS.cast_signed() - 1) * 1_000_000;
-            let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: nanos }));
+            let (seconds, nanos) = ((left / 1000).cast_signed(), (left % 1000).cast_signed() * 1_000_000);
+            let _ = poll(&mut fds, Some(&Timespec { tv_sec: seconds, tv_nsec: nanos }));
             self.clients.iter_mut().for_each(|client| client.blocked = None);
         }
         std::process::exit(0)

@@ -1,5 +1,7 @@
 //! What is sent to a job that reads from a pipe or a terminal of its own.
 
+use std::fmt;
+
 use nodejobs_core::{JobId, RawText};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use super::{Problem, ProblemKind};
 /// let request = SendRequest { eof: true, ..SendRequest::new("quit\n") };
 /// assert!(request.check().is_ok());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendRequest {
     /// The bytes, at most [`SendRequest::MAX_BYTES`]. As far as pipes go, 4096 bytes are given as a whole or not at all.
@@ -25,6 +27,15 @@ pub struct SendRequest {
     /// How long the job has to take it, in milliseconds.
     #[serde(default = "five_seconds")]
     pub timeout_ms: u64,
+}
+
+impl fmt::Debug for SendRequest {
+    /// Input may be a secret, so only its length is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SendRequest");
+        shown.field("bytes", &self.data.as_bytes().len());
+        shown.field("eof", &self.eof).field("timeout_ms", &self.timeout_ms).finish()
+    }
 }
 
 fn five_seconds() -> u64 {
@@ -92,6 +103,8 @@ mod tests {
         let request: SendRequest = serde_json::from_str(r#"{"data":"x"}"#).expect("a request");
         assert_eq!((&request, request.timeout_ms), (&SendRequest::new("x"), 5_000));
         assert!(serde_json::from_str::<SendRequest>(r#"{"text":"x"}"#).is_err());
+        let shown = format!("{:?}", SendRequest::new("s3cret"));
+        assert!(shown.contains("bytes: 6") && !shown.contains("s3cret"), "{shown}");
         let refused = |request: SendRequest| request.check().expect_err("refused").message;
         assert!(refused(SendRequest::new("")).contains("nothing to send"));
         assert!(refused(SendRequest::new(vec![0; SendRequest::MAX_BYTES + 1])).contains("1048577 bytes"));
