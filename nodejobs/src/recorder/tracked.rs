@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nodejobs_core::RawText;
 use nodejobs_core::Timestamp;
@@ -19,8 +19,8 @@ use super::file::IndexFile;
 
 /// A cap is exceeded by less than this before anything is freed: to free is not free of cost.
 const SLACK: u64 = 512 << 10;
-/// Nobody is expected to write more than this in a second. Whoever does exceeds the cap for longer.
-const FASTEST: u64 = 1 << 30;
+/// Bytes a second that anybody may write at once. Who was seen to write more may write twice that.
+const FAST: u64 = 1 << 30;
 /// The shortest time between looks at a file.
 const SHORTEST: Duration = Duration::from_millis(10);
 /// The longest, while something is written: ten looks a second.
@@ -38,6 +38,8 @@ pub(super) struct LogFile {
     length: u64,
     /// What is before this is freed. `None` until it was asked.
     head: Option<u64>,
+    /// How long it was when its cap was last looked at.
+    seen: u64,
 }
 
 /// An attempt whose files are looked at.
@@ -47,6 +49,8 @@ pub(super) struct Tracked {
     /// Standard output, and standard error unless it is the same.
     pub(super) files: Vec<LogFile>,
     cap: Option<u64>,
+    /// When that was last looked at.
+    looked: Option<Instant>,
     index: IndexFile,
     /// When the lengths were last what is noted.
     known: Timestamp,
@@ -64,7 +68,13 @@ impl Tracked {
         let paths = job.log_paths();
         let is_merged = paths.is_merged();
         let start = last.map_or(job.state.log_start, |entry| entry.lengths());
-        let file = |path: RawText, length| LogFile { path: path_of(&path), watch: None, length, head: None };
+        let file = |path: RawText, length| LogFile {
+            path: path_of(&path),
+            watch: None,
+            length,
+            head: None,
+            seen: length,
+        };
         let mut files = vec![file(paths.stdout, start.stdout)];
         if !is_merged {
             files.push(file(paths.stderr, start.stderr));
@@ -75,6 +85,7 @@ impl Tracked {
             attempt: job.state.attempt,
             files,
             cap: job.definition.policy.log_cap.filter(|cap| own && *cap > 0),
+            looked: None,
             index,
             known: last.map_or(started, |entry| entry.before),
             heard: None,
@@ -98,28 +109,30 @@ impl Tracked {
 
     /// Notes what is new; whether there was anything.
     pub(super) fn note(&mut self, now: Timestamp) -> io::Result<bool> {
-        let (mut grew, mut shrank) = (false, false);
-        for file in &mut self.files {
-            let Some(found) = regular(&file.path) else { continue };
-            grew |= found.len() > file.length;
-            self.balance += found.len().cast_signed() - file.length.cast_signed();
-            if found.len() < file.length {
-                // The job itself has shortened it, and what was noted leads nowhere.
-                (shrank, file.head) = (true, None);
-            }
-            file.length = found.len();
-        }
+        let length = |file: &LogFile| regular(&file.path).map_or(file.length, |found| found.len());
+        let lengths: Vec<u64> = self.files.iter().map(length).collect();
+        let known = self.files.iter().map(|file| file.length);
+        let (grew, shrank) =
+            lengths.iter().zip(known).fold((false, false), |(grew, shrank), (now, known)| {
+                (grew || *now > known, shrank || *now < known)
+            });
         if shrank {
+            // The job itself has shortened it, and what was noted leads nowhere.
             self.index.clear();
+            self.files.iter_mut().for_each(|file| file.head = None);
         }
-        let after = self.heard.take().unwrap_or(self.known).min(now);
-        self.known = now;
-        if !(grew || shrank) {
-            return Ok(false);
+        if grew || shrank {
+            let after = self.heard.unwrap_or(self.known).min(now);
+            let length = |index: usize| lengths.get(index).copied().unwrap_or_default();
+            // What cannot be noted now is noted later, with the time since which it is not.
+            self.index.append(Entry { after, before: now, stdout: length(0), stderr: length(1) })?;
         }
-        let length = |index: usize| self.files.get(index).map_or(0, |file| file.length);
-        self.index.append(Entry { after, before: now, stdout: length(0), stderr: length(1) })?;
-        Ok(true)
+        (self.heard, self.known) = (None, now);
+        for (file, length) in self.files.iter_mut().zip(lengths) {
+            self.balance += length.cast_signed() - file.length.cast_signed();
+            file.length = length;
+        }
+        Ok(grew || shrank)
     }
 
     /// How many bytes more there are than when this was last asked.
@@ -140,10 +153,12 @@ impl Tracked {
     /// Frees what is beyond the cap. How soon to look again, if anything is written.
     pub(super) fn keep_cap(&mut self) -> io::Result<Duration> {
         let Some(cap) = self.cap else { return Ok(SWEEP) };
-        let mut room = u64::MAX;
+        let (mut room, mut grown) = (u64::MAX, 0);
         for file in &mut self.files {
             let Some(found) = regular(&file.path) else { continue };
             let length = found.len();
+            grown = length.saturating_sub(file.seen).max(grown);
+            file.seen = length;
             let mut head = file.head.unwrap_or_default();
             if length.saturating_sub(head) > cap + SLACK {
                 let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
@@ -156,7 +171,13 @@ impl Tracked {
             }
             room = room.min((cap + SLACK).saturating_sub(length - head));
         }
-        let soonest = Duration::from_millis(room.saturating_mul(1000) / FASTEST);
+        let time = Instant::now();
+        let since = self.looked.replace(time).map(|looked| time.saturating_duration_since(looked));
+        // What was written since the last look may have been written in much less time.
+        let millis =
+            since.map_or(1, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).clamp(1, 100);
+        let rate = FAST.max(grown.saturating_mul(2_000) / millis);
+        let soonest = Duration::from_millis(room.saturating_mul(1_000) / rate);
         Ok(soonest.clamp(SHORTEST, SWEEP))
     }
 }

@@ -22,6 +22,9 @@ use super::quota::Quota;
 use super::tracked::{SWEEP, Tracked, path_of};
 use super::{Message, Shared};
 
+/// From the start of a job, or its first write after a while, to the first look at it. Most are gone by then.
+const SOON: Duration = Duration::from_millis(20);
+
 pub(super) struct Work {
     shared: Arc<Shared>,
     store: Arc<dyn JobStore>,
@@ -93,7 +96,7 @@ impl Work {
             }
             fresh_due = match (self.fresh.is_empty(), fresh_due.filter(|due| *due > time)) {
                 (true, _) => None,
-                (false, due) => due.or(Some(time + SWEEP)),
+                (false, due) => due.or(Some(time + SOON)),
             };
             self.sweep(time);
             self.keep_quota();
@@ -128,7 +131,10 @@ impl Work {
             Message::Began(attempt) => {
                 if self.tracked.get(&attempt.id).is_none_or(|known| known.attempt < attempt.attempt) {
                     self.end(&attempt.id);
-                    self.fresh.insert(attempt.id, attempt.attempt);
+                    let earlier = self.fresh.insert(attempt.id.clone(), attempt.attempt);
+                    if let Some(earlier) = earlier.filter(|earlier| *earlier < attempt.attempt) {
+                        self.quick(&AttemptId { attempt: earlier, ..attempt });
+                    }
                 }
             }
             Message::Found(attempt) => self.find(&attempt),
@@ -239,8 +245,11 @@ impl Work {
     fn activate(&mut self, id: &JobId) {
         let time = Instant::now();
         if !self.active.contains_key(id) {
-            let soon = self.keep_cap(id);
-            self.active.insert(id.clone(), Due { note: time + SWEEP, cap: time + soon });
+            // How fast it writes is not known yet.
+            let soon = self.keep_cap(id).min(SOON);
+            let is_capped = self.tracked.get(id).is_some_and(Tracked::has_cap);
+            let cap = time + if is_capped { soon } else { SWEEP };
+            self.active.insert(id.clone(), Due { note: time + SWEEP, cap });
         }
     }
 
