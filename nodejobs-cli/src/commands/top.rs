@@ -4,6 +4,8 @@ mod draw;
 mod feed;
 mod model;
 mod screen;
+#[cfg(test)]
+mod tests;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{RecvTimeoutError, channel};

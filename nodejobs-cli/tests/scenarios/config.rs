@@ -124,7 +124,7 @@ fn a_daemon_leaves_as_soon_as_the_file_says() {
     write(&home, "[daemon]\nidle_exit = \"never\"\n");
     home.ok(["run", "--wait", "--", "true"]);
     let pid = home.daemon_pid();
-    write(&home, "[daemon]\nidle_exit = \"50ms\"\n");
+    write(&home, "[daemon]\nidle_exit = \"500ms\"\n");
     home.ok(["daemon", "reload"]);
     eventually("the daemon has left", || (!is_alive(pid)).then_some(()));
 }

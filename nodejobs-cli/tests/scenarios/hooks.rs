@@ -63,13 +63,13 @@ fn a_hook_that_hangs_is_killed_with_its_tree_and_holds_nobody_up() {
         "echo $$ >> {dir}/pids; setsid sh -c 'echo $$ >> {dir}/pids; exec sleep 1000' & \
          env -i sh -c 'echo $$ >> {dir}/pids; exec sleep 1000' & echo stuck >&2; sleep 1000"
     );
-    write(&home, &hook("\"ended\"", &script, "timeout = \"700ms\""));
+    write(&home, &hook("\"ended\"", &script, "timeout = \"3s\""));
     for number in 0..6 {
         let said = home.nodejobs(["run", "--id", &format!("j{number}"), "--wait", "--", "true"]);
         assert_eq!(said.code, 0, "{said:?}");
     }
     // More than run at a time, so some wait for others to be killed.
-    let killed = || log(&home).matches("killed, since it did not end within 700ms; it said: stuck").count();
+    let killed = || log(&home).matches("killed, since it did not end within 3s; it said: stuck").count();
     eventually("all six were killed", || (killed() == 6).then_some(()));
     let pids = lines(&home.path().join("pids"));
     assert_eq!(pids.len(), 18, "{pids:?}");

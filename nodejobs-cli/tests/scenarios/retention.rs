@@ -14,7 +14,7 @@ fn left(home: &Home) -> Vec<String> {
 #[test]
 fn jobs_go_when_their_time_is_up_and_their_logs_with_them() {
     let home = Home::new();
-    write(&home, "[history]\nkeep_for = \"1500ms\"\n");
+    write(&home, "[history]\nkeep_for = \"4s\"\n");
     home.ok(["run", "--id", "lives", "--", "sleep", "1000"]);
     home.ok(["run", "--id", "first", "--wait", "echo x"]);
     let log = text(&home.record("first"), "logfile").to_owned();
