@@ -21,11 +21,22 @@ The file config.toml in the data directory may say, for instance:
   [defaults]                # of `nodejobs run`, called as its options
   grace = \"10s\"             # also timeout, stop_signal, success_codes,
   restart = \"on-failure\"    # keep_children, max_restarts, restart_delay,
-  merge = true              # where an option is given, that counts
+  merge = true              # restart_delay_max, healthy_after,
+                            # give_up_after; where an option is given,
+                            # that counts
 
   [daemon]
   idle_exit = \"5m\"          # a daemon that a command has started leaves
                             # after so long with nothing to do; or \"never\"
+  [limits]                  # of all jobs together
+  max_processes = 8         # jobs that run at a time
+  max_memory = \"4G\"         # the sum of the --memory of those that run
+  when_full = \"queue\"       # or \"refuse\"
+
+  [logs]
+  cap = \"100M\"              # of each output, without --log-cap; or \"none\"
+  quota = \"10G\"             # of all together: the oldest ended jobs lose
+                            # their output first
   [history]                 # ended jobs are forgotten by themselves:
   keep_for = \"30d\"          # those that ended longer ago
   keep_last = 10000         # all but those submitted last

@@ -170,6 +170,7 @@ pub(super) fn jobs(connection: &mut Connection<'_>) -> Result<Vec<JobRecord>, Fa
     let mut page = |is_wanted: fn(Status) -> bool, limit| {
         let mut query = ListQuery::default();
         query.limit = limit;
+        query.usage = true;
         let statuses: Vec<_> = Status::ALL.into_iter().filter(|status| is_wanted(*status)).collect();
         let statuses = statuses.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(",");
         query.require("status", &statuses).map_err(|error| Failure::new(FAILED, error.to_string()))?;
