@@ -55,10 +55,12 @@ const PIECE: usize = 64 << 10;
 impl Send {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
         super::require_references(std::slice::from_ref(&self.job))?;
-        // Never again over a new connection: the job would read it twice.
-        let client = target.connect()?.client;
+        let mut connection = target.connect()?;
+        // A daemon that was just killed is found out by a question that may be asked again. What is sent may not: the job
+        // would read it twice.
+        let job = connection.ask(|client| client.job(&self.job))?.self_id;
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        let mut sender = Sender { client, job: &self.job, timeout_ms, taken: 0 };
+        let mut sender = Sender { client: connection.client, job: job.as_str(), timeout_ms, taken: 0 };
         let mut piece = Vec::new();
         match self.text {
             Some(text) if text == OsStr::new("-") => loop {

@@ -40,8 +40,11 @@ impl Signal {
         super::require_references(&self.jobs)?;
         let request = SignalRequest { jobs: self.jobs, signal: self.signal, tree: self.tree };
         request.check()?;
-        // Not again over a new connection: a job that counts its signals would count it twice.
-        let answer = target.connect()?.client.signal(&request).map_err(|error| {
+        let mut connection = target.connect()?;
+        // A daemon that was just killed is found out by a question that may be asked again, whatever its answer. A signal
+        // may not: a job that counts its signals would count it twice.
+        let _ = connection.ask(|client| client.job(&request.jobs[0]));
+        let answer = connection.client.signal(&request).map_err(|error| {
             if !error.is_broken() {
                 return Failure::from(error);
             }
