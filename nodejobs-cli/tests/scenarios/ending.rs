@@ -235,8 +235,9 @@ fn who_escapes_by_every_means_is_ended_all_the_same() {
     assert!(!is_alive(first));
     let id = home.run_script(&format!("{ESCAPES}; exit 3"));
     let record = home.ended(&id);
+    // It may not have come to executing `sleep`.
     let second = escaped(&home, 2)[1];
-    assert!(text(&record, "detail").contains(&format!("also ended: {second} (sleep)")), "{record}");
+    assert!(text(&record, "detail").contains(&format!("also ended: {second} (")), "{record}");
     assert!(!is_alive(second));
     // And once the keeper that had adopted it is gone, and it is anybody's child.
     let id = home.run_script(&format!("{ESCAPES}; exec sleep 1000"));
@@ -256,7 +257,7 @@ fn who_escapes_may_stay_if_children_may() {
     let said = home.ok(["run", "--keep-children", "--shell", "--", ESCAPES]);
     let record = home.ended(&said);
     let pid = escaped(&home, 1)[0];
-    assert!(text(&record, "detail").contains(&format!("left running: {pid} (sleep)")), "{record}");
+    assert!(text(&record, "detail").contains(&format!("left running: {pid} (")), "{record}");
     assert!(is_alive(pid));
     kill(pid);
 }
