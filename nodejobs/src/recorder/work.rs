@@ -156,7 +156,11 @@ impl Work {
                 }
                 let _ = done.send(());
             }
-            Message::Halted => self.tracked.values_mut().for_each(Tracked::halted),
+            Message::Halted => {
+                // What the watches tell now is from before.
+                self.hear();
+                self.tracked.values_mut().for_each(Tracked::halted);
+            }
             Message::Counted(total) => {
                 let total = total.map_err(|error| self.say(format!("logs cannot be counted: {error}"))).ok();
                 if let Some(quota) = &mut self.quota {
