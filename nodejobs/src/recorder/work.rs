@@ -1,5 +1,7 @@
 //! The thread that looks at log files: what wakes it, and when it looks again.
 
+mod watching;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,6 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::logs::{LogLayout, Logs};
 use nodejobs_core::spec::MIN_LOG_CAP;
 use nodejobs_core::store::JobStore;
-use nodejobs_proc::logs::{new_write_watch, unwatch, watch_next_write, written_files};
 use nodejobs_proc::machine::now;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -156,7 +157,11 @@ impl Work {
                 }
                 let _ = done.send(());
             }
-            Message::Halted => self.tracked.values_mut().for_each(Tracked::halted),
+            Message::Halted => {
+                // What the watches tell now is from before.
+                self.hear();
+                self.tracked.values_mut().for_each(Tracked::halted);
+            }
             Message::Quota(quota) => self.quota = quota.map(Quota::new),
             Message::Counted(total) => {
                 let total = total.map_err(|error| self.say(format!("logs cannot be counted: {error}"))).ok();
@@ -253,39 +258,6 @@ impl Work {
         }
     }
 
-    /// What was written to since the last time.
-    fn hear(&mut self) {
-        let Some(watch) = &self.watch else { return };
-        let (mut numbers, mut missed) = (Vec::new(), false);
-        let heard = written_files(watch, |number| match number {
-            Some(number) => numbers.push(number),
-            None => missed = true,
-        });
-        if let Err(error) = heard {
-            self.say(format!("writes to log files are not heard of: {error}"));
-        }
-        if missed {
-            numbers.extend(self.watched.keys());
-        }
-        let time = now().wall;
-        for number in numbers {
-            for id in self.watched.remove(&number).unwrap_or_default() {
-                if let Some(tracked) = self.tracked.get_mut(&id) {
-                    tracked
-                        .files
-                        .iter_mut()
-                        .filter(|file| file.watch == Some(number))
-                        .for_each(|file| file.watch = None);
-                    tracked.heard(time);
-                    self.activate(&id);
-                }
-            }
-            if missed && let Some(watch) = &self.watch {
-                unwatch(watch, number);
-            }
-        }
-    }
-
     /// Looks at those whose time has come.
     fn sweep(&mut self, time: Instant) {
         let is_due = |due: &Due| due.note <= time || due.cap <= time;
@@ -342,46 +314,6 @@ impl Work {
                 let message = format!("logs in '{}' grow beyond their cap: {error}", place.display());
                 self.say(message);
                 SWEEP
-            }
-        }
-    }
-
-    /// Has the next write to any of its files told; whether all of them are watched.
-    fn watch_files(&mut self, id: &JobId) -> bool {
-        let watch = match self.watch.take().map_or_else(new_write_watch, Ok) {
-            Ok(watch) => self.watch.insert(watch),
-            Err(error) => {
-                self.say(format!(
-                    "log files are looked at each second: {error} (fs.inotify.max_user_instances)"
-                ));
-                return false;
-            }
-        };
-        let Some(tracked) = self.tracked.get_mut(id) else { return true };
-        let mut unwatched = None;
-        for file in tracked.files.iter_mut().filter(|file| file.watch.is_none()) {
-            match watch_next_write(&*watch, &file.path) {
-                Ok(number) => {
-                    file.watch = Some(number);
-                    self.watched.entry(number).or_default().push(id.clone());
-                }
-                // Removed by somebody, so nobody will find what is written to it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => unwatched = Some(error),
-            }
-        }
-        let Some(error) = unwatched else { return true };
-        self.say(format!("log files are looked at each second: {error} (fs.inotify.max_user_watches)"));
-        false
-    }
-
-    fn forget_watch(&mut self, number: i32, id: &JobId) {
-        let Some(jobs) = self.watched.get_mut(&number) else { return };
-        jobs.retain(|job| job != id);
-        if jobs.is_empty() {
-            self.watched.remove(&number);
-            if let Some(watch) = &self.watch {
-                unwatch(watch, number);
             }
         }
     }
