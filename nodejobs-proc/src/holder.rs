@@ -5,6 +5,7 @@
 //! by itself once nobody has the other end. It is nobody's keeper and no part of the job's tree: its session is its own
 //! and it has no mark. What it is told is in [`nodejobs_core::holder`].
 
+mod client;
 mod line;
 mod recent;
 mod serve;

@@ -1,7 +1,6 @@
 //! The holder's loop: gives the job what is sent, copies its terminal's output, shows it to whoever is attached, and ends
 //! when the job has closed its end.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,6 +9,7 @@ use nodejobs_core::holder::{FromHolder, MAX_INPUT, MESSAGE_LEN, ToHolder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
+use super::client::{Client, Waiting};
 use super::line::{End, Line, Terminal};
 use super::recent::KEPT;
 use crate::machine::now;
@@ -31,26 +31,6 @@ pub(super) struct Holder {
     /// The socket, and its inode, which tells it from another that may have its name by now.
     path: PathBuf,
     inode: u64,
-}
-
-struct Client {
-    socket: OwnedFd,
-    waiting: VecDeque<Waiting>,
-    /// The place in the output up to which it was shown, if it is attached.
-    shown: Option<u64>,
-    /// Since when it takes nothing, in milliseconds of boot time.
-    blocked: Option<u64>,
-    flushes: bool,
-}
-
-/// Something that is answered once it is done.
-enum Waiting {
-    Input {
-        bytes: Vec<u8>,
-        taken: usize,
-    },
-    /// The character that says so, or closing.
-    End(Option<u8>),
 }
 
 impl Holder {
@@ -86,8 +66,7 @@ impl Holder {
             {
                 // As it is otherwise is no harm.
                 let _ = sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER);
-                let (waiting, shown, blocked, flushes) = (VecDeque::new(), None, None, false);
-                self.clients.push(Client { socket, waiting, shown, blocked, flushes });
+                self.clients.push(Client::new(socket));
             }
         }
     }
@@ -273,50 +252,4 @@ struct Ready {
     /// Nobody can read from the pipe any more.
     line_closed: bool,
     leader_ended: bool,
-}
-
-impl Client {
-    /// Gives the job what this client has sent, as far as it takes it. Whether there still is a line.
-    fn give(&mut self, line: &mut Line) -> bool {
-        while let Some(first) = self.waiting.front_mut() {
-            let end;
-            let (bytes, taken) = match first {
-                Waiting::Input { bytes, taken } => (&bytes[*taken..], Some(taken)),
-                Waiting::End(None) => {
-                    self.answer(0);
-                    return false;
-                }
-                Waiting::End(Some(character)) => {
-                    end = [*character];
-                    (&end[..], None)
-                }
-            };
-            let wanted = bytes.len();
-            let given = match line.write(bytes) {
-                Ok(given) => given,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            };
-            let total = taken.map_or(0, |taken| {
-                *taken += given;
-                *taken
-            });
-            if given < wanted {
-                return true;
-            }
-            self.waiting.pop_front();
-            self.answer(total);
-        }
-        true
-    }
-
-    /// Says how much was taken; whether the client stays. Who is attached and does not read goes without.
-    fn answer(&self, taken: usize) -> bool {
-        let count = u32::try_from(taken).unwrap_or(u32::MAX);
-        let sent = socket::send(&self.socket, &FromHolder::Taken(count).encode(), None, false);
-        match sent {
-            Ok(()) => true,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock && self.shown.is_some(),
-        }
-    }
 }
