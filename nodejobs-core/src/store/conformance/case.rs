@@ -1,8 +1,8 @@
 //! What a rule gets: the store under test, and a directory of its own.
 
-use std::cell::Cell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -13,13 +13,13 @@ use crate::store::JobStore;
 pub(super) struct Case {
     subject: &'static dyn Subject,
     directory: TempDir,
-    places: Cell<u32>,
+    places: AtomicU32,
 }
 
 impl Case {
     pub(super) fn new(subject: &'static dyn Subject) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { subject, directory, places: Cell::new(0) }
+        Self { subject, directory, places: AtomicU32::new(0) }
     }
 
     /// A new, empty store.
@@ -29,8 +29,7 @@ impl Case {
 
     /// A path where nothing is yet, alone in its directory.
     pub(super) fn place(&self) -> PathBuf {
-        let number = self.places.get();
-        self.places.set(number + 1);
+        let number = self.places.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.path().join(number.to_string());
         std::fs::create_dir(&directory).expect("a directory");
         directory.join(format!("store.{}", self.subject.name()))

@@ -110,7 +110,7 @@ prop_compose! {
         (priority, slots) in (any::<i32>(), any::<u32>()),
         (labels, context_key) in (labels(), texts()),
         (layout, merge) in (select(LogLayout::ALL.as_slice()), any::<bool>()),
-        (input, start, policy, created_at) in (inputs(), starts(), policies().boxed(), times()),
+        (input, start, policy, created_at) in (inputs(), starts(), policies(), times()),
     ) -> Definition {
         let mut definition = Definition::new(&JobSpec::new(command, cwd), logdir, created_at);
         definition.name = name;

@@ -15,7 +15,19 @@ use crate::{JobId, Status};
 /// How many there are if `PROPTEST_CASES` does not say.
 const CASES: u32 = 20;
 
+/// Trees of generated jobs are deep and large, and unoptimized code has all of them on the stack.
+const STACK: usize = 32 << 20;
+
 pub(super) fn it_answers_as_the_in_memory_store_does(case: &DiskCase) -> Verdict {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK);
+        let run = builder.spawn_scoped(scope, || answers_alike(case)).expect("a thread");
+        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    Verdict::Held
+}
+
+fn answers_alike(case: &DiskCase) {
     let commits = vec((vec(steps(), 0..8), prop::bool::weighted(0.2)), 1..10);
     let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
@@ -38,7 +50,6 @@ pub(super) fn it_answers_as_the_in_memory_store_does(case: &DiskCase) -> Verdict
         Ok(())
     });
     held.unwrap_or_else(|error| panic!("{error}"));
-    Verdict::Held
 }
 
 /// Fits the step to the jobs as they are, unless it is meant to be refused.
