@@ -19,9 +19,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use nodejobs_core::backend::User;
 use nodejobs_core::holder::{FromHolder, MESSAGE_LEN, SOCKET_ENDING, ToHolder, socket_name};
 use nodejobs_core::id::AttemptId;
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{OFlags, Uid, fchown, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
@@ -54,6 +55,7 @@ pub(crate) fn start(
     attempt: &AttemptId,
     directory: &Path,
     log: &CStr,
+    user: Option<&User>,
 ) -> Result<End, (Stage, io::Error)> {
     let at_input = |error: io::Error| (Stage::Stdin, error);
     let (line, end) = match held {
@@ -70,6 +72,10 @@ pub(crate) fn start(
                 let slave = ioctl_tiocgptpeer(&master, flags)?;
                 fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK)?;
                 line::set_size(&master, size)?;
+                if let Some(user) = user {
+                    // As a login does it, so that the job can open its terminal by name.
+                    fchown(&slave, Some(Uid::from_raw(user.uid)), None)?;
+                }
                 Ok((master, slave))
             };
             let (master, slave) = open().map_err(at_input)?;

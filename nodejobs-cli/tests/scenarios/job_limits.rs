@@ -106,6 +106,20 @@ fn another_user_is_for_root() {
     let id = home.ok(["run", "--user", "nobody", "--cwd", "closed", "--", "true"]);
     let record = home.ended(&id);
     assert_eq!((text(&record, "status"), text(&record, "reason")), ("failed_start", "cwd"), "{record}");
+    // A terminal is its own, also by name.
+    let id = home.ok([
+        "run",
+        "--pty",
+        "--user",
+        "nobody",
+        "--cwd",
+        "/",
+        "--shell",
+        "--",
+        "stat -c %U $(tty) > /dev/tty",
+    ]);
+    let record = home.ended(&id);
+    assert_eq!((text(&record, "status"), output(&home, &record).trim()), ("finished", "nobody"), "{record}");
     // And stop reaches it.
     let id = home.ok(["run", "--user", "nobody", "--cwd", "/", "--", "sleep", "1000"]);
     home.running(&id);

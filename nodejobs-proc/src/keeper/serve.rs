@@ -346,8 +346,15 @@ impl Keeper {
             }
         };
         // Closed here when the child has it.
-        let held =
-            header.held.map(|held| holder::start(held, attempt, &self.files.directory, unpacked.stdout()));
+        let held = header.held.map(|held| {
+            holder::start(
+                held,
+                attempt,
+                &self.files.directory,
+                unpacked.stdout(),
+                header.limits.user.as_ref(),
+            )
+        });
         let given = match held.transpose() {
             Ok(given) => given,
             Err((stage, error)) => {
