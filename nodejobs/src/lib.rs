@@ -93,6 +93,8 @@ mod input;
 #[cfg(feature = "local")]
 mod jobs;
 #[cfg(feature = "local")]
+mod last_looks;
+#[cfg(feature = "local")]
 mod listeners;
 #[cfg(feature = "local")]
 mod log_files;

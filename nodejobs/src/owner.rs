@@ -27,9 +27,9 @@ use crate::config::Config;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
+use crate::last_looks::LastLooks;
 use crate::recorder::Recorder;
 use crate::stores::StoreKind;
-use crate::usage::LastLooks;
 use host::Host;
 use work::Work;
 

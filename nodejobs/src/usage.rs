@@ -1,42 +1,19 @@
 //! What running jobs use now, put into their records for whoever asks for it. Nobody looks otherwise.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nodejobs_core::backend::TreeUsage;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Job, Process};
 use nodejobs_core::record::JobRecord;
-use nodejobs_core::time::BootTime;
 use nodejobs_proc::machine::now;
 
 use crate::error::Error;
+use crate::last_looks::LEAST_MS;
 use crate::owner::Owner;
 use crate::service::record;
-
-/// Processor use is what was used between two looks, in milliseconds: with less between them it is not exact, as the
-/// kernel counts in hundredths of a second, and with more it says nothing about now.
-const LEAST_MS: u64 = 200;
-const MOST_MS: u64 = 10_000;
-
-/// The last looks, for those who ask again and again.
-#[derive(Default)]
-pub(crate) struct LastLooks(Mutex<HashMap<AttemptId, TreeUsage>>);
-
-impl LastLooks {
-    /// What was seen long enough ago, and not too long.
-    fn before(&self, now: BootTime) -> HashMap<AttemptId, TreeUsage> {
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.retain(|_, look| now.millis_since(look.at) <= MOST_MS);
-        let old = looks.iter().filter(|(_, look)| now.millis_since(look.at) >= LEAST_MS);
-        old.map(|(attempt, look)| (attempt.clone(), *look)).collect()
-    }
-
-    fn keep(&self, seen: impl Iterator<Item = (AttemptId, TreeUsage)>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
-    }
-}
 
 impl Owner {
     /// Records of jobs, with what those that run use now. Takes a moment if nobody has asked just before.
@@ -101,8 +78,9 @@ fn mebibytes(kib: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use nodejobs_core::time::BootTime;
+
     use super::*;
-    use nodejobs_core::JobId;
 
     fn look(cpu_ms: u64, at: u64) -> TreeUsage {
         TreeUsage { memory_kib: 0, cpu_ms, at: BootTime(at) }
@@ -114,16 +92,5 @@ mod tests {
         assert_eq!(cpu_percent(&look(1_000, 0), &look(900, 200)), Some(0.0), "somebody has ended");
         assert_eq!(cpu_percent(&look(0, 5), &look(0, 5)), None, "nothing has passed");
         assert_eq!((mebibytes(100 * 1024), mebibytes(51)), (100.0, 0.0));
-    }
-
-    #[test]
-    fn only_looks_of_a_certain_age_are_of_use_and_old_ones_are_forgotten() {
-        let looks = LastLooks::default();
-        let attempt = |name: &str| AttemptId { id: JobId::new(name).expect("valid"), attempt: 1 };
-        let ages = [("new", 9_900), ("used", 9_000), ("old", 0)];
-        looks.keep(ages.into_iter().map(|(name, at)| (attempt(name), look(0, at))));
-        let of_use: Vec<_> = looks.before(BootTime(10_050)).into_keys().collect();
-        assert_eq!(of_use, [attempt("used")]);
-        assert_eq!(looks.0.lock().expect("a lock").len(), 2);
     }
 }

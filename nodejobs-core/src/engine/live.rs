@@ -11,7 +11,6 @@ use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
 
-use super::places::Place;
 use super::{Effect, StopRequest, Ticket, Turn};
 
 /// What is known of the processes of a job beside its main one.
@@ -56,6 +55,22 @@ pub(super) fn list(members: &[TreeMember]) -> String {
         text.push_str(&format!(" and {} more", members.len() - LISTED));
     }
     text
+}
+
+/// Where a job stands among those that run, and those that wait to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    /// Its number in the queue, which it keeps; 0 if it never had one.
+    pub(super) order: u64,
+    pub(super) standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    #[default]
+    Outside,
+    Waits,
+    Has,
 }
 
 /// A job that has not ended.

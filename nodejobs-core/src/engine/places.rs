@@ -12,7 +12,7 @@ use crate::job::{JobState, WaitingOn};
 use crate::status::Status;
 use crate::time::Moment;
 
-use super::live::Live;
+use super::live::{Live, Standing};
 use super::{Engine, Turn};
 
 /// How much may run at a time in a whole data directory. What is absent is not limited.
@@ -37,22 +37,6 @@ pub enum WhenFull {
     Queue,
     /// It is refused. What was accepted before is queued all the same, such as a restart or what was due later.
     Refuse,
-}
-
-/// Where a live job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Place {
-    /// Its number in the queue, which it keeps; 0 if it never had one.
-    order: u64,
-    standing: Standing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Standing {
-    #[default]
-    Outside,
-    Waits,
-    Has,
 }
 
 /// Who has a place, and who waits for one.

@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::check;
+use super::errno::errno;
 use crate::failpoint::{Failpoint, reached};
 use crate::journal::{EntryBuffer, Stage};
 use crate::protocol::LaunchLimits;
@@ -243,11 +244,6 @@ fn append(plan: &ChildPlan<'_>) -> Result<(), i32> {
         Ok(_) => Err(libc::EIO),
         Err(_) => Err(errno()),
     }
-}
-
-pub(super) fn errno() -> i32 {
-    // SAFETY: the location is always valid.
-    unsafe { *libc::__errno_location() }
 }
 
 fn clock(id: libc::clockid_t) -> (i64, i64) {

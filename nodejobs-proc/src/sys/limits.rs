@@ -4,7 +4,7 @@ use std::ptr;
 
 use nodejobs_core::backend::User;
 
-use super::child::errno;
+use super::errno::errno;
 use crate::journal::Stage;
 use crate::protocol::LaunchLimits;
 

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "this directory is where it is allowed")]
 
 pub(crate) mod child;
+mod errno;
 mod limits;
 
 use std::io;
