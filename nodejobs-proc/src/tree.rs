@@ -313,14 +313,19 @@ mod tests {
     #[test]
     fn what_somebody_who_dies_meanwhile_has_started_is_not_missed() {
         let mark = format!("directory:{}:2", std::process::id());
-        let mut between = std::process::Command::new("true").spawn().expect("a process");
+        let mut between = std::process::Command::new("sleep").arg("100").spawn().expect("a process");
         let mut started = std::process::Command::new("sleep")
             .arg("100")
             .env(MARK_VARIABLE, &mark)
             .spawn()
             .expect("a process");
+        // For a moment of its `execve` a process has no environment; jobs have their traces as well.
+        while marks_of(started.id()).expect("room").is_empty() {
+            std::thread::yield_now();
+        }
         let stat = ProcStat::read(between.id()).expect("room").expect("it is not collected");
         let start_ticks = stat.start_ticks;
+        between.kill().expect("it lived when it was looked at");
         while ProcStat::read(between.id()).expect("room").is_some_and(|stat| !stat.is_dead()) {
             std::thread::yield_now();
         }

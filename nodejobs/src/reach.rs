@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// How long an owner that does not answer may still hold the directory: one that was killed gives up its socket a
 /// moment before its lock.
-const DYING: Duration = Duration::from_secs(5);
+pub(crate) const DYING: Duration = Duration::from_secs(5);
 
 /// Becomes the owner, or finds that the owner there is answers.
 pub(crate) fn own_or_reach(directory: &DataDirectory) -> Result<Option<Lock>, Error> {

@@ -209,7 +209,7 @@ fn two_directories_know_nothing_of_each_other() {
     let pid = pid_of(&other.running("a")["last_pid"]);
     assert_ne!(pid_of(&one.running("a")["last_pid"]), pid);
     one.ok(["stop", "a"]);
-    one.ok(["run", "--id", "b", "--", "true"]);
+    one.ok(["run", "--id", "b", "--wait", "--", "true"]);
     assert_eq!(text(&one.record("a"), "status"), "stopped");
     assert_eq!(text(&other.record("a"), "status"), "running");
     assert_eq!(one.ok(["stop", "--all", "--force"]), "");

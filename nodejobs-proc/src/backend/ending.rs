@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::launch::MARK_VARIABLE;
     use crate::machine::now;
-    use crate::tree::Candidates;
+    use crate::tree::{Candidates, marks_of};
 
     #[test]
     fn whoever_was_found_once_and_lives_is_not_said_to_be_gone() {
@@ -265,6 +265,10 @@ mod tests {
             .env(MARK_VARIABLE, &mark)
             .spawn()
             .expect("a process");
+        // For a moment of its `execve` a process has no environment; jobs have their traces as well.
+        while marks_of(child.id()).expect("room").is_empty() {
+            std::thread::yield_now();
+        }
         let stat = ProcStat::read(child.id()).expect("room").expect("it is there");
         // The main process is older and gone.
         let main = LocalProcess {

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Instant;
 
 use nodejobs_core::JobId;
 use nodejobs_core::backend::KeeperStatus;
 use nodejobs_core::units::show_duration;
 use nodejobs_proc::look::{FoundJob, FoundKeeper, KEEPER_PROTOCOL, KeeperState};
 use nodejobs_proc::machine::now;
+use rustix::event::{Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
@@ -16,6 +18,7 @@ use crate::api::DaemonStatus;
 use crate::client::{Client, ClientError};
 use crate::directory::Holder;
 use crate::foreign::OWNER_LOCK;
+use crate::reach::DYING;
 
 /// What the owner says, if there is one.
 #[derive(Clone, Debug)]
@@ -121,7 +124,7 @@ impl KeeperLook {
 
 pub(super) fn daemon(data_dir: &Path) -> (Finding, Running) {
     const CHECK: &str = "daemon";
-    match Client::connect(data_dir).and_then(|client| client.daemon_status()) {
+    match answer_of_daemon(data_dir) {
         Ok(status) => {
             let millis = now().wall.as_millis().saturating_sub(status.started_at.as_millis());
             let served = show_duration(millis.max(0).unsigned_abs());
@@ -129,6 +132,19 @@ pub(super) fn daemon(data_dir: &Path) -> (Finding, Running) {
             (Finding::ok(CHECK, text), Running::Daemon(Box::new(status)))
         }
         Err(error) => nobody_answers(data_dir, &error),
+    }
+}
+
+/// A daemon that dies over its answer is one that does not run: whoever looks again finds it gone.
+fn answer_of_daemon(data_dir: &Path) -> Result<DaemonStatus, ClientError> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        match Client::connect(data_dir).and_then(|client| client.daemon_status()) {
+            Err(ClientError::Broken { .. }) if Instant::now() < deadline => {
+                let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 }));
+            }
+            answered => return answered,
+        }
     }
 }
 
