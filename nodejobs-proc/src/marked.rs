@@ -24,20 +24,37 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn kill_marked(prefix: &str) -> io::Result<Vec<u32>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let found = find(prefix)?;
+        let found = halted(prefix, deadline)?;
         if found.is_empty() || Instant::now() >= deadline {
-            return Ok(found.iter().map(|stat| stat.pid).collect());
+            return Ok(found.into_keys().collect());
         }
-        let mut killed = Vec::new();
-        for stat in &found {
+        for pidfd in found.values() {
+            let _ = send_signal(pidfd, Signal::KILL);
+        }
+        wait_for(&found.into_values().collect::<Vec<_>>(), deadline)?;
+    }
+}
+
+/// Halts them, until there is nobody who is not: whoever runs may start another, which would be nobody's once its parent
+/// is killed.
+fn halted(prefix: &str, deadline: Instant) -> io::Result<HashMap<u32, OwnedFd>> {
+    let mut halted = HashMap::new();
+    loop {
+        let mut is_new = false;
+        for stat in
+            find(prefix)?.into_iter().filter(|stat| !halted.contains_key(&stat.pid)).collect::<Vec<_>>()
+        {
             let Some(pidfd) = if_there(open_pidfd(stat.pid))? else { continue };
             // The number may be a stranger's by now.
             let is_it = ProcStat::read(stat.pid)?.is_some_and(|now| now.start_ticks == stat.start_ticks);
-            if is_it && send_signal(&pidfd, Signal::KILL).is_ok() {
-                killed.push(pidfd);
+            if is_it && send_signal(&pidfd, Signal::STOP).is_ok() {
+                halted.insert(stat.pid, pidfd);
+                is_new = true;
             }
         }
-        wait_for(&killed, deadline)?;
+        if !is_new || Instant::now() >= deadline {
+            return Ok(halted);
+        }
     }
 }
 
@@ -96,14 +113,20 @@ mod tests {
     #[test]
     fn marked_ones_and_what_they_started_are_killed_and_nobody_else() {
         let prefix = format!("test-{}:.hook:", std::process::id());
+        // Nothing else tells those that have no environment.
+        let seconds = format!("1000.{}", std::process::id());
         let start = |mark: &str, script: &str| {
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", script]).env(MARK_VARIABLE, mark).stdout(Stdio::piped());
+            command
+                .args(["-c", script])
+                .env(MARK_VARIABLE, mark)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null());
             command.spawn().expect("sh starts")
         };
         let mut ours = start(
             &format!("{prefix}7"),
-            "env -i setsid sleep 1000 & env -i sh -c 'echo ready; sleep 1000'; :",
+            &format!("env -i setsid sleep {seconds} & env -i sh -c 'echo ready; sleep {seconds}; :'; :"),
         );
         let mut other = start(&format!("{prefix}8"), "echo ready; sleep 1000; :");
         for child in [&mut ours, &mut other] {
@@ -116,6 +139,10 @@ mod tests {
         // How it ended is a matter of who was killed first.
         ours.wait().expect("ended");
         assert!(find(&format!("{prefix}7")).expect("looked").is_empty());
+        let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let command_lines =
+            pids.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+        assert_eq!(command_lines.filter(|line| line.contains(&seconds)).count(), 0, "somebody is left");
         assert!(other.try_wait().expect("looked").is_none(), "another mark");
         assert_eq!(kill_marked(&prefix).expect("looked"), Vec::<u32>::new());
         other.wait().expect("ended");
