@@ -337,7 +337,9 @@ fn a_submitter_killed_at_any_moment_leaves_a_whole_job_or_none() {
         caller.wait().expect("ended");
     }
     let evidence = home.path().join("evidence");
-    let expected = eventually("every job has ended", || {
+    let (expected, mut executed) = eventually("every job has ended", || {
+        // Before the records: the last caller may have asked just before it was killed.
+        let executed = lines(&evidence);
         let records = home.records();
         let all_ended = records.iter().all(|record| text(record, "status") == "finished");
         let mut ids: Vec<String> = records
@@ -345,9 +347,8 @@ fn a_submitter_killed_at_any_moment_leaves_a_whole_job_or_none() {
             .map(|record| format!("{} {}", text(record, "self_id"), record["attempt"]))
             .collect();
         ids.sort();
-        (all_ended && lines(&evidence).len() >= ids.len()).then_some(ids)
+        (all_ended && executed.len() >= ids.len()).then_some((ids, executed))
     });
-    let mut executed = lines(&evidence);
     executed.sort();
     assert_eq!(executed, expected, "each job has a record and was executed once");
     // The last callers may have been killed before they asked for anything; a keeper without jobs and owner has left.
