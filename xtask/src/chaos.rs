@@ -241,8 +241,14 @@ fn logs(data: &Path, export: &Export) -> Result<Logs> {
             let Some((id, attempt)) = stem.rsplit_once('.') else { continue };
             let (Ok(attempt), true) = (attempt.parse(), export.jobs.contains_key(id)) else { continue };
             let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            // Beside them are the indexes of when they were written.
+            let place = match stream {
+                "out" => 0,
+                "err" => 1,
+                _ => continue,
+            };
             let both: &mut [String; 2] = logs.entry((id.to_owned(), attempt)).or_default();
-            both[usize::from(stream == "err")] = String::from_utf8_lossy(&text).into_owned();
+            both[place] = String::from_utf8_lossy(&text).into_owned();
         }
     }
     Ok(logs)
