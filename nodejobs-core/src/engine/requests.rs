@@ -241,17 +241,19 @@ impl Engine {
     pub(super) fn remove(&mut self, removal: Removal, turn: &mut Turn) {
         let Removal { ticket, job, logs, inputs } = removal;
         let status = self.live.get(&job.id).map_or(job.state.status, |live| live.state.status);
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         if !status.is_terminal() {
-            return reply(Answer::Conflict { status: Some(status) });
+            let answer = Answer::Conflict { status: Some(status) };
+            return turn.effects.push(Effect::Reply { ticket, answer });
         }
-        reply(Answer::Removed(job.id.clone()));
+        let removed = Answer::Removed(job.id.clone());
         let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
         turn.units.push(Unit {
             documents: inputs.into_iter().map(remove).collect(),
             job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
         });
         turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });
+        // Whoever is told finds nothing of it.
+        turn.effects.push(Effect::Reply { ticket, answer: removed });
     }
 
     /// Halts a running job, or lets a halted one go on.

@@ -126,8 +126,8 @@ fn an_ended_job_is_removed_with_its_logs_after_the_commit_and_a_live_one_is_not(
     assert_eq!(
         effects,
         [
-            Effect::Reply { ticket: 4, answer: Answer::Removed(id("a")) },
             Effect::DeleteLogs { id: id("a"), files },
+            Effect::Reply { ticket: 4, answer: Answer::Removed(id("a")) },
         ]
     );
     assert!(bench.store.job(&id("a")).expect("memory").is_none());
