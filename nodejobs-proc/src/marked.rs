@@ -16,6 +16,9 @@ pub use crate::launch::MARK_VARIABLE;
 /// Who is still there so long after SIGKILL cannot be killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Between two looks at those that cannot be signalled.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
 /// Kills every process that carries a mark which begins so, with all that it has started. Daemons are none of it. Gives the
 /// numbers of those that could not be killed; blocks until then, two seconds at most.
 ///
@@ -24,14 +27,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub fn kill_marked(prefix: &str) -> io::Result<Vec<u32>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let found = halted(prefix, deadline)?;
-        if found.is_empty() || Instant::now() >= deadline {
-            return Ok(found.into_keys().collect());
-        }
-        for pidfd in found.values() {
+        let halted = halted(prefix, deadline)?;
+        // Also when the time is up: nobody is left halted.
+        for pidfd in halted.values() {
             let _ = send_signal(pidfd, Signal::KILL);
         }
-        wait_for(&found.into_values().collect::<Vec<_>>(), deadline)?;
+        let nobody_hears = halted.is_empty();
+        wait_for(&halted.into_values().collect::<Vec<_>>(), deadline)?;
+        let left = find(prefix)?;
+        if left.is_empty() || Instant::now() >= deadline {
+            return Ok(left.iter().map(|stat| stat.pid).collect());
+        }
+        if nobody_hears {
+            // They take no signal from us, or were being executed when we looked.
+            let _ = poll(&mut [], Some(&PAUSE));
+        }
     }
 }
 
