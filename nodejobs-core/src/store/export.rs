@@ -42,8 +42,12 @@ use crate::time::Timestamp;
 
 pub use self::reader::{ReadError, ReadProblem, Reader};
 
-/// The format that is written and read here.
-pub const FORMAT: u32 = 1;
+/// The format that is written here.
+pub const FORMAT: u32 = 2;
+
+/// The first format that is read. Format 2 has added what may be left out: `backoff`, `limits` and `log_cap` of a policy, the
+/// start `again`, and the inputs `pipe` and `terminal`.
+pub const OLDEST_FORMAT: u32 = 1;
 
 /// The longest line, in bytes, its end included. What is kept with one job is far below it.
 pub const MAX_LINE: usize = 64 << 20;
@@ -55,7 +59,7 @@ const ATTEMPTS_LINE: usize = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// The format, [`FORMAT`].
+    /// The format, [`OLDEST_FORMAT`] to [`FORMAT`].
     nodejobs_export: u32,
     /// Version of the program that wrote it.
     pub version: String,

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::lines::Line;
 use super::rules::Rules;
-use super::{FORMAT, Header, MAX_LINE, Totals};
+use super::{FORMAT, Header, MAX_LINE, OLDEST_FORMAT, Totals};
 use crate::job::Job;
 use crate::store::content::Item;
 
@@ -28,7 +28,9 @@ pub enum ReadProblem {
     #[error("this is no export of nodejobs: {0}")]
     NoExport(String),
     /// Written by a version that this one does not know.
-    #[error("the export has format {found}, this version knows {FORMAT}; use the version that wrote it")]
+    #[error(
+        "the export has format {found}, this version knows {OLDEST_FORMAT} to {FORMAT}; use the version that wrote it"
+    )]
     UnknownFormat {
         /// The format it has.
         found: u64,
@@ -192,7 +194,7 @@ impl<R: BufRead> Reader<R> {
         let no_export = |error: &serde_json::Error| ReadProblem::NoExport(words_of(error));
         let format = serde_json::from_slice::<Format>(&self.buffer);
         let found = format.map_err(|error| self.wrong(no_export(&error)))?.nodejobs_export;
-        if found != u64::from(FORMAT) {
+        if !(u64::from(OLDEST_FORMAT)..=u64::from(FORMAT)).contains(&found) {
             return Err(self.wrong(ReadProblem::UnknownFormat { found }));
         }
         self.parse()

@@ -8,7 +8,7 @@ use super::*;
 use crate::id::AttemptId;
 use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
-use crate::spec::{Command, Limits, Policy, Restart, Start};
+use crate::spec::{Backoff, Command, Limits, Policy, Restart, Start, TerminalSize};
 use crate::store::content::Counters;
 use crate::store::{DocumentKind, JobEvent};
 use crate::time::{BootTime, Moment};
@@ -16,6 +16,8 @@ use crate::{RawText, Reason, Status};
 
 /// The format as it is, and as it stays: a change of this file is a new format.
 const SAMPLE: &str = include_str!("sample.jsonl");
+/// The same with what format 2 has added.
+const SAMPLE_2: &str = include_str!("sample-2.jsonl");
 
 fn read(text: &[u8]) -> Result<(Header, Vec<Item>, Totals), ReadError> {
     let mut reader = Reader::new(text)?;
@@ -226,6 +228,29 @@ fn the_format_is_what_it_was() {
     assert_eq!(body, &[0xff, 0x00]);
 }
 
+/// What format 2 has added.
+#[test]
+fn the_second_format_is_what_it_was() {
+    let (header, mut items, _) = read(SAMPLE.as_bytes()).expect("the sample");
+    for item in &mut items {
+        let Item::Job(attempts) = item else { continue };
+        for (job, input) in
+            attempts.iter_mut().zip([Input::Terminal(TerminalSize { rows: 24, columns: 80 }), Input::Pipe])
+        {
+            job.definition.input = input;
+            job.definition.start = Start::Again { after_ms: 1_000, failures: 2 };
+            let policy = &mut job.definition.policy;
+            policy.backoff = Backoff { delay_max_ms: 5, healthy_after_ms: 6, give_up_after: None };
+            policy.limits =
+                Some(Box::new(Limits { memory: Some(1 << 20), nice: Some(-1), ..Limits::default() }));
+            policy.log_cap = Some(0);
+        }
+    }
+    let written = write(&Header { nodejobs_export: 2, ..header }, &items).0;
+    assert_eq!(String::from_utf8_lossy(&written), SAMPLE_2);
+    assert_eq!(read(SAMPLE_2.as_bytes()).expect("the sample").1, items);
+}
+
 #[test]
 fn times_at_their_bounds_survive() {
     let (_, mut items, _) = read(SAMPLE.as_bytes()).expect("the sample");
@@ -295,7 +320,10 @@ fn what_contradicts_the_rules_is_refused_with_its_line() {
     for (error, words) in [
         (with(1, |_| "{}".to_owned()), "line 1: this is no export of nodejobs: missing field"),
         (with(1, |_| "\u{7f}ELF".to_owned()), "line 1: this is no export of nodejobs: expected value"),
-        (with(1, |line| line.replace(":1,", ":2,")), "line 1: the export has format 2, this version knows 1"),
+        (
+            with(1, |line| line.replace(":1,", ":3,")),
+            "line 1: the export has format 3, this version knows 1 to 2",
+        ),
         (
             with(1, |line| line.replace("\"store\"", "\"shop\"")),
             "line 1: it cannot be understood: unknown field `shop`",
