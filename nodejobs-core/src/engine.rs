@@ -8,8 +8,12 @@
 //! inputs ──► handle ──► Turn { units, effects } ──► commit ──► settle ──► effects that may happen now
 //! ```
 
+mod edits;
+mod explain;
+mod groups;
 mod live;
 mod places;
+mod queue;
 mod reports;
 mod requests;
 #[cfg(test)]
@@ -19,6 +23,7 @@ mod timers;
 use std::collections::{HashMap, HashSet};
 
 use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt, SignalScope};
+use crate::group::GroupChange;
 use crate::id::{AttemptId, IdGenerator, JobId};
 use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
@@ -28,10 +33,12 @@ use crate::store::{DocumentChange, DocumentKind, JobChange, Rejection, Unit, Uni
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
-use places::Places;
+use queue::Queue;
 use timers::Timers;
 
-pub use places::{Capacity, WhenFull};
+pub use edits::{Edit, Edits};
+pub use groups::Refusal;
+pub use queue::{Capacity, WhenFull};
 
 /// Identifies who waits for an answer.
 pub type Ticket = u64;
@@ -159,6 +166,24 @@ pub enum Input {
     ClockSet,
     /// From now on so much may run at a time. What runs already goes on.
     Capacity(Capacity),
+    /// Somebody wants a group made, or changed. What runs already goes on.
+    Group {
+        /// Who asks.
+        ticket: Ticket,
+        /// Its name.
+        name: String,
+        /// What of it.
+        change: GroupChange,
+    },
+    /// Somebody wants a group forgotten.
+    RemoveGroup {
+        /// Who asks.
+        ticket: Ticket,
+        /// Its name.
+        name: String,
+    },
+    /// Somebody wants a queued job to be another one.
+    Edit(Box<Edit>),
 }
 
 /// What somebody who asked is told.
@@ -179,6 +204,12 @@ pub enum Answer {
         /// What it is doing, as far as it is known.
         status: Option<Status>,
     },
+    /// The group is as it was asked for.
+    GroupChanged,
+    /// The queued job is as it was asked for.
+    Edited(JobId),
+    /// It makes no sense as things are set.
+    Refused(Refusal),
     /// There is no room for another job, and it is not to be queued.
     Full {
         /// Why not, in words.
@@ -293,7 +324,7 @@ pub enum Inconsistent {
 pub struct Engine {
     live: HashMap<JobId, Live>,
     timers: Timers,
-    places: Places,
+    queue: Queue,
     /// Nothing is started that has waited for a place, until all is known of those who have one.
     is_taking_over: bool,
     ids: IdGenerator,
@@ -318,7 +349,7 @@ impl Engine {
         Self {
             live: HashMap::new(),
             timers: Timers::default(),
-            places: Places::new(capacity),
+            queue: Queue::new(capacity),
             is_taking_over: false,
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
@@ -339,8 +370,7 @@ impl Engine {
         self.is_taking_over = true;
         let mut known = Vec::new();
         let mut jobs = jobs;
-        // In the order in which they wait for a place.
-        jobs.sort_by_key(|job| job.definition.created_at);
+        places::in_order_of_age(&mut jobs);
         for job in jobs {
             if !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
@@ -414,7 +444,10 @@ impl Engine {
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),
             Input::ClockSet => self.timers.clock_set(&mut self.live, now),
-            Input::Capacity(capacity) => self.places.capacity = capacity,
+            Input::Capacity(capacity) => self.queue.set_capacity(capacity),
+            Input::Group { ticket, name, change } => self.change_group(ticket, &name, change, turn),
+            Input::RemoveGroup { ticket, name } => self.remove_group(ticket, &name, turn),
+            Input::Edit(edit) => self.edit(*edit, now, turn),
         }
         if !self.is_taking_over {
             self.fill_places(now, turn);
@@ -423,8 +456,8 @@ impl Engine {
 
     /// When [`Input::Tick`] is next wanted.
     pub fn next_deadline(&self) -> Option<BootTime> {
-        // What could not be stored has left a place.
-        let place = self.places.has_room_for_next().then(BootTime::default);
+        // What could not be stored has left a place, or a group has changed.
+        let place = self.queue.is_unsettled().then(BootTime::default);
         [self.timers.first(), self.retry_at, place].into_iter().flatten().min()
     }
 
@@ -465,6 +498,7 @@ impl Engine {
                     self.check_last_event(event - 1)?;
                     self.last_event = *event;
                 }
+                (UnitOutcome::Applied { .. }, None) => self.groups_are_stored(&unit.documents),
                 (UnitOutcome::Rejected(rejection), Some(change)) if !refused.takes(change) => {
                     return Err(Inconsistent::Refused { id: change.id().clone(), rejection: *rejection });
                 }
@@ -501,6 +535,9 @@ impl Engine {
     fn settle_failed(&mut self, turn: Turn) -> Vec<Effect> {
         let mut refused = Refused::default();
         for unit in turn.units {
+            if unit.job.is_none() && groups::are_of_groups(&unit.documents) {
+                continue;
+            }
             if !unit.job.as_ref().is_some_and(|change| refused.takes(change)) {
                 self.unsaved.units.push(unit);
             }
@@ -519,15 +556,20 @@ impl Engine {
         go
     }
 
-    /// Nobody is told that an attempt is on disk which their policies begin and which could not be written yet.
+    /// Nobody is told that something is on disk which could not be written yet: an attempt that a policy begins, or a job
+    /// that is another one. Nor that a group has changed, which has not.
     fn without_accepted(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         let changes = self.unsaved.units.iter().filter_map(|unit| unit.job.as_ref());
         let begun: HashSet<AttemptId> =
             changes.filter(|change| change.begins_attempt()).filter_map(JobChange::attempt).collect();
         for effect in &mut effects {
-            if let Effect::Reply { answer, .. } = effect
-                && matches!(answer, Answer::Accepted(attempt) if begun.contains(attempt))
-            {
+            let Effect::Reply { answer, .. } = effect else { continue };
+            let is_untrue = match answer {
+                Answer::Accepted(attempt) => begun.contains(attempt),
+                Answer::GroupChanged | Answer::Edited(_) => true,
+                _ => false,
+            };
+            if is_untrue {
                 *answer = Answer::NotStored;
             }
         }
@@ -541,7 +583,7 @@ impl Engine {
                 && let Some(mut live) = self.live.remove(&attempt.id)
             {
                 self.timers.clear(&attempt.id, &mut live);
-                self.places.leave(&mut live);
+                live.leave_place(&mut self.queue);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::DEFAULT_GROUP;
 use crate::id::{AttemptId, JobId};
 use crate::logs::{LogPaths, LogStart, Logs};
 use crate::spec::{After, Command, JobSpec, Policy, Start, Stdin, TerminalSize};
@@ -132,7 +133,8 @@ impl Definition {
                 Stdin::Terminal(size) => Input::Terminal(*size),
             },
             logs: Logs { merge, ..Logs::new(&spec.output, logdir) },
-            group: spec.group.clone(),
+            // The one of all who name none.
+            group: spec.group.clone().filter(|name| name != DEFAULT_GROUP),
             priority: spec.priority,
             slots: spec.slots,
             labels: spec.labels.clone(),

@@ -11,6 +11,8 @@
 //! | [`status`] | the statuses, the reasons and the table of legal moves |
 //! | [`spec`] | what a user asks for |
 //! | [`job`] | what is stored about a job and its attempts |
+//! | [`group`] | the queues in which jobs wait for a place |
+//! | [`explain`] | why one waits |
 //! | [`logs`] | where the output of attempts is |
 //! | [`log_index`] | when an attempt wrote what |
 //! | [`record`] | what is shown about a job, as JSON |
@@ -24,10 +26,12 @@
 pub mod backend;
 pub mod engine;
 pub mod env_file;
+pub mod explain;
 pub mod filter;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod group;
 pub mod holder;
 pub mod id;
 pub mod job;

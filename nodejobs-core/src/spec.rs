@@ -3,6 +3,7 @@
 mod after;
 mod builder;
 mod limits;
+mod place;
 mod policy;
 mod restart;
 mod retry;
@@ -19,6 +20,7 @@ use crate::text::RawText;
 
 pub use after::{After, Condition, Dependency, Unmet};
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
+pub use place::InvalidPlace;
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
 pub use retry::Retry;
@@ -283,6 +285,9 @@ pub enum InvalidSpec {
     /// A limit that makes no sense.
     #[error(transparent)]
     Limit(#[from] InvalidLimit),
+    /// A place that nobody could have.
+    #[error(transparent)]
+    Place(#[from] InvalidPlace),
     /// A cap that would keep next to nothing, or that no file reaches.
     #[error("a log cap of {0} bytes is not possible; give at least {MIN_LOG_CAP} (64K), or 0 for none")]
     BadLogCap(u64),
@@ -371,6 +376,7 @@ impl JobSpec {
             return Err(InvalidSpec::TooLarge(bytes));
         }
         self.validate_streams()?;
+        self.validate_place()?;
         if matches!(self.start, Start::Again { .. }) {
             return Err(InvalidSpec::NotAgain);
         }

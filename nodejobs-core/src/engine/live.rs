@@ -11,6 +11,7 @@ use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
 
+use super::queue::Place;
 use super::{Effect, StopRequest, Ticket, Turn};
 
 /// What is known of the processes of a job beside its main one.
@@ -57,22 +58,6 @@ pub(super) fn list(members: &[TreeMember]) -> String {
     text
 }
 
-/// Where a job stands among those that run, and those that wait to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Place {
-    /// Its number in the queue, which it keeps; 0 if it never had one.
-    pub(super) order: u64,
-    pub(super) standing: Standing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) enum Standing {
-    #[default]
-    Outside,
-    Waits,
-    Has,
-}
-
 /// A job that has not ended.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -84,7 +69,6 @@ pub(super) struct Live {
     pub(super) policy: Policy,
     pub(super) start: Start,
     pub(super) created_at: Timestamp,
-    /// Changed through [`Places`](super::places::Places) only.
     pub(super) place: Place,
     /// When it wants attention; set through [`Timers`](super::timers::Timers) only.
     pub(super) timer: Option<BootTime>,
@@ -120,7 +104,7 @@ impl Live {
             policy: definition.policy.clone(),
             start: definition.start,
             created_at: definition.created_at,
-            place: Place::default(),
+            place: Place::of(definition),
             timer: None,
             next_attempt: None,
             again: (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone())),

@@ -56,8 +56,9 @@ impl Engine {
                 (Status::Starting, StartFailureKind::NoRoom | StartFailureKind::CalledOff) => {
                     live.state.waiting_on = Some(WaitingOn::Resources);
                     live.state.detail = Some(failure.detail);
+                    live.leave_place(&mut self.queue);
+                    live.state.assigned.clear();
                     turn.units.push(live.update(id, Status::Queued, now));
-                    self.places.leave(live);
                     self.timers.set(id, live, now.boot.plus_millis(Self::RETRY_MS));
                 }
                 (Status::Stopping, _) if live.state.process.is_none() => {
@@ -182,7 +183,7 @@ impl Engine {
     ) {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
-        let had_place = self.places.leave(&mut live);
+        let had_place = live.leave_place(&mut self.queue);
         live.state.status = status;
         live.state.reason = reason;
         live.state.detail = detail;

@@ -10,9 +10,8 @@ use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
-use super::{
-    Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull, remove_input,
-};
+use super::places::queue_for_place;
+use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, remove_input};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -32,13 +31,17 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        if let Err(refusal) = self.check_place(&definition) {
+            return reply(Answer::Refused(refusal));
+        }
         let is_due = definition.start.left_ms(now.wall, now) == 0;
-        let has_place = self.places.admits(definition.policy.memory_limit());
-        if is_due && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
-            return reply(Answer::Full { why: self.places.why_full() });
+        let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
+        let mut live = Live::new(&definition, JobState::new(number, Status::Starting, now.wall));
+        let has_place = is_due && live.admitted_by(&self.queue);
+        if let Some(why) = (is_due && !has_place).then(|| self.why_full(&live)).flatten() {
+            return reply(Answer::Full { why });
         }
         let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
-        let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
         let attempt = AttemptId { id: id.clone(), attempt: number };
         reply(Answer::Accepted(attempt));
         let mut documents = vec![DocumentChange::PutIfAbsent {
@@ -51,17 +54,18 @@ impl Engine {
             definition.input = JobInput::Stored(key.clone());
             documents.push(DocumentChange::Put { kind: DocumentKind::Input, key, body });
         }
-        let mut state = JobState::new(number, Status::Starting, now.wall);
+        let state = &mut live.state;
         state.launch_asked = now.boot;
         if !is_due {
             state.status = Status::Queued;
             state.waiting_on = Some(WaitingOn::Time);
             state.detail = definition.start.due(now.wall).map(|due| format!("starts at {due}"));
-        } else if !has_place {
-            self.places.queue(&mut state);
+        } else if has_place {
+            live.take_place(&mut self.queue);
+        } else {
+            queue_for_place(state);
         }
-        let live = Live::new(&definition, state.clone());
-        let definition = Box::new(definition);
+        let (definition, state) = (Box::new(definition), live.state.clone());
         let change = match existing {
             None => JobChange::Insert { id, definition, state },
             Some(job) => JobChange::NewAttempt { id, expected: job.revision, definition, state },
@@ -139,10 +143,14 @@ impl Engine {
         }
         let Some(live) = self.live.get_mut(&id) else {
             if job.state.status.is_terminal() {
-                let has_place = self.places.admits(job.definition.policy.memory_limit());
-                if !has_place && self.places.capacity.when_full == WhenFull::Refuse {
-                    let answer = Answer::Full { why: self.places.why_full() };
-                    return turn.effects.push(Effect::Reply { ticket, answer });
+                let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
+                if let Err(refusal) = self.check_place(&job.definition) {
+                    return reply(Answer::Refused(refusal));
+                }
+                let live = Live::new(&job.definition, job.state.clone());
+                let has_place = live.admitted_by(&self.queue);
+                if let Some(why) = (!has_place).then(|| self.why_full(&live)).flatten() {
+                    return reply(Answer::Full { why });
                 }
                 let next = NextAttempt::new(job.definition, key, vec![ticket]);
                 self.begin_next(&id, next, (job.state.attempt, job.revision), has_place, now, turn);
@@ -206,9 +214,13 @@ impl Engine {
         let mut state = JobState::new(ended + 1, Status::Starting, now.wall);
         state.launch_asked = now.boot;
         if !has_place {
-            self.places.queue(&mut state);
+            queue_for_place(&mut state);
         }
-        let live = Live::new(&definition, state.clone());
+        let mut live = Live::new(&definition, state);
+        if has_place {
+            live.take_place(&mut self.queue);
+        }
+        let state = live.state.clone();
         let attempt = live.attempt_id(id);
         let replies = tickets
             .into_iter()

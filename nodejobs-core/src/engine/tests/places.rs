@@ -51,7 +51,10 @@ fn who_finds_no_place_is_queued_and_started_in_the_commit_that_frees_one() {
     assert_eq!(launched(&effects), ["a", "b"]);
     let state = bench.state("c");
     assert_eq!((state.status, state.waiting_on), (Status::Queued, Some(WaitingOn::Slot)));
-    assert_eq!(state.detail.as_deref(), Some("2 run, and no more than 2 may at a time"));
+    let why =
+        bench.engine.explain(&id("c")).and_then(|explanation| explanation.queue).expect("it is in the queue");
+    let expected = "1 of 2 that wait in group 'default': 2 run, and no more than 2 may at a time";
+    assert_eq!((why.to_string().as_str(), state.detail), (expected, None));
     assert_eq!(bench.engine.next_deadline(), None, "nothing wakes for those who wait");
     let _ = bench.turn(vec![bench.started("a"), bench.started("b")]);
 
@@ -84,7 +87,7 @@ fn a_hundred_launches_that_fail_leak_no_place() {
                 let _ = bench.turn(vec![bench.stop(&name)]);
             }
         }
-        assert_eq!(bench.engine.places.taken(), 0);
+        assert_eq!(bench.engine.queue.running(), 0);
         assert_eq!(launched(&bench.submits(&["a", "b", "c"])), ["a", "b"]);
     }
 }
@@ -140,8 +143,13 @@ fn memory_is_what_those_who_run_may_have_together() {
         let effects = bench.submit_with(name, limited(mebibytes));
         assert_eq!(!launched(&effects).is_empty(), starts, "{name}");
     }
-    let detail = bench.state("b").detail.expect("a reason");
-    assert_eq!(detail, "those that run may have 60 MiB of memory, and all together 100 MiB");
+    let why =
+        bench.engine.explain(&id("b")).and_then(|explanation| explanation.queue).expect("it is in the queue");
+    let lack = "those that run may have 60 MiB of memory, it 50 MiB, and all together 100 MiB";
+    assert_eq!(why.lacks.iter().map(ToString::to_string).collect::<Vec<_>>(), [lack]);
+    let why =
+        bench.engine.explain(&id("c")).and_then(|explanation| explanation.queue).expect("it is in the queue");
+    assert_eq!((why.lacks, why.behind), (Vec::new(), Some(id("b"))));
     assert_eq!(bench.state("c").status, Status::Queued, "it would fit, and does not overtake");
     let _ = bench.turn(vec![bench.started("a")]);
     assert_eq!(launched(&bench.turn(vec![bench.exited("a", 0, false)])), ["b", "c"]);
@@ -158,7 +166,7 @@ fn the_next_owner_goes_on_in_the_same_order_once_it_knows_who_runs() {
     }
     let _ = bench.turn(vec![bench.started("a")]);
     let _ = bench.succeed();
-    bench.engine.places.capacity = at_most(1);
+    bench.engine.queue.set_capacity(at_most(1));
     let mut turn = bench.engine.begin_turn();
     let exited = bench.exited("a", 0, false);
     bench.engine.handle(exited, bench.now, &mut turn);
@@ -180,6 +188,6 @@ fn who_could_not_be_stored_leaves_the_place_to_the_next() {
     }
     let effects = bench.engine.settle(turn, None, bench.now).expect("nobody else writes");
     assert!(effects.iter().all(|effect| matches!(effect, Effect::Reply { answer: Answer::NotStored, .. })));
-    assert_eq!((bench.engine.places.taken(), bench.engine.live_jobs()), (0, 0));
+    assert_eq!((bench.engine.queue.running(), bench.engine.live_jobs()), (0, 0));
     assert_eq!(launched(&bench.submits(&["c", "d"])), ["c"]);
 }

@@ -71,12 +71,14 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, fault: Fault, tells: bool) -> Self {
         let mut random = Random::from_seed(seed);
+        let store = MemoryStore::new();
+        places::make_groups(&store, &mut random);
         Self {
             capacity: places::any_capacity(&mut random),
             was_deceived: false,
             random,
             world: World::new(),
-            store: MemoryStore::new(),
+            store,
             owner: None,
             generation: 0,
             clients: Clients::default(),
@@ -224,6 +226,7 @@ impl Simulation {
             if self.owner.is_none() {
                 self.take_over()?;
             }
+            self.resume_groups();
             for run in &mut self.world.runs {
                 run.unstick();
                 if run.main.alive && !run.main.halted && !run.runs_for_ever {

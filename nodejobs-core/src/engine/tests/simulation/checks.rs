@@ -212,6 +212,13 @@ impl Checks {
                 let job = store.job(id).ok().flatten();
                 ensure(job.is_none(), || format!("{id} is removed and still stored"))?;
             }
+            Answer::Edited(id) => {
+                let job = store.job(id).ok().flatten();
+                ensure(job.is_some() || self.removed.contains(id), || {
+                    format!("{id} is changed and not stored")
+                })?;
+            }
+            Answer::GroupChanged => ensure(was_stored, || "a group is changed and not stored".to_owned())?,
             _ => {}
         }
         Ok(())

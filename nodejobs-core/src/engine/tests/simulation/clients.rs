@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::{Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
+use crate::engine::{Edit, Edits, Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
+use crate::group::GroupChange;
 use crate::id::JobId;
 use crate::job::{Definition, Job};
 use crate::signal::Signal;
@@ -14,7 +15,7 @@ use crate::time::{Moment, Timestamp};
 
 use super::super::super::{Input, Removal};
 use super::world::pick;
-use super::{all_jobs, id};
+use super::{all_jobs, id, places};
 
 /// What somebody wants.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(super) enum Ask {
     Remove(JobId),
     Pause(JobId),
     Resume(JobId),
+    Group(String, GroupChange),
+    Edit(JobId, Box<Edits>),
 }
 
 impl Ask {
@@ -32,8 +35,11 @@ impl Ask {
     pub(super) fn rests_on(&self, turn: &Turn) -> bool {
         match self {
             Ask::Submit { id: None, again, .. } => *again && !turn.units.is_empty(),
-            Ask::Submit { id: Some(id), .. } | Ask::Restart { id, .. } | Ask::Remove(id) => turn.concerns(id),
-            Ask::Stop(..) | Ask::Pause(_) | Ask::Resume(_) => false,
+            Ask::Submit { id: Some(id), .. }
+            | Ask::Restart { id, .. }
+            | Ask::Remove(id)
+            | Ask::Edit(id, _) => turn.concerns(id),
+            Ask::Stop(..) | Ask::Pause(_) | Ask::Resume(_) | Ask::Group(..) => false,
         }
     }
 
@@ -63,6 +69,8 @@ impl Ask {
             }
             Ask::Pause(id) => Input::Pause { ticket, id },
             Ask::Resume(id) => Input::Resume { ticket, id },
+            Ask::Group(name, change) => Input::Group { ticket, name, change },
+            Ask::Edit(id, edits) => Input::Edit(Box::new(Edit { ticket, job: stored(&id)?, edits: *edits })),
         })
     }
 }
@@ -84,6 +92,13 @@ impl Clients {
             Some(ask) => ask,
             None => self.new_ask(store, now, random),
         };
+        self.waiting.insert(self.last_ticket, ask.clone());
+        (self.last_ticket, ask)
+    }
+
+    /// Asks this.
+    pub(super) fn asks(&mut self, ask: Ask) -> (Ticket, Ask) {
+        self.last_ticket += 1;
         self.waiting.insert(self.last_ticket, ask.clone());
         (self.last_ticket, ask)
     }
@@ -117,7 +132,9 @@ impl Clients {
             1 => StopRequest { signal: Some(Signal::INT), grace_ms: Some(300), force: false },
             _ => StopRequest::default(),
         };
-        match random.below(9) {
+        match random.below(11) {
+            9 => places::any_group(random),
+            10 => Ask::Edit(chosen, Box::new(any_edits(random))),
             0..=2 => Ask::Stop(chosen, request),
             3 | 4 => Ask::Restart { id: chosen, key, request },
             5 => Ask::Pause(chosen),
@@ -154,5 +171,17 @@ fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
         policy.backoff.healthy_after_ms = random.below(3_000);
         policy.backoff.give_up_after = u32::try_from(1 + random.below(3)).ok().filter(|most| *most < 3);
     }
-    spec
+    places::any_place(spec, random)
+}
+
+fn any_edits(random: &mut Random) -> Edits {
+    let of_group = |name: &str| Edits { group: Some(name.to_owned()), ..Edits::default() };
+    match random.below(4) {
+        0 => of_group("default"),
+        1 => Edits { slots: Some(2), ..of_group("two") },
+        2 => {
+            Edits { needs: [("gpu".to_owned(), u32::from(random.below(2) == 0))].into(), ..Edits::default() }
+        }
+        _ => Edits { priority: i32::try_from(random.below(5)).ok(), ..Edits::default() },
+    }
 }

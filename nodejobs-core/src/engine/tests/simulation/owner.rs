@@ -6,7 +6,7 @@ use crate::backend::BackendReport;
 use crate::engine::{Answer, Effect, Engine, Input, Ticket, Turn};
 use crate::id::JobId;
 use crate::status::Status;
-use crate::store::{JobStore, UnitOutcome};
+use crate::store::{DocumentKind, JobStore, UnitOutcome};
 
 use super::clients::Ask;
 use super::session::{Command, Session};
@@ -64,12 +64,15 @@ impl Simulation {
         let mut owner = Owner {
             engine: match self.fault {
                 Fault::CountsNobody => Engine::new(generation),
-                _ => Engine::with_capacity(generation, self.capacity),
+                _ => Engine::with_capacity(generation, self.capacity.clone()),
             },
             session: Session::default(),
             inbox: VecDeque::new(),
             was_deceived: false,
         };
+        let groups =
+            self.store.documents(DocumentKind::Group, "", None, usize::MAX).expect("memory does not fail");
+        owner.engine.restore_groups(&groups).map_err(|(name, error)| format!("{name}: {error}"))?;
         let mut live = all_jobs(&self.store);
         live.retain(|job| !job.state.status.is_terminal());
         let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
@@ -151,10 +154,14 @@ impl Simulation {
             if let Input::Report(report) = &input {
                 self.note(|| format!("  hears {report:?}"));
             }
+            let decided = turn.units.len();
             owner.engine.handle(input, self.world.now, &mut turn);
+            self.they_start_in_order(owner, &turn.units[decided..])?;
         }
         if owner.engine.next_deadline().is_some_and(|deadline| deadline <= self.world.now.boot) {
+            let decided = turn.units.len();
             owner.engine.handle(Input::Tick, self.world.now, &mut turn);
+            self.they_start_in_order(owner, &turn.units[decided..])?;
         }
         self.commit(owner, turn, false)
     }
