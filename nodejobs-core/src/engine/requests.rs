@@ -15,7 +15,11 @@ use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, T
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
-        let Submission { ticket, id, mut definition, context, input, existing } = submission;
+        if let Some(answer) = self.existing_work(&submission, now.wall) {
+            return turn.effects.push(Effect::Reply { ticket: submission.ticket, answer });
+        }
+        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _ } =
+            submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
         let same_submit = |key: &Option<String>| key.is_some() && *key == definition.submit_key;
@@ -34,11 +38,17 @@ impl Engine {
         if let Err(refusal) = self.check_place(&definition) {
             return reply(Answer::Refused(refusal));
         }
+        let after = match self.what_to_wait_for(id.as_ref(), &definition, &ended) {
+            Ok(after) => after,
+            Err(refusal) => return reply(refusal),
+        };
         let is_due = definition.start.left_ms(now.wall, now) == 0;
+        let starts = is_due && after.is_none();
         let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
         let mut live = Live::new(&definition, JobState::new(number, Status::Starting, now.wall));
-        let has_place = is_due && live.admitted_by(&self.queue);
-        if let Some(why) = (is_due && !has_place).then(|| self.why_full(&live)).flatten() {
+        live.before = existing.as_ref().map(|job| job.state.status);
+        let has_place = starts && live.admitted_by(&self.queue);
+        if let Some(why) = (starts && !has_place).then(|| self.why_full(&live)).flatten() {
             return reply(Answer::Full { why });
         }
         let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
@@ -60,17 +70,24 @@ impl Engine {
             state.status = Status::Queued;
             state.waiting_on = Some(WaitingOn::Time);
             state.detail = definition.start.due(now.wall).map(|due| format!("starts at {due}"));
+        } else if after.is_some() {
+            state.status = Status::Queued;
+            state.waiting_on = Some(WaitingOn::Dependency);
         } else if has_place {
             live.take_place(&mut self.queue);
         } else {
             queue_for_place(state);
         }
         let (definition, state) = (Box::new(definition), live.state.clone());
+        let begun = id.clone();
         let change = match existing {
             None => JobChange::Insert { id, definition, state },
             Some(job) => JobChange::NewAttempt { id, expected: job.revision, definition, state },
         };
         self.begin(live, Unit { job: Some(change), documents }, now, turn);
+        if let Some(after) = after {
+            self.begin_to_wait(&begun, &after, ended);
+        }
     }
 
     /// Takes in an attempt that the unit begins.
@@ -84,6 +101,8 @@ impl Engine {
         turn.units.push(unit);
         self.timers.set_for(&id, &mut live, now);
         self.place(&id, &mut live);
+        self.dependencies.has_begun(&id, &mut self.live);
+        self.keys.join(&id, &live);
         self.live.insert(id, live);
     }
 
@@ -153,7 +172,8 @@ impl Engine {
                     return reply(Answer::Full { why });
                 }
                 let next = NextAttempt::new(job.definition, key, vec![ticket]);
-                self.begin_next(&id, next, (job.state.attempt, job.revision), has_place, now, turn);
+                let before = (job.state.attempt, job.revision, job.state.status);
+                self.begin_next(&id, next, before, has_place, now, turn);
             } else {
                 // Its end is decided and could not be written yet.
                 let answer = Answer::Conflict { status: Some(job.state.status) };
@@ -187,6 +207,7 @@ impl Engine {
                 let answer = Answer::Accepted(live.attempt_id(&id));
                 turn.effects.push(Effect::Reply { ticket, answer });
                 self.timers.clear(&id, live);
+                self.dependencies.leave(&id, live);
                 self.start_or_queue(&id, now, turn);
             }
             status => {
@@ -201,7 +222,7 @@ impl Engine {
         &mut self,
         id: &JobId,
         next: NextAttempt,
-        (ended, revision): (u32, u64),
+        (ended, revision, status): (u32, u64, Status),
         has_place: bool,
         now: Moment,
         turn: &mut Turn,
@@ -209,6 +230,7 @@ impl Engine {
         let NextAttempt { mut definition, submit_key, tickets } = next;
         // It was asked for now, whenever the first one was due.
         definition.start = Start::Now;
+        definition.after = None;
         definition.submit_key = Some(submit_key);
         definition.created_at = now.wall;
         let mut state = JobState::new(ended + 1, Status::Starting, now.wall);
@@ -216,7 +238,7 @@ impl Engine {
         if !has_place {
             queue_for_place(&mut state);
         }
-        let mut live = Live::new(&definition, state);
+        let mut live = Live { before: Some(status), ..Live::new(&definition, state) };
         if has_place {
             live.take_place(&mut self.queue);
         }
@@ -241,6 +263,7 @@ impl Engine {
     ) {
         let Some(mut definition) = ended.again else { return };
         definition.start = start;
+        definition.after = None;
         definition.created_at = now.wall;
         let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
         state.restarts = ended.state.restarts + 1;
@@ -258,6 +281,9 @@ impl Engine {
         if !status.is_terminal() {
             let answer = Answer::Conflict { status: Some(status) };
             return turn.effects.push(Effect::Reply { ticket, answer });
+        }
+        if let Some(by) = self.who_needs(&job.id) {
+            return turn.effects.push(Effect::Reply { ticket, answer: Answer::Needed { by } });
         }
         let removed = Answer::Removed(job.id.clone());
         turn.units.push(Unit {
