@@ -1,5 +1,6 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod array;
 mod builder;
 mod limits;
 mod policy;
@@ -15,6 +16,11 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
+pub use array::{
+    ARRAY_VARIABLE, Elements, INDEX, INDEX_VARIABLE, InvalidElements, InvalidPlaceholder, Lines,
+    MAX_ELEMENTS, MAX_VALUE_BYTES, Parameter, ParameterValues, Placeholders, Range, VALUE, Values,
+    value_variable,
+};
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
