@@ -1,10 +1,12 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod after;
 mod array;
 mod builder;
 mod limits;
 mod policy;
 mod restart;
+mod retry;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
+pub use after::{After, Condition, Dependency, Unmet};
 pub use array::{
     ARRAY_VARIABLE, Elements, INDEX, INDEX_VARIABLE, InvalidElements, InvalidPlaceholder, Lines,
     MAX_ELEMENTS, MAX_VALUE_BYTES, Parameter, ParameterValues, Placeholders, Range, VALUE, Values,
@@ -24,6 +27,7 @@ pub use array::{
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
+pub use retry::Retry;
 pub use streams::{Output, Stdin, TerminalSize};
 
 /// The program to run.
@@ -180,6 +184,18 @@ pub struct JobSpec {
     /// Free `key=value` pairs for finding jobs again.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The group in whose queue it waits; the group `default` if absent.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// How many places of its group it takes.
+    #[serde(default = "one_slot")]
+    pub slots: u32,
+    /// How much it takes of which named resources.
+    #[serde(default)]
+    pub needs: BTreeMap<String, u32>,
     /// When it is started.
     #[serde(default)]
     pub start: Start,
@@ -196,6 +212,10 @@ pub struct JobSpec {
     /// recognised by it and answered with the job that exists.
     #[serde(default)]
     pub submit_key: Option<String>,
+}
+
+fn one_slot() -> u32 {
+    1
 }
 
 /// Why a spec is refused, before anything is done.
@@ -295,6 +315,10 @@ impl JobSpec {
             cwd: cwd.into(),
             context: LaunchContext::default(),
             labels: BTreeMap::new(),
+            group: None,
+            priority: 0,
+            slots: 1,
+            needs: BTreeMap::new(),
             start: Start::Now,
             stdin: Stdin::Null,
             output: Output::default(),
