@@ -8,6 +8,7 @@
 //! inputs ──► handle ──► Turn { units, effects } ──► commit ──► settle ──► effects that may happen now
 //! ```
 
+mod arrays;
 mod live;
 mod places;
 mod reports;
@@ -18,6 +19,7 @@ mod timers;
 
 use std::collections::{HashMap, HashSet};
 
+use crate::array;
 use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt, SignalScope};
 use crate::id::{AttemptId, IdGenerator, JobId};
 use crate::job::{Definition, Job, Process};
@@ -51,6 +53,8 @@ pub struct Submission {
     pub input: Option<Vec<u8>>,
     /// The stored job of that id or submit key, if there is one.
     pub existing: Option<Job>,
+    /// What makes it an array, if its definition says that it is one.
+    pub array: Option<Box<array::Content>>,
 }
 
 /// How a job is to be stopped.
@@ -75,6 +79,8 @@ pub struct Restart {
     pub submit_key: String,
     /// How a living attempt is stopped.
     pub request: StopRequest,
+    /// Of an array that has ended: which of its elements are to run again.
+    pub array: Option<Box<array::Content>>,
 }
 
 /// An ended job that is to be forgotten, with what goes with it.
@@ -296,6 +302,8 @@ pub struct Engine {
 impl Engine {
     /// How long a launch that found no room, or a commit that failed, waits before it is tried again.
     const RETRY_MS: u64 = 1_000;
+    /// A turn with so many units starts nobody more; the next one does.
+    const TURN_UNITS: usize = 1_024;
 
     /// An engine for the owner with this generation number, and no bound on what runs.
     pub fn new(generation: u64) -> Self {
@@ -321,9 +329,15 @@ impl Engine {
         self.live.len()
     }
 
-    /// Takes in the live jobs that an earlier owner left, with the number of the last event in the store, and says what
-    /// has to be asked of the backend.
-    pub fn restore(&mut self, jobs: Vec<Job>, last_event: u64, now: Moment) -> Vec<KnownAttempt> {
+    /// Takes in the live jobs that an earlier owner left, with what is stored of those that are arrays and the number of
+    /// the last event in the store, and says what has to be asked of the backend.
+    pub fn restore(
+        &mut self,
+        jobs: Vec<Job>,
+        mut arrays: HashMap<JobId, array::Content>,
+        last_event: u64,
+        now: Moment,
+    ) -> Vec<KnownAttempt> {
         self.last_event = last_event;
         self.is_taking_over = true;
         let mut known = Vec::new();
@@ -331,7 +345,8 @@ impl Engine {
         // In the order in which they wait for a place.
         jobs.sort_by_key(|job| job.definition.created_at);
         for job in jobs {
-            if !matches!(job.state.status, Status::Queued | Status::Restarting) {
+            let is_array = job.definition.array.is_some();
+            if !is_array && !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
                     attempt: job.attempt_id(),
                     status: job.state.status,
@@ -342,17 +357,20 @@ impl Engine {
                 });
             }
             let id = job.id.clone();
-            let mut live = Live::restored(job);
+            let content = arrays.remove(&id);
+            let array = content.and_then(|content| arrays::running(&id, &job.definition, content).ok());
+            let mut live = Live { array, ..Live::restored(job) };
             self.timers.set_for(&id, &mut live, now);
             self.place(&id, &mut live);
             self.live.insert(id, live);
         }
+        self.count_elements();
         known
     }
 
     /// Goes on with what an earlier owner had begun, after the backend's answers were handled.
     pub fn resume(&mut self, now: Moment, turn: &mut Turn) {
-        for (id, live) in &mut self.live {
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| live.array.is_none()) {
             let interrupted = match live.state.status {
                 Status::Stopping | Status::FailedStop => true,
                 // Its main process has ended, or it is being ended because of a limit.
@@ -369,6 +387,7 @@ impl Engine {
                 turn.effects.push(Effect::Signal { attempt, process, signal, scope });
             }
         }
+        self.resume_arrays(now, turn);
         self.is_taking_over = false;
         self.fill_places(now, turn);
     }
@@ -554,6 +573,10 @@ struct Refused {
 }
 
 impl Refused {
+    fn has_array_of(&self, change: &JobChange) -> bool {
+        change.array().is_some_and(|array| self.attempts.iter().any(|attempt| attempt.id == *array))
+    }
+
     /// Whether the change is one that was only asked for, or rests on one: then it falls, instead of being written
     /// later.
     fn takes(&mut self, change: &JobChange) -> bool {
@@ -564,6 +587,11 @@ impl Refused {
             }
             // What a policy, an array or a schedule begins was not asked for: it has happened, like an end.
             Some(attempt) if change.begins_attempt() && !change.is_own_decision() => {
+                self.attempts.insert(attempt);
+                true
+            }
+            // What an array has begun that was only asked for itself.
+            Some(attempt) if change.begins_attempt() && self.has_array_of(change) => {
                 self.attempts.insert(attempt);
                 true
             }

@@ -153,6 +153,11 @@ impl Definition {
         }
     }
 
+    /// Whether it is one of an array's.
+    pub fn is_element(&self) -> bool {
+        matches!(self.origin, Some(Origin::Element { .. }))
+    }
+
     /// The last component of the working directory.
     pub fn dirname(&self) -> RawText {
         let trimmed = self.cwd.as_bytes().strip_suffix(b"/").unwrap_or(self.cwd.as_bytes());

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::content::{Check, Counters, Item};
 use crate::filter::JobFilter;
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, Job, JobState};
+use crate::job::{Definition, Job, JobState, Origin};
 use crate::status::{Reason, Status};
 use crate::time::Timestamp;
 
@@ -116,6 +116,17 @@ impl JobChange {
                 state.status == Status::Restarting || definition.origin.is_some()
             }
             JobChange::Update { .. } | JobChange::Redefine { .. } | JobChange::Remove { .. } => false,
+        }
+    }
+
+    /// The array that begins an attempt so, if one does.
+    pub fn array(&self) -> Option<&JobId> {
+        let (JobChange::Insert { definition, .. } | JobChange::NewAttempt { definition, .. }) = self else {
+            return None;
+        };
+        match &definition.origin {
+            Some(Origin::Element { array, .. }) => Some(array),
+            Some(Origin::Schedule { .. }) | None => None,
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::array::Running;
 use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
+use crate::job::{Definition, ExitStatus, Job, JobState, Origin, WaitingOn};
 use crate::signal::Signal;
 use crate::spec::{Follows, Policy, Restart, Start};
 use crate::status::{Reason, Status};
@@ -92,6 +93,10 @@ pub(super) struct Live {
     pub(super) next_attempt: Option<NextAttempt>,
     /// What its policy begins when it has ended by itself; held for jobs with such a policy only.
     pub(super) again: Option<Box<Definition>>,
+    /// What makes it an array, which has no process.
+    pub(super) array: Option<Box<Running>>,
+    /// The array that has begun it, and its number there.
+    pub(super) element_of: Option<Box<(JobId, u32)>>,
 }
 
 /// The attempt after the present one, which somebody has asked for.
@@ -111,19 +116,30 @@ impl NextAttempt {
 
 impl Live {
     pub(super) fn new(definition: &Definition, state: JobState) -> Self {
+        let mut policy = definition.policy.clone();
+        if definition.array.is_some() {
+            // These are for its elements.
+            (policy.restart, policy.retry, policy.timeout_ms) = (Restart::No, None, None);
+        }
+        let element_of = match &definition.origin {
+            Some(Origin::Element { array, index, .. }) => Some(Box::new((array.clone(), *index))),
+            Some(Origin::Schedule { .. }) | None => None,
+        };
         Self {
             revision: 0,
             state,
             submit_key: definition.submit_key.clone(),
             stop_requested: None,
             tree: Tree::Whole,
-            policy: definition.policy.clone(),
+            again: (policy.restart != Restart::No).then(|| Box::new(definition.clone())),
+            policy,
             start: definition.start,
             created_at: definition.created_at,
             place: Place::default(),
             timer: None,
             next_attempt: None,
-            again: (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone())),
+            array: None,
+            element_of,
         }
     }
 

@@ -168,7 +168,9 @@ impl Live {
 impl Engine {
     /// Gives a job that was just begun, or found, the place that its state says.
     pub(super) fn place(&mut self, id: &JobId, live: &mut Live) {
-        if live.wants_place() {
+        if live.array.is_some() {
+            self.place_array(id, live);
+        } else if live.wants_place() {
             self.places.take(live);
         } else if live.waits_for_place() {
             self.places.wait(id, live);
@@ -178,7 +180,7 @@ impl Engine {
     /// Starts a job that has waited for its time, or has it queued.
     pub(super) fn start_or_queue(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
         let Some(live) = self.live.get_mut(id) else { return };
-        if self.places.admits(live.policy.memory_limit()) {
+        if live.array.is_none() && self.places.admits(live.policy.memory_limit()) {
             self.places.take(live);
             return live.start_waiting(id, now, turn);
         }
@@ -202,10 +204,16 @@ impl Engine {
 
     /// Starts those whose turn it is, for as many as there is room.
     pub(super) fn fill_places(&mut self, now: Moment, turn: &mut Turn) {
-        while let Some(id) = self.places.pop_next() {
+        while turn.units.len() < Self::TURN_UNITS
+            && let Some(id) = self.places.pop_next()
+        {
             let Some(live) = self.live.get_mut(&id) else { continue };
-            self.places.take(live);
-            live.start_waiting(&id, now, turn);
+            if live.array.is_some() {
+                self.begin_element(&id, now, turn);
+            } else {
+                self.places.take(live);
+                live.start_waiting(&id, now, turn);
+            }
         }
     }
 }

@@ -113,6 +113,7 @@ impl Engine {
                 if stopping && !live.tree.is_gone() {
                     live.state.detail = live.tree.sentence();
                     turn.units.push(live.update(id, Status::FailedStop, now));
+                    self.element_survives(id, now, turn);
                 } else if live.state.ended.is_some() {
                     if !live.tree.is_gone() && live.policy.restart != Restart::No {
                         // Two attempts never live at a time: the next one waits until the survivors are gone.
@@ -200,6 +201,9 @@ impl Engine {
             ));
         }
         turn.units.push(live.update(id, status, now));
+        if live.next_attempt.is_none() && !matches!(follows, Follows::Attempt { .. }) {
+            self.element_ended(&live, id, now, turn);
+        }
         if let Some(next) = live.next_attempt.take() {
             self.begin_next(id, next, (live.state.attempt, live.revision), had_place, now, turn);
         } else if let Follows::Attempt { delay_ms, failures } = follows {

@@ -2,7 +2,7 @@
 
 use crate::backend::SignalScope;
 use crate::id::{AttemptId, JobId};
-use crate::job::{Input as JobInput, JobState, WaitingOn};
+use crate::job::{Input as JobInput, Job, JobState, WaitingOn};
 use crate::signal::Signal;
 use crate::spec::Start;
 use crate::status::{Reason, Status};
@@ -14,7 +14,7 @@ use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, T
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
-        let Submission { ticket, id, mut definition, context, input, existing } = submission;
+        let Submission { ticket, id, mut definition, context, input, existing, array } = submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
         let same_submit = |key: &Option<String>| key.is_some() && *key == definition.submit_key;
@@ -30,9 +30,15 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        let is_others = |job: &Job| job.definition.array.is_some() || job.definition.is_element();
+        let taken = existing.as_ref().filter(|job| is_others(job) || array.is_some());
+        if taken.is_some() || id.as_ref().is_some_and(|id| self.is_of_array(id)) {
+            return reply(Answer::Conflict { status: taken.map(|job| job.state.status) });
+        }
         let is_due = definition.start.left_ms(now.wall, now) == 0;
-        let has_place = self.places.admits(definition.policy.memory_limit());
-        if is_due && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
+        // An array waits, and begins its elements as it is popped.
+        let has_place = array.is_none() && self.places.admits(definition.policy.memory_limit());
+        if is_due && array.is_none() && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
             return reply(Answer::Full { why: self.places.why_full() });
         }
         let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
@@ -49,6 +55,7 @@ impl Engine {
             definition.input = JobInput::Stored(key.clone());
             documents.push(DocumentChange::Put { kind: DocumentKind::Input, key, body });
         }
+        documents.extend(array.iter().flat_map(|content| super::arrays::documents(&id, content)));
         let mut state = JobState::new(number, Status::Starting, now.wall);
         state.launch_asked = now.boot;
         if !is_due {
@@ -58,7 +65,9 @@ impl Engine {
         } else if !has_place {
             self.places.queue(&mut state);
         }
-        let live = Live::new(&definition, state.clone());
+        // Its placeholders were checked by whoever has made the definition.
+        let array = array.and_then(|content| super::arrays::running(&id, &definition, *content).ok());
+        let live = Live { array, ..Live::new(&definition, state.clone()) };
         let definition = Box::new(definition);
         let change = match existing {
             None => JobChange::Insert { id, definition, state },
@@ -68,7 +77,7 @@ impl Engine {
     }
 
     /// Takes in an attempt that the unit begins.
-    fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
         let Some(change) = &unit.job else { return };
         let id = change.id().clone();
         live.revision = change.revision_after().unwrap_or_default();
@@ -89,9 +98,22 @@ impl Engine {
         now: Moment,
         turn: &mut Turn,
     ) {
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
-        let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
-        reply(Answer::Stopping(live.attempt_id(id)));
+        let Some(live) = self.live.get(id) else {
+            if !self.cancel_pending(ticket, id, now, turn) {
+                turn.effects.push(Effect::Reply { ticket, answer: Answer::NotLive });
+            }
+            return;
+        };
+        turn.effects.push(Effect::Reply { ticket, answer: Answer::Stopping(live.attempt_id(id)) });
+        self.stop_job(id, request, now, turn);
+    }
+
+    /// Ends a live job; nobody is told.
+    pub(super) fn stop_job(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        if live.array.is_some() {
+            return self.stop_array(id, request, now, turn);
+        }
         match live.state.status {
             Status::Queued => self.end(id, Status::Cancelled, Some(Reason::User), None, now, turn),
             Status::Starting | Status::Running | Status::Paused => {
@@ -129,10 +151,27 @@ impl Engine {
     }
 
     pub(super) fn restart(&mut self, restart: Restart, now: Moment, turn: &mut Turn) {
-        let Restart { ticket, job, submit_key: key, request } = restart;
+        if job_has_key(&restart) {
+            let answer = Answer::Accepted(restart.job.attempt_id());
+            return turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+        }
+        let live = self.live.get(&restart.job.id);
+        if restart.job.definition.array.is_some()
+            && live.is_none_or(|live| live.state.status != Status::Queued)
+        {
+            return match live.map(|live| live.state.status) {
+                None => self.restart_array(restart, now, turn),
+                status => {
+                    let answer = Answer::Conflict { status };
+                    turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+                }
+            };
+        }
+        let Restart { ticket, job, submit_key: key, request, array: _ } = restart;
         let id = job.id.clone();
-        if job.definition.submit_key.as_ref() == Some(&key) {
-            let answer = Answer::Accepted(job.attempt_id());
+        if live.is_none() && job.definition.is_element() {
+            // It is its array that runs it again.
+            let answer = Answer::Conflict { status: Some(job.state.status) };
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
         let Some(live) = self.live.get_mut(&id) else {
@@ -241,14 +280,18 @@ impl Engine {
     pub(super) fn remove(&mut self, removal: Removal, turn: &mut Turn) {
         let Removal { ticket, job, logs, inputs } = removal;
         let status = self.live.get(&job.id).map_or(job.state.status, |live| live.state.status);
-        if !status.is_terminal() {
+        if !status.is_terminal() || self.is_of_array(&job.id) {
             let answer = Answer::Conflict { status: Some(status) };
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
         let removed = Answer::Removed(job.id.clone());
         let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
+        let mut documents: Vec<_> = inputs.into_iter().map(remove).collect();
+        if job.definition.array.is_some() {
+            documents.extend(super::arrays::forgotten(&job.id, job.state.attempt));
+        }
         turn.units.push(Unit {
-            documents: inputs.into_iter().map(remove).collect(),
+            documents,
             job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
         });
         turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });
@@ -298,4 +341,9 @@ impl Engine {
         reply(Answer::Done);
         turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal, scope });
     }
+}
+
+/// Whether this very restart has begun the job's newest attempt before.
+fn job_has_key(Restart { job, submit_key, .. }: &Restart) -> bool {
+    job.definition.submit_key.as_ref() == Some(submit_key)
 }

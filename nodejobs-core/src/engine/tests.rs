@@ -68,6 +68,7 @@ impl Bench {
             input: None,
             existing: self.store.job(id).expect("memory does not fail"),
             id: Some(id.clone()),
+            array: None,
         }))
     }
 
@@ -92,6 +93,7 @@ impl Bench {
             job: self.job(name),
             submit_key: key.to_owned(),
             request: StopRequest::default(),
+            array: None,
         }))
     }
 
@@ -109,7 +111,7 @@ impl Bench {
         jobs.retain(|job| !job.state.status.is_terminal());
         self.engine = Engine::new(2);
         let last_event = self.store.counters().expect("memory").last_event;
-        self.engine.restore(jobs, last_event, self.now)
+        self.engine.restore(jobs, Default::default(), last_event, self.now)
     }
 
     /// Goes to the next deadline and lets it happen.

@@ -50,12 +50,20 @@ impl Ask {
                     None => None,
                 };
                 let (context, input) = (Vec::new(), None);
-                Input::Submit(Box::new(Submission { ticket, id, definition, context, input, existing }))
+                Input::Submit(Box::new(Submission {
+                    ticket,
+                    id,
+                    definition,
+                    context,
+                    input,
+                    existing,
+                    array: None,
+                }))
             }
             Ask::Stop(id, request) => Input::Stop { ticket, id, request },
             Ask::Restart { id, key: submit_key, request } => {
                 let job = stored(&id)?;
-                Input::Restart(Box::new(RestartInput { ticket, job, submit_key, request }))
+                Input::Restart(Box::new(RestartInput { ticket, job, submit_key, request, array: None }))
             }
             Ask::Remove(id) => {
                 let job = stored(&id)?;
