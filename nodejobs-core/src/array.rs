@@ -5,6 +5,8 @@
 //! [`Array`](crate::store::DocumentKind::Array), how far it got one of kind
 //! [`Progress`](crate::store::DocumentKind::Progress), which is written together with each change that it counts.
 
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::job::{Definition, Job, JobState, Origin, WaitingOn};
 use crate::spec::{Elements, InvalidPlaceholder, Placeholders, Start};
 use crate::status::{Reason, Status};
 use crate::time::Timestamp;
+
+pub use stored::{Which, contents, elements, next_attempt, progress, template};
 
 /// The longest id that a parent can have, in characters: its elements add a dot and up to seven digits.
 pub const MAX_PARENT_ID: usize = JobId::MAX_LEN - 8;
@@ -114,17 +118,14 @@ pub struct Progress {
     /// Numbers of elements behind these that were cancelled before their turn.
     #[serde(default)]
     pub skipped: BTreeSet<u32>,
+    /// How many were never begun, and are not in the plan either.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u32,
     /// How many elements came to which end, those of earlier attempts that are not run again included.
     pub ended: BTreeMap<Status, u32>,
 }
 
 impl Progress {
-    /// At the beginning of a plan, where so many have finished before.
-    pub fn new(plan: &Plan, finished: u32) -> Self {
-        let ended = (finished > 0).then_some((Status::Finished, finished)).into_iter().collect();
-        Self { planned: plan.len(), ended, ..Self::default() }
-    }
-
     /// How many wait for their turn.
     pub fn pending(&self) -> u32 {
         let skipped = u32::try_from(self.skipped.len()).unwrap_or(u32::MAX);
@@ -142,6 +143,11 @@ impl Progress {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
 /// What is stored of an array beside its parent's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -157,7 +163,8 @@ impl Content {
     /// A new array of so many elements.
     pub fn new(elements: Elements, size: u32) -> Self {
         let plan = Plan::All(size);
-        Self { elements, progress: Progress::new(&plan, 0), plan }
+        let progress = Progress { planned: size, ..Progress::default() };
+        Self { elements, plan, progress }
     }
 }
 
@@ -184,7 +191,7 @@ impl Counts {
         let of = |statuses: &[Status]| {
             statuses.iter().filter_map(|status| progress.ended.get(status)).sum::<u32>()
         };
-        let pending = progress.pending();
+        let pending = progress.pending() + progress.left_out;
         Self {
             size,
             pending,
@@ -352,7 +359,9 @@ mod tests {
         definition.array = Some(Array { size, fail_fast: false, max_running: Some(2), on_done: None });
         let parent = JobId::new("a").expect("valid");
         let template = Template::new(parent, &definition, elements).expect("checked");
-        let progress = Progress::new(&plan, size - plan.len());
+        let finished = (size > plan.len()).then(|| (Status::Finished, size - plan.len()));
+        let ended = finished.into_iter().collect();
+        let progress = Progress { planned: plan.len(), ended, ..Progress::default() };
         Running::new(template, plan, progress)
     }
 

@@ -247,9 +247,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether something about this job is decided but not yet in the store.
+    /// Whether something about this job, or about an element of it, is decided but not yet in the store.
     pub fn concerns(&self, id: &JobId) -> bool {
-        self.units.iter().filter_map(|unit| unit.job.as_ref()).any(|change| change.id() == id)
+        let is_element = |other: &JobId| {
+            other.as_str().strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let mut ids = self.units.iter().filter_map(|unit| Some(unit.job.as_ref()?.id()));
+        ids.any(|other| other == id || is_element(other))
     }
 
     /// Whether there is nothing to commit and nothing to do.

@@ -75,6 +75,12 @@ impl Engine {
         array.is_some_and(|array| index <= array.size())
     }
 
+    /// Whether the array of an element is being ended.
+    pub(super) fn is_in_ending_array(&self, element: &Live) -> bool {
+        let parent = element.element_of.as_ref().and_then(|of| self.live.get(&of.0));
+        parent.is_some_and(|parent| parent.array.is_some() && parent.is_ending_array())
+    }
+
     /// Gives a parent its place among those who wait, if it has something to begin.
     pub(super) fn place_array(&mut self, id: &JobId, live: &mut Live) {
         match (live.is_hungry(), live.place.standing) {

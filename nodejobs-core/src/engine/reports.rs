@@ -190,7 +190,9 @@ impl Engine {
         live.state.waiting_on = None;
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
-        let follows = live.follows(id);
+        // Nothing follows in an array that is being ended.
+        let is_last = self.is_in_ending_array(&live);
+        let follows = if is_last { Follows::Nothing } else { live.follows(id) };
         if follows == Follows::GivesUp {
             let detail = &mut live.state.detail;
             let before = detail.take().map_or_else(String::new, |detail| format!("{detail}; "));

@@ -156,6 +156,11 @@ impl Engine {
             return turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
         }
         let live = self.live.get(&restart.job.id);
+        if let Some(live) = live.filter(|live| live.submit_key.as_ref() == Some(&restart.submit_key)) {
+            // Begun, and not in the store yet.
+            let answer = Answer::Accepted(live.attempt_id(&restart.job.id));
+            return turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+        }
         if restart.job.definition.array.is_some()
             && live.is_none_or(|live| live.state.status != Status::Queued)
         {
@@ -169,10 +174,14 @@ impl Engine {
         }
         let Restart { ticket, job, submit_key: key, request, array: _ } = restart;
         let id = job.id.clone();
-        if live.is_none() && job.definition.is_element() {
-            // It is its array that runs it again.
-            let answer = Answer::Conflict { status: Some(job.state.status) };
-            return turn.effects.push(Effect::Reply { ticket, answer });
+        if job.definition.is_element() {
+            // Once it has ended, it is its array that runs it again; and not while that is being ended.
+            let is_refused = live.is_none_or(|live| self.is_in_ending_array(live));
+            if is_refused {
+                let status = live.map_or(job.state.status, |_| Status::Stopping);
+                let answer = Answer::Conflict { status: Some(status) };
+                return turn.effects.push(Effect::Reply { ticket, answer });
+            }
         }
         let Some(live) = self.live.get_mut(&id) else {
             if job.state.status.is_terminal() {
