@@ -8,6 +8,7 @@
 //! inputs ──► handle ──► Turn { units, effects } ──► commit ──► settle ──► effects that may happen now
 //! ```
 
+mod arrays;
 mod dependencies;
 mod edits;
 mod explain;
@@ -24,6 +25,7 @@ mod unique;
 
 use std::collections::{HashMap, HashSet};
 
+use crate::array;
 use crate::backend::{BackendReport, EndPlan, KnownAttempt, Receipt, SignalScope};
 use crate::group::GroupChange;
 use crate::id::{AttemptId, IdGenerator, JobId};
@@ -68,6 +70,8 @@ pub struct Submission {
     pub ended: EndedJobs,
     /// What makes it the only one of its kind, if that was asked for.
     pub unique: Option<UniqueSubmit>,
+    /// What makes it an array, if its definition says that it is one.
+    pub array: Option<Box<array::Content>>,
 }
 
 /// How a job is to be stopped.
@@ -92,6 +96,8 @@ pub struct Restart {
     pub submit_key: String,
     /// How a living attempt is stopped.
     pub request: StopRequest,
+    /// Of an array that has ended: which of its elements are to run again.
+    pub array: Option<Box<array::Content>>,
 }
 
 /// An ended job that is to be forgotten, with what goes with it.
@@ -306,9 +312,13 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether something about this job is decided but not yet in the store.
+    /// Whether something about this job, or about an element of it, is decided but not yet in the store.
     pub fn concerns(&self, id: &JobId) -> bool {
-        self.units.iter().filter_map(|unit| unit.job.as_ref()).any(|change| change.id() == id)
+        let is_element = |other: &JobId| {
+            other.as_str().strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let mut ids = self.units.iter().filter_map(|unit| Some(unit.job.as_ref()?.id()));
+        ids.any(|other| other == id || is_element(other))
     }
 
     /// Whether there is nothing to commit and nothing to do.
@@ -363,6 +373,8 @@ pub struct Engine {
 impl Engine {
     /// How long a launch that found no room, or a commit that failed, waits before it is tried again.
     const RETRY_MS: u64 = 1_000;
+    /// A turn with so many units starts nobody more; the next one does.
+    const TURN_UNITS: usize = 1_024;
 
     /// An engine for the owner with this generation number, and no bound on what runs.
     pub fn new(generation: u64) -> Self {
@@ -390,16 +402,23 @@ impl Engine {
         self.live.len()
     }
 
-    /// Takes in the live jobs that an earlier owner left, with the number of the last event in the store, and says what
-    /// has to be asked of the backend.
-    pub fn restore(&mut self, jobs: Vec<Job>, last_event: u64, now: Moment) -> Vec<KnownAttempt> {
+    /// Takes in the live jobs that an earlier owner left, with what is stored of those that are arrays and the number of
+    /// the last event in the store, and says what has to be asked of the backend.
+    pub fn restore(
+        &mut self,
+        jobs: Vec<Job>,
+        mut arrays: HashMap<JobId, array::Content>,
+        last_event: u64,
+        now: Moment,
+    ) -> Vec<KnownAttempt> {
         self.last_event = last_event;
         self.is_taking_over = true;
         let mut known = Vec::new();
         let mut jobs = jobs;
         places::in_order_of_age(&mut jobs);
         for job in jobs {
-            if !matches!(job.state.status, Status::Queued | Status::Restarting) {
+            let is_array = job.definition.array.is_some();
+            if !is_array && !matches!(job.state.status, Status::Queued | Status::Restarting) {
                 known.push(KnownAttempt {
                     attempt: job.attempt_id(),
                     status: job.state.status,
@@ -411,19 +430,22 @@ impl Engine {
             }
             let id = job.id.clone();
             let after = job.definition.after.clone();
-            let mut live = Live::restored(job);
+            let content = arrays.remove(&id);
+            let array = content.and_then(|content| arrays::running(&id, &job.definition, content).ok());
+            let mut live = Live { array, ..Live::restored(job) };
             self.restore_dependencies(&id, &mut live, after.as_ref());
             self.keys.join(&id, &live);
             self.timers.set_for(&id, &mut live, now);
             self.place(&id, &mut live);
             self.live.insert(id, live);
         }
+        self.count_elements();
         known
     }
 
     /// Goes on with what an earlier owner had begun, after the backend's answers were handled.
     pub fn resume(&mut self, now: Moment, turn: &mut Turn) {
-        for (id, live) in &mut self.live {
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| live.array.is_none()) {
             let interrupted = match live.state.status {
                 Status::Stopping | Status::FailedStop => true,
                 // Its main process has ended, or it is being ended because of a limit.
@@ -440,6 +462,7 @@ impl Engine {
                 turn.effects.push(Effect::Signal { attempt, process, signal, scope });
             }
         }
+        self.resume_arrays(now, turn);
         self.is_taking_over = false;
         self.tell_dependents(now, turn);
         self.fill_places(now, turn);
@@ -652,6 +675,10 @@ struct Refused {
 }
 
 impl Refused {
+    fn has_array_of(&self, change: &JobChange) -> bool {
+        change.array().is_some_and(|array| self.attempts.iter().any(|attempt| attempt.id == *array))
+    }
+
     /// Whether the change is one that was only asked for, or rests on one: then it falls, instead of being written
     /// later.
     fn takes(&mut self, change: &JobChange) -> bool {
@@ -662,6 +689,11 @@ impl Refused {
             }
             // What a policy, an array or a schedule begins was not asked for: it has happened, like an end.
             Some(attempt) if change.begins_attempt() && !change.is_own_decision() => {
+                self.attempts.insert(attempt);
+                true
+            }
+            // What an array has begun that was only asked for itself.
+            Some(attempt) if change.begins_attempt() && self.has_array_of(change) => {
                 self.attempts.insert(attempt);
                 true
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::group::DEFAULT_GROUP;
 use crate::id::{AttemptId, JobId};
 use crate::logs::{LogPaths, LogStart, Logs};
-use crate::spec::{After, Command, JobSpec, Policy, Start, Stdin, TerminalSize};
+use crate::spec::{After, Command, JobSpec, Policy, Start, Stdin, TerminalSize, Values};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{BootTime, Moment, Timestamp};
@@ -94,6 +94,9 @@ pub enum Origin {
         array: JobId,
         /// Its number in the array, from 1.
         index: u32,
+        /// What the array gave it, by name.
+        #[serde(default, skip_serializing_if = "Values::is_empty")]
+        values: Values,
     },
     /// A schedule.
     Schedule {
@@ -114,6 +117,9 @@ pub struct Array {
     pub fail_fast: bool,
     /// How many elements run at a time at most; as many as there is room for if absent.
     pub max_running: Option<u32>,
+    /// A script that is run once the array has ended, by `/bin/sh` in its surroundings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_done: Option<RawText>,
 }
 
 impl Definition {
@@ -147,6 +153,11 @@ impl Definition {
             origin: None,
             array: None,
         }
+    }
+
+    /// Whether it is one of an array's.
+    pub fn is_element(&self) -> bool {
+        matches!(self.origin, Some(Origin::Element { .. }))
     }
 
     /// The last component of the working directory.

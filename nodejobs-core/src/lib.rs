@@ -23,6 +23,7 @@
 //! | [`holder`] | what is said to the process that keeps a job's pipe or terminal open |
 //! | [`engine`] | the decisions: inputs in, changes and effects out |
 
+pub mod array;
 pub mod backend;
 pub mod engine;
 pub mod env_file;

@@ -2,6 +2,7 @@
 
 mod after;
 mod after_request;
+mod array;
 mod builder;
 mod limits;
 mod place;
@@ -22,6 +23,11 @@ use crate::text::RawText;
 
 pub use after::{After, Condition, Dependency, Unmet};
 pub use after_request::{AfterRequest, Awaited, InvalidAwaited, Whom};
+pub use array::{
+    ARRAY_VARIABLE, Elements, INDEX, INDEX_VARIABLE, InvalidElements, InvalidPlaceholder, Lines,
+    MAX_ELEMENTS, MAX_VALUE_BYTES, Parameter, ParameterValues, Placeholders, Range, VALUE, Values,
+    value_variable,
+};
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use place::InvalidPlace;
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::content::{Check, Counters, Item};
 use crate::filter::JobFilter;
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, Job, JobState};
+use crate::job::{Definition, Job, JobState, Origin};
 use crate::status::{Reason, Status};
 use crate::time::Timestamp;
 
@@ -133,6 +133,17 @@ impl JobChange {
     /// Whether somebody who has asked for this is told that it is on disk.
     pub fn is_asked_for(&self) -> bool {
         self.begins_attempt() || matches!(self, JobChange::Redefine { .. })
+    }
+
+    /// The array that begins an attempt so, if one does.
+    pub fn array(&self) -> Option<&JobId> {
+        let (JobChange::Insert { definition, .. } | JobChange::NewAttempt { definition, .. }) = self else {
+            return None;
+        };
+        match &definition.origin {
+            Some(Origin::Element { array, .. }) => Some(array),
+            Some(Origin::Schedule { .. }) | None => None,
+        }
     }
 
     /// The revision the job has once this is applied; `None` if it is gone then, or has the one it had.

@@ -2,11 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::array::Running;
 use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
+use crate::job::{Definition, ExitStatus, Job, JobState, Origin, WaitingOn};
 use crate::signal::Signal;
-use crate::spec::{Follows, Policy, Start};
+use crate::spec::{Follows, Policy, Restart, Start};
 use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
@@ -84,6 +85,10 @@ pub(super) struct Live {
     pub(super) before: Option<Status>,
     /// What it is the only one of.
     pub(super) key: Option<Box<str>>,
+    /// What makes it an array, which has no process.
+    pub(super) array: Option<Box<Running>>,
+    /// The array that has begun it, and its number there.
+    pub(super) element_of: Option<Box<(JobId, u32)>>,
 }
 
 /// The attempt after the present one, which somebody has asked for.
@@ -103,22 +108,33 @@ impl NextAttempt {
 
 impl Live {
     pub(super) fn new(definition: &Definition, state: JobState) -> Self {
+        let mut policy = definition.policy.clone();
+        if definition.array.is_some() {
+            // These are for its elements.
+            (policy.restart, policy.retry, policy.timeout_ms) = (Restart::No, None, None);
+        }
+        let element_of = match &definition.origin {
+            Some(Origin::Element { array, index, .. }) => Some(Box::new((array.clone(), *index))),
+            Some(Origin::Schedule { .. }) | None => None,
+        };
         Self {
             revision: 0,
             state,
             submit_key: definition.submit_key.clone(),
             stop_requested: None,
             tree: Tree::Whole,
-            policy: definition.policy.clone(),
+            again: policy.begins_attempts().then(|| Box::new(definition.clone())),
+            policy,
             start: definition.start,
             created_at: definition.created_at,
             place: Place::of(definition),
             timer: None,
             next_attempt: None,
-            again: definition.policy.begins_attempts().then(|| Box::new(definition.clone())),
             waits: None,
             before: None,
             key: key_of(definition),
+            array: None,
+            element_of,
         }
     }
 

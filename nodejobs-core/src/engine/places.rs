@@ -48,7 +48,9 @@ pub(super) fn queue_for_place(state: &mut JobState) {
 impl Engine {
     /// Gives a job that was just begun, or found, the place that its state says.
     pub(super) fn place(&mut self, id: &JobId, live: &mut Live) {
-        if live.wants_place() {
+        if live.array.is_some() {
+            self.place_array(id, live);
+        } else if live.wants_place() {
             self.queue.take_with(&mut live.place, &live.state.assigned);
         } else if live.waits_for_place() {
             self.queue.wait(id, &mut live.place, 1);
@@ -71,13 +73,21 @@ impl Engine {
         if live.place.standing == Standing::Waits {
             return;
         }
-        if live.admitted_by(&self.queue) {
+        if live.array.is_none() && live.admitted_by(&self.queue) {
             live.take_place(&mut self.queue);
             return live.start_waiting(id, now, turn);
         }
         queue_for_place(&mut live.state);
         turn.units.push(live.update(id, Status::Queued, now));
-        self.queue.wait(id, &mut live.place, 1);
+        self.place_again(id);
+    }
+
+    /// Gives a live job the place that its state says by now.
+    fn place_again(&mut self, id: &JobId) {
+        if let Some(mut live) = self.live.remove(id) {
+            self.place(id, &mut live);
+            self.live.insert(id.clone(), live);
+        }
     }
 
     /// Has one launched again that never was, or has it queued if that is one too many.
@@ -98,10 +108,20 @@ impl Engine {
         if !self.queue.is_unsettled() {
             return;
         }
-        for (id, _) in self.queue.turns() {
-            let Some(live) = self.live.get_mut(&id) else { continue };
-            live.take_place(&mut self.queue);
-            live.start_waiting(&id, now, turn);
+        for (id, starts) in self.queue.turns() {
+            for _ in 0..starts {
+                if turn.units.len() >= Self::TURN_UNITS {
+                    // The next turn goes on.
+                    return;
+                }
+                let Some(live) = self.live.get_mut(&id) else { continue };
+                if live.array.is_some() {
+                    self.begin_element(&id, now, turn);
+                } else {
+                    live.take_place(&mut self.queue);
+                    live.start_waiting(&id, now, turn);
+                }
+            }
         }
         self.queue.settle();
     }

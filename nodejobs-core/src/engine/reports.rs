@@ -114,6 +114,7 @@ impl Engine {
                 if stopping && !live.tree.is_gone() {
                     live.state.detail = live.tree.sentence();
                     turn.units.push(live.update(id, Status::FailedStop, now));
+                    self.element_survives(id, now, turn);
                 } else if live.state.ended.is_some() {
                     if !live.tree.is_gone() && live.policy.begins_attempts() {
                         // Two attempts never live at a time: the next one waits until the survivors are gone.
@@ -192,7 +193,9 @@ impl Engine {
         live.state.waiting_on = None;
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
-        let follows = live.follows(id);
+        // Nothing follows in an array that is being ended.
+        let is_last = self.is_in_ending_array(&live);
+        let follows = if is_last { Follows::Nothing } else { live.follows(id) };
         if let Follows::Parked { same } = follows {
             let before = live.state.detail.take().map_or_else(String::new, |detail| format!("{detail}; "));
             live.state.detail = Some(format!("{before}{}", parked(same, live.state.exit)));
@@ -208,6 +211,9 @@ impl Engine {
         }
         turn.units.push(live.update(id, status, now));
         let ended = self.dependencies.is_awaited(id).then(|| Ended::new(&live.state));
+        if live.next_attempt.is_none() && follows.start().is_none() {
+            self.element_ended(&live, id, now, turn);
+        }
         if let Some(next) = live.next_attempt.take() {
             let before = (live.state.attempt, live.revision, status);
             self.begin_next(id, next, before, had_place, now, turn);

@@ -2,7 +2,7 @@
 
 use crate::backend::SignalScope;
 use crate::id::{AttemptId, JobId};
-use crate::job::{Input as JobInput, JobState, WaitingOn};
+use crate::job::{Input as JobInput, Job, JobState, WaitingOn};
 use crate::signal::Signal;
 use crate::spec::Start;
 use crate::status::{Reason, Status};
@@ -18,7 +18,7 @@ impl Engine {
         if let Some(answer) = self.existing_work(&submission, now.wall) {
             return turn.effects.push(Effect::Reply { ticket: submission.ticket, answer });
         }
-        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _ } =
+        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _, array } =
             submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
@@ -35,6 +35,11 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        let is_others = |job: &Job| job.definition.array.is_some() || job.definition.is_element();
+        let taken = existing.as_ref().filter(|job| is_others(job) || array.is_some());
+        if taken.is_some() || id.as_ref().is_some_and(|id| self.is_of_array(id)) {
+            return reply(Answer::Conflict { status: taken.map(|job| job.state.status) });
+        }
         if let Err(refusal) = self.check_place(&definition) {
             return reply(Answer::Refused(refusal));
         }
@@ -43,7 +48,8 @@ impl Engine {
             Err(refusal) => return reply(refusal),
         };
         let is_due = definition.start.left_ms(now.wall, now) == 0;
-        let starts = is_due && after.is_none();
+        // An array waits, and begins its elements when its turns come.
+        let starts = is_due && after.is_none() && array.is_none();
         let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
         let mut live = Live::new(&definition, JobState::new(number, Status::Starting, now.wall));
         live.before = existing.as_ref().map(|job| job.state.status);
@@ -64,6 +70,7 @@ impl Engine {
             definition.input = JobInput::Stored(key.clone());
             documents.push(DocumentChange::Put { kind: DocumentKind::Input, key, body });
         }
+        documents.extend(array.iter().flat_map(|content| super::arrays::documents(&id, content)));
         let state = &mut live.state;
         state.launch_asked = now.boot;
         if !is_due {
@@ -78,6 +85,8 @@ impl Engine {
         } else {
             queue_for_place(state);
         }
+        // Its placeholders were checked by whoever has made the definition.
+        live.array = array.and_then(|content| super::arrays::running(&id, &definition, *content).ok());
         let (definition, state) = (Box::new(definition), live.state.clone());
         let begun = id.clone();
         let change = match existing {
@@ -91,7 +100,7 @@ impl Engine {
     }
 
     /// Takes in an attempt that the unit begins.
-    fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
         let Some(change) = &unit.job else { return };
         let id = change.id().clone();
         live.revision = change.revision_after().unwrap_or_default();
@@ -114,9 +123,22 @@ impl Engine {
         now: Moment,
         turn: &mut Turn,
     ) {
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
-        let Some(live) = self.live.get_mut(id) else { return reply(Answer::NotLive) };
-        reply(Answer::Stopping(live.attempt_id(id)));
+        let Some(live) = self.live.get(id) else {
+            if !self.cancel_pending(ticket, id, now, turn) {
+                turn.effects.push(Effect::Reply { ticket, answer: Answer::NotLive });
+            }
+            return;
+        };
+        turn.effects.push(Effect::Reply { ticket, answer: Answer::Stopping(live.attempt_id(id)) });
+        self.stop_job(id, request, now, turn);
+    }
+
+    /// Ends a live job; nobody is told.
+    pub(super) fn stop_job(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        if live.array.is_some() {
+            return self.stop_array(id, request, now, turn);
+        }
         match live.state.status {
             Status::Queued => self.end(id, Status::Cancelled, Some(Reason::User), None, now, turn),
             Status::Starting | Status::Running | Status::Paused => {
@@ -154,11 +176,37 @@ impl Engine {
     }
 
     pub(super) fn restart(&mut self, restart: Restart, now: Moment, turn: &mut Turn) {
-        let Restart { ticket, job, submit_key: key, request } = restart;
+        if job_has_key(&restart) {
+            let answer = Answer::Accepted(restart.job.attempt_id());
+            return turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+        }
+        let live = self.live.get(&restart.job.id);
+        if let Some(live) = live.filter(|live| live.submit_key.as_ref() == Some(&restart.submit_key)) {
+            // Begun, and not in the store yet.
+            let answer = Answer::Accepted(live.attempt_id(&restart.job.id));
+            return turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+        }
+        if restart.job.definition.array.is_some()
+            && live.is_none_or(|live| live.state.status != Status::Queued)
+        {
+            return match live.map(|live| live.state.status) {
+                None => self.restart_array(restart, now, turn),
+                status => {
+                    let answer = Answer::Conflict { status };
+                    turn.effects.push(Effect::Reply { ticket: restart.ticket, answer });
+                }
+            };
+        }
+        let Restart { ticket, job, submit_key: key, request, array: _ } = restart;
         let id = job.id.clone();
-        if job.definition.submit_key.as_ref() == Some(&key) {
-            let answer = Answer::Accepted(job.attempt_id());
-            return turn.effects.push(Effect::Reply { ticket, answer });
+        if job.definition.is_element() {
+            // Once it has ended, it is its array that runs it again; and not while that is being ended.
+            let is_refused = live.is_none_or(|live| self.is_in_ending_array(live));
+            if is_refused {
+                let status = live.map_or(job.state.status, |_| Status::Stopping);
+                let answer = Answer::Conflict { status: Some(status) };
+                return turn.effects.push(Effect::Reply { ticket, answer });
+            }
         }
         let Some(live) = self.live.get_mut(&id) else {
             if job.state.status.is_terminal() {
@@ -278,7 +326,7 @@ impl Engine {
     pub(super) fn remove(&mut self, removal: Removal, turn: &mut Turn) {
         let Removal { ticket, job, logs, inputs } = removal;
         let status = self.live.get(&job.id).map_or(job.state.status, |live| live.state.status);
-        if !status.is_terminal() {
+        if !status.is_terminal() || self.is_of_array(&job.id) {
             let answer = Answer::Conflict { status: Some(status) };
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
@@ -286,8 +334,12 @@ impl Engine {
             return turn.effects.push(Effect::Reply { ticket, answer: Answer::Needed { by } });
         }
         let removed = Answer::Removed(job.id.clone());
+        let mut documents: Vec<_> = inputs.into_iter().map(remove_input).collect();
+        if job.definition.array.is_some() {
+            documents.extend(super::arrays::forgotten(&job.id, job.state.attempt));
+        }
         turn.units.push(Unit {
-            documents: inputs.into_iter().map(remove_input).collect(),
+            documents,
             job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
         });
         turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });
@@ -337,4 +389,9 @@ impl Engine {
         reply(Answer::Done);
         turn.effects.push(Effect::Signal { attempt: live.attempt_id(id), process, signal, scope });
     }
+}
+
+/// Whether this very restart has begun the job's newest attempt before.
+fn job_has_key(Restart { job, submit_key, .. }: &Restart) -> bool {
+    job.definition.submit_key.as_ref() == Some(submit_key)
 }

@@ -72,6 +72,7 @@ impl Bench {
             ended: EndedJobs::new(),
             unique: None,
             id: Some(id.clone()),
+            array: None,
         }))
     }
 
@@ -96,6 +97,7 @@ impl Bench {
             job: self.job(name),
             submit_key: key.to_owned(),
             request: StopRequest::default(),
+            array: None,
         }))
     }
 
@@ -117,7 +119,7 @@ impl Bench {
         jobs.retain(|job| !job.state.status.is_terminal());
         self.engine = Engine::new(2);
         let last_event = self.store.counters().expect("memory").last_event;
-        self.engine.restore(jobs, last_event, self.now)
+        self.engine.restore(jobs, Default::default(), last_event, self.now)
     }
 
     /// Goes to the next deadline and lets it happen.

@@ -221,7 +221,13 @@ fn a_restart_in_a_hurry_shortens_a_stop_that_is_under_way() {
     let job = bench.job("a");
     let restart = |job: &Job, force| {
         let request = StopRequest { force, ..StopRequest::default() };
-        Input::Restart(Box::new(Restart { ticket: 3, job: job.clone(), submit_key: "k".to_owned(), request }))
+        Input::Restart(Box::new(Restart {
+            ticket: 3,
+            job: job.clone(),
+            submit_key: "k".to_owned(),
+            request,
+            array: None,
+        }))
     };
     assert!(!ends(&bench.turn(vec![restart(&job, false)])), "a patient one does not ask again");
     assert!(ends(&bench.turn(vec![restart(&job, true)])));

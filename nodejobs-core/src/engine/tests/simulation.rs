@@ -4,6 +4,7 @@
 //! `NODEJOBS_SEED=n` replays a seed and tells what happened; with `NODEJOBS_STEPS=n`, everything comes to its end after
 //! so many steps. `NODEJOBS_SEEDS=n` tries so many.
 
+mod arrays;
 mod checks;
 mod clients;
 mod owner;
@@ -271,7 +272,7 @@ impl Simulation {
             let runs = run.is_some_and(|run| run.main.alive);
             let goes_on = matches!(job.state.status, Status::Running | Status::Paused) && runs;
             // Those that have the places run for ever.
-            let waits = job.state.waiting_on == Some(WaitingOn::Slot);
+            let waits = job.state.waiting_on == Some(WaitingOn::Slot) || self.is_held_up(&job);
             let is_settled = job.state.status.is_terminal() || goes_on || waits;
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
@@ -329,7 +330,9 @@ fn no_order_of_events_and_deaths_breaks_a_promise() {
     let came_to = |status| reached.iter().any(|(reached, _)| *reached == status);
     let missing: Vec<Status> = Status::ALL.into_iter().filter(|status| !came_to(*status)).collect();
     assert!(missing.is_empty(), "no run comes to {missing:?}");
-    for reason in [Reason::Timeout, Reason::Memory, Reason::Reboot, Reason::Unknown, Reason::Signal] {
+    for reason in
+        [Reason::Timeout, Reason::Memory, Reason::Reboot, Reason::Unknown, Reason::Signal, Reason::Element]
+    {
         assert!(reached.iter().any(|(_, reached)| *reached == Some(reason)), "no run comes to {reason}");
     }
 }

@@ -129,17 +129,16 @@ fn afters() -> impl Strategy<Value = After> {
 
 fn origins() -> impl Strategy<Value = Origin> {
     prop_oneof![
-        (ids(), any::<u32>()).prop_map(|(array, index)| Origin::Element { array, index }),
+        (ids(), any::<u32>(), btree_map(texts(), raw_texts(), 0..3))
+            .prop_map(|(array, index, values)| Origin::Element { array, index, values }),
         (texts(), times()).prop_map(|(name, due)| Origin::Schedule { name, due }),
     ]
 }
 
 fn arrays() -> impl Strategy<Value = Array> {
-    (any::<u32>(), any::<bool>(), option::of(any::<u32>())).prop_map(|(size, fail_fast, max_running)| Array {
-        size,
-        fail_fast,
-        max_running,
-    })
+    let on_done = option::of(raw_texts());
+    (any::<u32>(), any::<bool>(), option::of(any::<u32>()), on_done)
+        .prop_map(|(size, fail_fast, max_running, on_done)| Array { size, fail_fast, max_running, on_done })
 }
 
 prop_compose! {

@@ -122,7 +122,12 @@ fn definition() -> impl Strategy<Value = Definition> {
                 after: (slots % 3 == 0).then(after),
                 origin: (slots % 5 == 0)
                     .then(|| Origin::Schedule { name: "nightly".to_owned(), due: created_at }),
-                array: (slots % 7 == 0).then_some(Array { size: slots, fail_fast: true, max_running: None }),
+                array: (slots % 7 == 0).then_some(Array {
+                    size: slots,
+                    fail_fast: true,
+                    max_running: None,
+                    on_done: None,
+                }),
             }
         },
     )
@@ -286,9 +291,13 @@ fn the_second_format_is_what_it_was() {
             job.state.assigned = [("gpu".to_owned(), vec![0, 2])].into();
             job.definition.needs = [("gpu".to_owned(), 2)].into();
             job.definition.after = Some(after());
-            job.definition.origin =
-                Some(Origin::Element { array: JobId::new("many").expect("valid"), index: 7 });
-            job.definition.array = Some(Array { size: 9, fail_fast: false, max_running: Some(2) });
+            job.definition.origin = Some(Origin::Element {
+                array: JobId::new("many").expect("valid"),
+                index: 7,
+                values: [("lr".to_owned(), "0.1".into())].into(),
+            });
+            job.definition.array =
+                Some(Array { size: 9, fail_fast: false, max_running: Some(2), on_done: Some("true".into()) });
         }
     }
     let written = write(&Header { nodejobs_export: 2, ..header }, &items).0;

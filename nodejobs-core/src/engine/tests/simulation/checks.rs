@@ -92,7 +92,7 @@ impl Checks {
             }
             attempts.windows(2).try_for_each(|pair| restarted(&pair[0], &pair[1]))?;
         }
-        Ok(())
+        super::arrays::counted(units, store)
     }
 
     /// Events are counted without a gap, and each is a legal move.
@@ -161,6 +161,9 @@ impl Checks {
             return ensure(*last == job.state, || format!("{last:?} became {:?}", job.state));
         }
         self.last_words.insert(key, job.state.clone());
+        if job.definition.array.is_some() {
+            return Ok(());
+        }
         self.truth(job, world).map_err(|lie| format!("{} {key:?}: {lie}: {:?}", job.id, job.state))
     }
 
@@ -260,6 +263,7 @@ impl Checks {
             let is_stored = attempts.iter().any(|job| job.seq == *seq && job.state.attempt == *attempt);
             ensure(is_stored, || format!("{id} (attempt {attempt}) was accepted and is gone"))?;
         }
+        super::arrays::at_the_end(store)?;
         for (seq, attempt) in &self.stopped {
             if let Some(run) = world.find(*seq, *attempt).map(|run| &world.runs[run]) {
                 ensure(run.living() == 0, || format!("{run:?} was stopped and lives"))?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::array::{Content, Which, next_attempt};
 use crate::engine::{Edit, Edits, EndedJobs, Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
 use crate::group::GroupChange;
 use crate::id::JobId;
-use crate::job::{Definition, Job};
+use crate::job::{Array, Definition, Job, Origin};
 use crate::signal::Signal;
-use crate::spec::{Command, JobSpec, Limits, Restart, Start};
+use crate::spec::{Command, Elements, JobSpec, Limits, Range, Restart, Start};
 use crate::store::JobStore;
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
@@ -21,6 +22,7 @@ use super::{all_jobs, id, places};
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
     Submit { id: Option<JobId>, spec: Box<JobSpec>, again: bool },
+    Array { spec: Box<JobSpec>, array: Array, again: bool },
     Stop(JobId, StopRequest),
     Restart { id: JobId, key: String, request: StopRequest },
     Remove(JobId),
@@ -34,7 +36,9 @@ impl Ask {
     /// Whether it is decided on what the store says of something that the turn changes.
     pub(super) fn rests_on(&self, turn: &Turn) -> bool {
         match self {
-            Ask::Submit { id: None, again, .. } => *again && !turn.units.is_empty(),
+            Ask::Submit { id: None, again, .. } | Ask::Array { again, .. } => {
+                *again && !turn.units.is_empty()
+            }
             Ask::Submit { id: Some(id), .. }
             | Ask::Restart { id, .. }
             | Ask::Remove(id)
@@ -65,15 +69,47 @@ impl Ask {
                     existing,
                     ended,
                     unique,
+                    array: None,
+                }))
+            }
+            Ask::Array { spec, array, again } => {
+                let elements = Elements::Range(Range { first: 1, last: array.size.into(), step: 1 });
+                let content = Content::new(elements, array.size);
+                let definition =
+                    Definition { array: Some(array), ..Definition::new(&spec, "/logs".into(), now.wall) };
+                let is_it = |job: &Job| job.definition.submit_key == definition.submit_key;
+                let existing = again.then(|| all_jobs(store).into_iter().rev().find(is_it)).flatten();
+                let (id, context, input, array) = (None, Vec::new(), None, Some(Box::new(content)));
+                let (ended, unique) = (EndedJobs::new(), None);
+                Input::Submit(Box::new(Submission {
+                    ticket,
+                    id,
+                    definition,
+                    context,
+                    input,
+                    existing,
+                    ended,
+                    unique,
+                    array,
                 }))
             }
             Ask::Stop(id, request) => Input::Stop { ticket, id, request },
             Ask::Restart { id, key: submit_key, request } => {
                 let job = stored(&id)?;
-                Input::Restart(Box::new(RestartInput { ticket, job, submit_key, request }))
+                let which = if submit_key.ends_with('3') { Which::All } else { Which::Unfinished };
+                let is_array = job.definition.array.is_some() && job.state.status.is_terminal();
+                let array = is_array.then(|| next_attempt(store, &job, which).expect("memory does not fail"));
+                let array = array.map(Box::new);
+                Input::Restart(Box::new(RestartInput { ticket, job, submit_key, request, array }))
             }
             Ask::Remove(id) => {
                 let job = stored(&id)?;
+                if let Some(Origin::Element { array, .. }) = &job.definition.origin
+                    && stored(array).is_some()
+                {
+                    // It goes with its array.
+                    return None;
+                }
                 Input::Remove(Box::new(Removal { ticket, job, logs: Vec::new(), inputs: Vec::new() }))
             }
             Ask::Pause(id) => Input::Pause { ticket, id },
@@ -115,10 +151,12 @@ impl Clients {
     /// The owner has died: submits and restarts are sent again, by whoever has not lost patience.
     pub(super) fn owner_died(&mut self, random: &mut Random) {
         for (_, mut ask) in std::mem::take(&mut self.waiting) {
-            if let Ask::Submit { again, .. } = &mut ask {
+            if let Ask::Submit { again, .. } | Ask::Array { again, .. } = &mut ask {
                 *again = true;
             }
-            if matches!(ask, Ask::Submit { .. } | Ask::Restart { .. }) && random.below(4) > 0 {
+            if matches!(ask, Ask::Submit { .. } | Ask::Array { .. } | Ask::Restart { .. })
+                && random.below(4) > 0
+            {
                 self.unanswered.push(ask);
             }
         }
@@ -131,6 +169,15 @@ impl Clients {
         if jobs.is_empty() || (live.len() < 4 && random.below(3) == 0) {
             let name = ["a", "b", "c"].get(usize::try_from(random.below(6)).unwrap_or(0));
             let spec = Box::new(any_spec(key, now, random));
+            if random.below(3) == 0 {
+                let array = Array {
+                    size: u32::try_from(1 + random.below(6)).unwrap_or(1),
+                    fail_fast: random.below(3) == 0,
+                    max_running: u32::try_from(random.below(4)).ok().filter(|most| *most > 0),
+                    on_done: None,
+                };
+                return Ask::Array { spec, array, again: false };
+            }
             return Ask::Submit { id: name.map(|name| id(name)), spec, again: false };
         }
         let any = pick(&jobs, random).map(|job| job.id.clone());

@@ -76,7 +76,8 @@ impl Simulation {
         let mut live = all_jobs(&self.store);
         live.retain(|job| !job.state.status.is_terminal());
         let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
-        let known = owner.engine.restore(live, last_event, self.world.now);
+        let arrays = crate::array::contents(&self.store, &live).map_err(|error| error.to_string())?;
+        let known = owner.engine.restore(live, arrays, last_event, self.world.now);
         owner.session.recover(&known, &mut self.world, &self.store)?;
         let reports = std::mem::take(&mut owner.session.reports);
         let (remembered, found): (Vec<_>, Vec<_>) =

@@ -65,7 +65,10 @@ pub(super) fn any_place(spec: JobSpec, random: &mut Random) -> JobSpec {
 }
 
 fn has_place(job: &&Job) -> bool {
-    !job.state.status.is_terminal() && !matches!(job.state.status, Status::Queued | Status::Restarting)
+    // An array has none itself.
+    job.definition.array.is_none()
+        && !job.state.status.is_terminal()
+        && !matches!(job.state.status, Status::Queued | Status::Restarting)
 }
 
 fn memory_of(job: &Job) -> u64 {
@@ -161,8 +164,10 @@ impl Simulation {
     /// Once nothing happens any more, whoever waits for a place would not fit in.
     pub(super) fn nobody_waits_for_nothing(&self) -> Checked {
         let jobs = all_jobs(&self.store);
-        let waiting: Vec<&Job> =
-            jobs.iter().filter(|job| job.state.waiting_on == Some(WaitingOn::Slot)).collect();
+        let waiting: Vec<&Job> = jobs
+            .iter()
+            .filter(|job| job.state.waiting_on == Some(WaitingOn::Slot) || self.is_hungry(job))
+            .collect();
         let placed: Vec<&Job> = jobs.iter().filter(has_place).collect();
         let memory: u64 = placed.iter().map(|job| memory_of(job)).sum();
         let fits = |job: &&&Job| {
