@@ -562,8 +562,8 @@ impl Refused {
                 self.removals.insert(change.id().clone());
                 true
             }
-            // What a policy begins was not asked for: it has happened, like the end that it follows.
-            Some(attempt) if change.begins_attempt() && !change.is_restart() => {
+            // What a policy, an array or a schedule begins was not asked for: it has happened, like an end.
+            Some(attempt) if change.begins_attempt() && !change.is_own_decision() => {
                 self.attempts.insert(attempt);
                 true
             }

@@ -58,6 +58,17 @@ pub enum JobChange {
         /// Where it stands now.
         state: JobState,
     },
+    /// What the newest attempt runs is changed while it is queued.
+    Redefine {
+        /// Its id.
+        id: JobId,
+        /// The revision this was decided on.
+        expected: u64,
+        /// What it runs now.
+        definition: Box<Definition>,
+        /// Where it stands now: still queued.
+        state: JobState,
+    },
     /// The job and its history are forgotten; its events stay. Only an ended job can be removed.
     Remove {
         /// Its id.
@@ -74,6 +85,7 @@ impl JobChange {
             JobChange::Insert { id, .. }
             | JobChange::NewAttempt { id, .. }
             | JobChange::Update { id, .. }
+            | JobChange::Redefine { id, .. }
             | JobChange::Remove { id, .. } => id,
         }
     }
@@ -83,7 +95,8 @@ impl JobChange {
         match self {
             JobChange::Insert { id, state, .. }
             | JobChange::NewAttempt { id, state, .. }
-            | JobChange::Update { id, state, .. } => {
+            | JobChange::Update { id, state, .. }
+            | JobChange::Redefine { id, state, .. } => {
                 Some(AttemptId { id: id.clone(), attempt: state.attempt })
             }
             JobChange::Remove { .. } => None,
@@ -95,16 +108,24 @@ impl JobChange {
         matches!(self, JobChange::Insert { .. } | JobChange::NewAttempt { .. })
     }
 
-    /// Whether this is the attempt that the job's policy has follow one that ended.
-    pub fn is_restart(&self) -> bool {
-        matches!(self, JobChange::NewAttempt { state, .. } if state.status == Status::Restarting)
+    /// Whether this begins an attempt that nobody waits for, because a policy, an array or a schedule has decided it.
+    pub fn is_own_decision(&self) -> bool {
+        match self {
+            JobChange::Insert { definition, .. } => definition.origin.is_some(),
+            JobChange::NewAttempt { definition, state, .. } => {
+                state.status == Status::Restarting || definition.origin.is_some()
+            }
+            JobChange::Update { .. } | JobChange::Redefine { .. } | JobChange::Remove { .. } => false,
+        }
     }
 
     /// The revision the job has once this is applied; `None` if it is gone then.
     pub fn revision_after(&self) -> Option<u64> {
         match self {
             JobChange::Insert { .. } => Some(1),
-            JobChange::NewAttempt { expected, .. } | JobChange::Update { expected, .. } => Some(expected + 1),
+            JobChange::NewAttempt { expected, .. }
+            | JobChange::Update { expected, .. }
+            | JobChange::Redefine { expected, .. } => Some(expected + 1),
             JobChange::Remove { .. } => None,
         }
     }
@@ -137,6 +158,12 @@ impl JobChange {
                 let legal = state.attempt == head.attempt && (stays || head.status.may_become(state.status));
                 if legal { Ok(()) } else { Err(illegal(head, state.status)) }
             }
+            JobChange::Redefine { expected, state, .. } => {
+                let head = existing(*expected)?;
+                let is_queued = [head.status, state.status] == [Status::Queued; 2];
+                let legal = is_queued && state.attempt == head.attempt;
+                if legal { Ok(()) } else { Err(illegal(head, state.status)) }
+            }
             JobChange::Remove { expected, .. } => {
                 let head = existing(*expected)?;
                 if head.status.is_terminal() { Ok(()) } else { Err(illegal(head, head.status)) }
@@ -165,11 +192,27 @@ pub enum DocumentKind {
     Input,
     /// Facts about the data directory, such as the owner's generation.
     Meta,
+    /// Groups by their names.
+    Group,
+    /// The parameters of arrays, by the ids of their parents.
+    Array,
+    /// How far arrays got, by the ids of their parents.
+    Progress,
+    /// Schedules by their names.
+    Schedule,
 }
 
 impl DocumentKind {
     /// Every kind.
-    pub const ALL: [DocumentKind; 3] = [DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta];
+    pub const ALL: [DocumentKind; 7] = [
+        DocumentKind::Context,
+        DocumentKind::Input,
+        DocumentKind::Meta,
+        DocumentKind::Group,
+        DocumentKind::Array,
+        DocumentKind::Progress,
+        DocumentKind::Schedule,
+    ];
 
     /// The name it has in stores.
     pub const fn as_str(self) -> &'static str {
@@ -177,6 +220,10 @@ impl DocumentKind {
             DocumentKind::Context => "context",
             DocumentKind::Input => "input",
             DocumentKind::Meta => "meta",
+            DocumentKind::Group => "group",
+            DocumentKind::Array => "array",
+            DocumentKind::Progress => "progress",
+            DocumentKind::Schedule => "schedule",
         }
     }
 

@@ -14,7 +14,7 @@ use sled::{Batch, Db};
 use crate::error::store_error;
 
 /// What the file [`MARK_FILE`] says.
-pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT };
+pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT, oldest: kv::OLDEST_FORMAT };
 /// Says whose the directory is, and counts the commits; sled does not look at it.
 const MARK_FILE: &str = "nodejobs";
 /// sled's log, which holds everything.
@@ -90,7 +90,7 @@ pub(crate) fn open_or_create(path: &Path) -> Result<Open, StoreError> {
 /// Opens the store, which is there.
 pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
     disk::is_there(path, Kind::Directory)?;
-    MARK.expect(&path.join(MARK_FILE), path)?;
+    let format = MARK.expect(&path.join(MARK_FILE), path)?;
     for name in [LOG, CONFIGURATION] {
         // The engine would make a new one.
         let file = path.join(name);
@@ -110,6 +110,9 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
     disk::without_panic(path, || {
         let open = open(path, mark)?;
         open.has_all_commits(path)?;
+        if format < kv::FORMAT {
+            MARK.raise(&open.mark).map_err(failed)?;
+        }
         // Some of the files were made just now.
         keep_private(path).map_err(failed)?;
         Ok(open)

@@ -23,12 +23,12 @@ const INSERT: &str = concat!(
     ", ",
     definition_columns!(),
     ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 );
 const UPDATE: &str = concat!(
     "UPDATE jobs SET (revision, ",
     state_columns!(),
-    ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
+    ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
 );
 const REPLACE: &str = concat!(
     "UPDATE jobs SET (revision, ",
@@ -36,7 +36,7 @@ const REPLACE: &str = concat!(
     ", ",
     definition_columns!(),
     ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-     ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
+     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
 );
 const KEEP_ATTEMPT: &str = concat!(
     "INSERT INTO attempts (",
@@ -138,8 +138,10 @@ fn apply_checked(transaction: &Transaction<'_>, change: &JobChange, seq: i64) ->
             insert_labels(transaction, seq, definition)?;
             append_event(transaction, seq, &attempt(state), state)
         }
-        JobChange::NewAttempt { definition, state, .. } => {
-            transaction.prepare_cached(KEEP_ATTEMPT)?.execute([seq])?;
+        JobChange::NewAttempt { definition, state, .. } | JobChange::Redefine { definition, state, .. } => {
+            if change.begins_attempt() {
+                transaction.prepare_cached(KEEP_ATTEMPT)?.execute([seq])?;
+            }
             delete_labels(transaction, change, seq)?;
             let mut statement = transaction.prepare_cached(REPLACE)?;
             let mut binder = Binder::new(&mut statement);

@@ -103,6 +103,14 @@ impl Tables {
                 }
                 self.append_event(id, state)
             }
+            JobChange::Redefine { definition, state, .. } => {
+                if let Some(job) = self.jobs.get_mut(&id).and_then(|attempts| attempts.last_mut()) {
+                    job.revision = revision;
+                    job.definition = (**definition).clone();
+                    job.state = state.clone();
+                }
+                self.append_event(id, state)
+            }
             JobChange::Remove { .. } => {
                 let removed = self.jobs.remove(&id).unwrap_or_default();
                 UnitOutcome::Applied { seq: removed.first().map_or(0, |job| job.seq), event: 0 }

@@ -72,6 +72,7 @@ timeout = "1m"
         backoff: Backoff { delay_max_ms: 60_000, healthy_after_ms: 5_000, give_up_after: None },
         limits: None,
         log_cap: None,
+        retry: None,
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);

@@ -88,6 +88,8 @@ macro_rules! store_conformance {
                 "A change that was decided on another revision is refused and hears the one that is stored.";
             commits::illegal_moves_are_refused:
                 "Exactly the moves of the status table are made; all others are refused and change nothing.";
+            commits::a_queued_attempt_is_redefined:
+                "What a queued attempt runs is changed, indexes included; no other status and no other attempt allows it.";
             commits::rejected_units_leave_no_trace:
                 "Nothing of a rejected unit is done, its documents included, and the others are not disturbed.";
             commits::later_units_see_what_earlier_ones_did:

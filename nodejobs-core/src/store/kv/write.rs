@@ -125,6 +125,14 @@ impl Writer<'_> {
                 }
                 self.append_event(seq, &id, new)
             }
+            (JobChange::Redefine { definition, state: new, .. }, Some((seq, old))) => {
+                let old_definition = record::definition(self.changes, seq, &id, old.state.attempt)?;
+                self.put_state(seq, &state(new))?;
+                self.put_definition(seq, new.attempt, definition)?;
+                let before = keys::indexes(seq, &old_definition, &old.state);
+                self.reindex(&before, &keys::indexes(seq, definition, new))?;
+                self.append_event(seq, &id, new)
+            }
             (JobChange::Remove { .. }, Some((seq, old))) => {
                 self.remove(seq, &old)?;
                 Ok(UnitOutcome::Applied { seq, event: 0 })
