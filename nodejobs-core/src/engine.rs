@@ -12,6 +12,7 @@ mod live;
 mod places;
 mod reports;
 mod requests;
+mod schedules;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -29,9 +30,11 @@ use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
 use places::Places;
+use schedules::Schedules;
 use timers::Timers;
 
 pub use places::{Capacity, WhenFull};
+pub use schedules::{KnownSchedule, ScheduleChange};
 
 /// Identifies who waits for an answer.
 pub type Ticket = u64;
@@ -115,6 +118,15 @@ pub enum Input {
         /// The changes.
         documents: Vec<DocumentChange>,
     },
+    /// Somebody wants something of a schedule.
+    Schedule {
+        /// Who asks.
+        ticket: Ticket,
+        /// Which one.
+        name: String,
+        /// What.
+        change: ScheduleChange,
+    },
     /// Somebody wants a job halted.
     Pause {
         /// Who asks.
@@ -173,6 +185,13 @@ pub enum Answer {
         /// Why not, in words.
         why: String,
     },
+    /// The schedule is as it was asked for.
+    Scheduled,
+    /// What is there is against it.
+    Refused {
+        /// Why, and the way out, in words.
+        why: String,
+    },
     /// The commit failed; nothing of it was done.
     NotStored,
 }
@@ -227,6 +246,11 @@ impl Effect {
             Effect::Launch(attempt) => Some(attempt),
             _ => None,
         }
+    }
+
+    /// Whether it tells somebody that this attempt was accepted.
+    fn accepts(&self, wanted: Option<&AttemptId>) -> bool {
+        matches!(self, Effect::Reply { answer: Answer::Accepted(attempt), .. } if Some(attempt) == wanted)
     }
 }
 
@@ -283,6 +307,9 @@ pub struct Engine {
     live: HashMap<JobId, Live>,
     timers: Timers,
     places: Places,
+    schedules: Schedules,
+    /// The last commit has failed.
+    store_fails: bool,
     /// Nothing is started that has waited for a place, until all is known of those who have one.
     is_taking_over: bool,
     ids: IdGenerator,
@@ -308,6 +335,8 @@ impl Engine {
             live: HashMap::new(),
             timers: Timers::default(),
             places: Places::new(capacity),
+            schedules: Schedules::default(),
+            store_fails: false,
             is_taking_over: false,
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
@@ -342,6 +371,7 @@ impl Engine {
                 });
             }
             let id = job.id.clone();
+            self.schedules.began(&id, &job.definition);
             let mut live = Live::restored(job);
             self.timers.set_for(&id, &mut live, now);
             self.place(&id, &mut live);
@@ -370,6 +400,7 @@ impl Engine {
             }
         }
         self.is_taking_over = false;
+        self.resume_schedules(now, turn);
         self.fill_places(now, turn);
     }
 
@@ -389,12 +420,18 @@ impl Engine {
                 turn.units.push(Unit { job: None, documents });
                 turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
             }
+            Input::Schedule { ticket, name, change } => {
+                self.change_schedule(ticket, &name, change, now, turn);
+            }
             Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
             Input::Signal { ticket, id, signal, scope } => self.signal(ticket, &id, signal, scope, turn),
             Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),
-            Input::ClockSet => self.timers.clock_set(&mut self.live, now),
+            Input::ClockSet => {
+                self.timers.clock_set(&mut self.live, now);
+                self.schedules.clock_set(now);
+            }
             Input::Capacity(capacity) => self.places.capacity = capacity,
         }
         if !self.is_taking_over {
@@ -406,7 +443,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<BootTime> {
         // What could not be stored has left a place.
         let place = self.places.has_room_for_next().then(BootTime::default);
-        [self.timers.first(), self.retry_at, place].into_iter().flatten().min()
+        let schedule = self.schedules.first().filter(|_| !self.store_fails);
+        [self.timers.first(), self.retry_at, place, schedule].into_iter().flatten().min()
     }
 
     /// What follows from the commit of a turn: the outcomes of its units, or `None` if it failed.
@@ -422,6 +460,7 @@ impl Engine {
         outcomes: Option<&[UnitOutcome]>,
         now: Moment,
     ) -> Result<Vec<Effect>, Inconsistent> {
+        self.store_fails = outcomes.is_none();
         match outcomes {
             Some(outcomes) => {
                 self.retry_at = None;
@@ -445,6 +484,14 @@ impl Engine {
                 (UnitOutcome::Applied { event, .. }, _) if *event > 0 => {
                     self.check_last_event(event - 1)?;
                     self.last_event = *event;
+                }
+                (UnitOutcome::Rejected(Rejection::Exists), Some(change)) if change.is_occurrence() => {
+                    let attempt = change.attempt();
+                    // Who has asked for one by hand is answered.
+                    if !turn.effects.iter().any(|effect| effect.accepts(attempt.as_ref())) {
+                        self.schedules.take_back(change);
+                    }
+                    refused.attempts.extend(attempt);
                 }
                 (UnitOutcome::Rejected(rejection), Some(change)) if !refused.takes(change) => {
                     return Err(Inconsistent::Refused { id: change.id().clone(), rejection: *rejection });
@@ -500,14 +547,20 @@ impl Engine {
         go
     }
 
-    /// Nobody is told that an attempt is on disk which their policies begin and which could not be written yet.
+    /// Nobody is told that something is on disk which was not theirs to refuse and could not be written yet: an attempt
+    /// that a policy begins, or a schedule.
     fn without_accepted(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         let changes = self.unsaved.units.iter().filter_map(|unit| unit.job.as_ref());
         let begun: HashSet<AttemptId> =
             changes.filter(|change| change.begins_attempt()).filter_map(JobChange::attempt).collect();
         for effect in &mut effects {
             if let Effect::Reply { answer, .. } = effect
-                && matches!(answer, Answer::Accepted(attempt) if begun.contains(attempt))
+                && match answer {
+                    Answer::Accepted(attempt) => begun.contains(attempt),
+                    // It is, and will be stored with the next commit that succeeds.
+                    Answer::Scheduled => true,
+                    _ => false,
+                }
             {
                 *answer = Answer::NotStored;
             }
@@ -523,6 +576,7 @@ impl Engine {
             {
                 self.timers.clear(&attempt.id, &mut live);
                 self.places.leave(&mut live);
+                self.schedules.forget(&attempt.id);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {

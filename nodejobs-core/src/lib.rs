@@ -11,6 +11,7 @@
 //! | [`status`] | the statuses, the reasons and the table of legal moves |
 //! | [`spec`] | what a user asks for |
 //! | [`job`] | what is stored about a job and its attempts |
+//! | [`schedule`] | what is run again and again, and what of it is due |
 //! | [`logs`] | where the output of attempts is |
 //! | [`log_index`] | when an attempt wrote what |
 //! | [`record`] | what is shown about a job, as JSON |
@@ -34,6 +35,7 @@ pub mod job;
 pub mod log_index;
 pub mod logs;
 pub mod record;
+pub mod schedule;
 pub mod signal;
 pub mod spec;
 pub mod status;

@@ -137,7 +137,8 @@ impl std::str::FromStr for CatchUp {
             "one" => CatchUp::One,
             "all" => CatchUp::All(CatchUp::DEFAULT_MOST),
             _ => {
-                let most = text.strip_prefix("all:").and_then(|most| most.parse().ok()).ok_or_else(unknown)?;
+                let most =
+                    text.strip_prefix("all:").and_then(|most| most.parse().ok()).ok_or_else(unknown)?;
                 if !(1..=Self::MAX_MOST).contains(&most) {
                     return Err(unknown());
                 }
@@ -302,13 +303,12 @@ impl Schedule {
         next.filter(|next| self.until.is_none_or(|until| *next <= until))
     }
 
-    /// The id of the job of an occurrence: `nightly-20261122T030000Z`.
+    /// The id of the job of an occurrence: `nightly-20261122T030000Z`. What is begun by hand is hardly ever due at a whole
+    /// second, and has the milliseconds as well.
     pub fn occurrence_id(&self, due: Timestamp) -> String {
-        // As it is written in RFC 3339, to the second and without what separates.
-        let text = due.to_string();
-        let time: String =
-            text.chars().take_while(|c| *c != '.').filter(|c| !matches!(c, '-' | ':')).collect();
-        format!("{}-{time}Z", self.name)
+        // As it is written in RFC 3339, without what separates.
+        let time = due.to_string().replace(['-', ':'], "").replace(".000Z", "Z");
+        format!("{}-{time}", self.name)
     }
 
     /// As it is stored.
@@ -375,7 +375,8 @@ mod tests {
         assert!(refused(|it| it.catch_up = CatchUp::All(3)).contains("overlap queue"));
         let past = |it: &mut Schedule| it.until = Some(it.created_at);
         assert!(refused(past).contains("has passed"), "{}", refused(past));
-        let short = |it: &mut Schedule| it.until = Some(Timestamp::from_millis(it.created_at.as_millis() + 1));
+        let short =
+            |it: &mut Schedule| it.until = Some(Timestamp::from_millis(it.created_at.as_millis() + 1));
         assert!(refused(short).contains("would never run"), "{}", refused(short));
         let large = |it: &mut Schedule| it.definition.command = Command::shell("x".repeat(70_000));
         assert!(refused(large).contains("put the command into a file"));
@@ -387,6 +388,8 @@ mod tests {
         schedule.waiting.push_back(schedule.created_at);
         assert_eq!(schedule.occurrence_id(schedule.created_at), "nightly-20260714T033320Z");
         assert_eq!(Schedule::from_bytes(&schedule.to_bytes()).expect("the same"), schedule);
+        let by_hand = Timestamp::from_millis(schedule.created_at.as_millis() + 7);
+        assert_eq!(schedule.occurrence_id(by_hand), "nightly-20260714T033320.007Z");
         schedule.name = "x".repeat(Schedule::MAX_NAME_LEN);
         let longest = format!("{}-0123456789", schedule.occurrence_id(Timestamp::from_millis(i64::MAX)));
         assert!(JobId::new(&longest).is_ok());

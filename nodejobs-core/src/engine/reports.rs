@@ -205,5 +205,6 @@ impl Engine {
         } else if let Follows::Attempt { delay_ms, failures } = follows {
             self.begin_restart(id, live, Start::Again { after_ms: delay_ms, failures }, now, turn);
         }
+        self.occurrence_ended(id, now, turn);
     }
 }

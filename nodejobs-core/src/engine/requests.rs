@@ -68,10 +68,13 @@ impl Engine {
     }
 
     /// Takes in an attempt that the unit begins.
-    fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin(&mut self, mut live: Live, unit: Unit, now: Moment, turn: &mut Turn) {
         let Some(change) = &unit.job else { return };
         let id = change.id().clone();
         live.revision = change.revision_after().unwrap_or_default();
+        if let JobChange::Insert { definition, .. } | JobChange::NewAttempt { definition, .. } = change {
+            self.schedules.began(&id, definition);
+        }
         if live.state.status == Status::Starting {
             turn.effects.push(Effect::Launch(live.attempt_id(&id)));
         }
@@ -119,7 +122,7 @@ impl Engine {
         }
     }
 
-    fn begin_stop(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin_stop(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
         let Some(live) = self.live.get_mut(id) else { return };
         turn.effects.push(live.end_tree(id, request, now));
         live.stop_requested = Some(request);

@@ -6,6 +6,7 @@ mod moves;
 mod places;
 mod requests;
 mod restarts;
+mod schedules;
 mod simulation;
 mod time;
 

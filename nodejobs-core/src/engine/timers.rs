@@ -87,5 +87,6 @@ impl Engine {
                 _ => {}
             }
         }
+        self.schedules_due(now, turn);
     }
 }

@@ -168,11 +168,15 @@ mod tests {
     fn nothing_is_due_after_its_end_and_a_paused_one_skips_everything() {
         let mut schedule = schedule();
         let from = schedule.created_at;
-        let (every, now) = (Every { every_ms: 60_000, from }, Timestamp::from_millis(from.as_millis() + 185_000));
+        let (every, now) =
+            (Every { every_ms: 60_000, from }, Timestamp::from_millis(from.as_millis() + 185_000));
         schedule.until = Some(Timestamp::from_millis(from.as_millis() + 120_000));
         schedule.catch_up = CatchUp::One;
         let found = due(&schedule, &every, now);
-        assert_eq!((found.run, found.skipped.map(|it| it.count)), (vec![schedule.until.expect("set")], Some(1)));
+        assert_eq!(
+            (found.run, found.skipped.map(|it| it.count)),
+            (vec![schedule.until.expect("set")], Some(1))
+        );
         schedule.is_paused = true;
         let found = due(&schedule, &every, now);
         assert_eq!((found.run.len(), found.skipped.map(|it| it.count)), (0, Some(2)));
