@@ -75,8 +75,10 @@ pub enum Overlap {
 
 /// What becomes of occurrences that were due while nobody could start them: there was no daemon, or the machine was
 /// suspended.
+///
+/// As text, also in JSON: `skip`, `one`, `all:10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum CatchUp {
     /// They are skipped.
     #[default]
@@ -121,6 +123,20 @@ impl fmt::Display for CatchUp {
     }
 }
 
+impl From<CatchUp> for String {
+    fn from(catch_up: CatchUp) -> Self {
+        catch_up.to_string()
+    }
+}
+
+impl TryFrom<String> for CatchUp {
+    type Error = UnknownCatchUp;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl std::str::FromStr for CatchUp {
     type Err = UnknownCatchUp;
 
@@ -148,6 +164,11 @@ impl std::str::FromStr for CatchUp {
     }
 }
 
+/// A text that names no way to deal with an overlap.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no way to deal with an overlap; give skip, queue or replace")]
+pub struct UnknownOverlap(String);
+
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -155,6 +176,16 @@ impl fmt::Display for Overlap {
             Overlap::Queue => "queue",
             Overlap::Replace => "replace",
         })
+    }
+}
+
+impl std::str::FromStr for Overlap {
+    type Err = UnknownOverlap;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Overlap::Skip, Overlap::Queue, Overlap::Replace];
+        let known = all.into_iter().find(|known| known.to_string() == text);
+        known.ok_or_else(|| UnknownOverlap(text.to_owned()))
     }
 }
 

@@ -71,7 +71,7 @@ impl Owner {
         results
     }
 
-    fn submit_message(
+    pub(crate) fn submit_message(
         &self,
         spec: &JobSpec,
         resend: bool,
@@ -94,7 +94,7 @@ impl Owner {
     }
 
     /// Refuses limits that could not be enforced.
-    async fn check_limits(&self, spec: &JobSpec) -> Result<(), Error> {
+    pub(crate) async fn check_limits(&self, spec: &JobSpec) -> Result<(), Error> {
         let usage = |message: String| Error::new(ProblemKind::Usage, message);
         let Some(limits) = &spec.policy.limits else { return Ok(()) };
         limits.validate().map_err(|error| usage(error.to_string()))?;
@@ -164,6 +164,7 @@ impl Owner {
             started_at: self.started_at,
             keepers,
             jobs,
+            schedules: self.hub.schedules(),
             memory_limits: self.backend.capabilities().memory_limits,
         })
     }
@@ -359,7 +360,7 @@ impl Owner {
                 );
                 Err(Error::new(ProblemKind::Unavailable, message))
             }
-            (Answer::Stopping(_), _) => Err(stopped()),
+            (Answer::Stopping(_) | Answer::Scheduled | Answer::Refused { .. }, _) => Err(stopped()),
         }
     }
 
@@ -490,7 +491,12 @@ fn accepted(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
-        Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
+        Answer::Stopping(_)
+        | Answer::NotLive
+        | Answer::Done
+        | Answer::Removed(_)
+        | Answer::Scheduled
+        | Answer::Refused { .. } => Err(stopped()),
     }
 }
 

@@ -154,6 +154,11 @@ fn follow_clock(schedule: &mut Schedule, calendar: &dyn Calendar, now: Timestamp
 }
 
 impl Engine {
+    /// How many schedules there are.
+    pub fn schedules(&self) -> usize {
+        self.schedules.plans.len()
+    }
+
     /// How many schedules will be due. As long as there is one, the owner is needed.
     pub fn active_schedules(&self) -> usize {
         self.schedules.active()

@@ -41,7 +41,7 @@ impl fmt::Display for Skipped {
 }
 
 /// So many missed ones are counted one by one.
-const MAX_COUNTED: u64 = 500_000;
+const MAX_COUNTED: u64 = 100_000;
 
 /// What is due of a schedule that runs by this calendar. One that is paused skips everything.
 pub fn due(schedule: &Schedule, calendar: &dyn Calendar, now: Timestamp) -> Due {
