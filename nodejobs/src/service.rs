@@ -495,8 +495,8 @@ fn accepted(
         | Answer::NotLive
         | Answer::Done
         | Answer::Removed(_)
-        | Answer::Scheduled
-        | Answer::Refused { .. } => Err(stopped()),
+        | Answer::Scheduled => Err(stopped()),
+        Answer::Refused { why } => Err(Error::new(ProblemKind::Usage, why)),
     }
 }
 

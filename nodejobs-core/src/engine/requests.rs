@@ -30,6 +30,10 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        if let Some(time) = definition.start.missed(now.wall) {
+            let why = format!("the start time {time} has passed; leave it out to start the job now");
+            return reply(Answer::Refused { why });
+        }
         let is_due = definition.start.left_ms(now.wall, now) == 0;
         let has_place = self.places.admits(definition.policy.memory_limit());
         if is_due && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
