@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     attach, completions, config, daemon, doctor, edit, events, history, logs, ls, man, pause, prune, restart,
-    rm, run, send, signal, status, stop, store, top, wait,
+    rm, run, schedule, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -82,6 +82,7 @@ pub(crate) enum Command {
     History(history::History),
     Events(events::Events),
     Top(top::Top),
+    Schedule(schedule::Schedule),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),

@@ -17,6 +17,7 @@ pub(crate) mod prune;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod send;
 pub(crate) mod signal;
 pub(crate) mod status;
@@ -62,6 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
         Command::Top(top) => top.execute(&target, format),
+        Command::Schedule(schedule) => schedule.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
         Command::Daemon(daemon) => daemon.execute(&target, format),

@@ -2,6 +2,7 @@
 
 mod block;
 mod columns;
+mod schedules;
 mod table;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub(crate) use block::{daemon_block, record_block, store_block};
 pub(crate) use columns::columns;
+pub(crate) use schedules::{next_sentence, schedule_block, schedule_table};
 pub(crate) use table::JobTable;
 
 use crate::exit::{Failure, USAGE};

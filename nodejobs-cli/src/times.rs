@@ -5,9 +5,15 @@ use jiff::civil::{DateTime, Time};
 use nodejobs::Timestamp;
 use nodejobs::units::parse_duration;
 
-/// Reads a time that is still to come. Without a zone it is one of the local clock; without a date, the next such time.
-pub(crate) fn to_come(text: &str) -> Result<Timestamp, String> {
-    to_come_at(text, &Zoned::now())
+/// Reads a time that is still to come; one that has passed is refused with this way out. Without a zone it is one of the
+/// local clock; without a date, the next such time.
+pub(crate) fn to_come(text: &str, way_out: &str) -> Result<Timestamp, String> {
+    to_come_at(text, way_out, &Zoned::now())
+}
+
+/// Reads the time at which a job is to start.
+pub(crate) fn start(text: &str) -> Result<Timestamp, String> {
+    to_come(text, "leave out --at to start the job now")
 }
 
 /// Reads a time that has passed, or how long ago it was. Without a zone it is one of the local clock; without a date,
@@ -16,11 +22,11 @@ pub(crate) fn passed(text: &str) -> Result<Timestamp, String> {
     passed_at(text, &Zoned::now())
 }
 
-fn to_come_at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+fn to_come_at(text: &str, way_out: &str, now: &Zoned) -> Result<Timestamp, String> {
     let help = "write a time such as 18:00, \"2026-12-24 18:00\" or 2026-12-24T18:00:00Z";
     let wanted = read(text, now, Nearest::Next).ok_or_else(|| format!("'{text}' is not a time; {help}"))?;
     if wanted <= now.timestamp() {
-        return Err(format!("'{text}' has passed; leave out --at to start the job now"));
+        return Err(format!("'{text}' has passed; {way_out}"));
     }
     Ok(Timestamp::from_millis(wanted.as_millisecond()))
 }
@@ -78,7 +84,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<String, String> {
-        to_come_at(text, &noon()).map(|time| time.to_string())
+        to_come_at(text, "x", &noon()).map(|time| time.to_string())
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod places;
 mod queue;
 mod reports;
 mod requests;
+mod schedules;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -39,6 +40,7 @@ use crate::time::{BootTime, Moment};
 use dependencies::Dependencies;
 use live::{Live, Tree};
 use queue::Queue;
+use schedules::Schedules;
 use timers::Timers;
 use unique::Keys;
 
@@ -46,6 +48,7 @@ pub use dependencies::{Ended, EndedJobs, NewDependencies};
 pub use edits::{Edit, Edits};
 pub use groups::Refusal;
 pub use queue::{Capacity, WhenFull};
+pub use schedules::{KnownSchedule, ScheduleChange};
 pub use unique::UniqueSubmit;
 
 /// Identifies who waits for an answer.
@@ -151,6 +154,15 @@ pub enum Input {
         /// The changes.
         documents: Vec<DocumentChange>,
     },
+    /// Somebody wants something of a schedule.
+    Schedule {
+        /// Who asks.
+        ticket: Ticket,
+        /// Which one.
+        name: String,
+        /// What.
+        change: ScheduleChange,
+    },
     /// Somebody wants a job halted.
     Pause {
         /// Who asks.
@@ -244,6 +256,8 @@ pub enum Answer {
         /// Why not, in words.
         why: String,
     },
+    /// The schedule is as it was asked for.
+    Scheduled,
     /// The commit failed; nothing of it was done.
     NotStored,
 }
@@ -298,6 +312,11 @@ impl Effect {
             Effect::Launch(attempt) => Some(attempt),
             _ => None,
         }
+    }
+
+    /// Whether it tells somebody that this attempt was accepted.
+    fn accepts(&self, wanted: Option<&AttemptId>) -> bool {
+        matches!(self, Effect::Reply { answer: Answer::Accepted(attempt), .. } if Some(attempt) == wanted)
     }
 }
 
@@ -360,6 +379,9 @@ pub struct Engine {
     queue: Queue,
     dependencies: Dependencies,
     keys: Keys,
+    schedules: Schedules,
+    /// The last commit has failed.
+    store_fails: bool,
     /// Nothing is started that has waited for a place, until all is known of those who have one.
     is_taking_over: bool,
     ids: IdGenerator,
@@ -389,6 +411,8 @@ impl Engine {
             queue: Queue::new(capacity),
             dependencies: Dependencies::default(),
             keys: Keys::default(),
+            schedules: Schedules::default(),
+            store_fails: false,
             is_taking_over: false,
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
@@ -429,6 +453,7 @@ impl Engine {
                 });
             }
             let id = job.id.clone();
+            self.schedules.began(&id, &job.definition);
             let after = job.definition.after.clone();
             let content = arrays.remove(&id);
             let array = content.and_then(|content| arrays::running(&id, &job.definition, content).ok());
@@ -464,6 +489,7 @@ impl Engine {
         }
         self.resume_arrays(now, turn);
         self.is_taking_over = false;
+        self.resume_schedules(now, turn);
         self.tell_dependents(now, turn);
         self.fill_places(now, turn);
     }
@@ -493,12 +519,18 @@ impl Engine {
                 turn.units.push(Unit { job: None, documents });
                 turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
             }
+            Input::Schedule { ticket, name, change } => {
+                self.change_schedule(ticket, &name, change, now, turn);
+            }
             Input::Pause { ticket, id } => self.halt(ticket, &id, Status::Paused, now, turn),
             Input::Signal { ticket, id, signal, scope } => self.signal(ticket, &id, signal, scope, turn),
             Input::Resume { ticket, id } => self.halt(ticket, &id, Status::Running, now, turn),
             Input::Report(report) => self.report(report, now, turn),
             Input::Tick => self.tick(now, turn),
-            Input::ClockSet => self.timers.clock_set(&mut self.live, now),
+            Input::ClockSet => {
+                self.timers.clock_set(&mut self.live, now);
+                self.schedules.clock_set(now);
+            }
             Input::Capacity(capacity) => self.queue.set_capacity(capacity),
             Input::Group { ticket, name, change } => self.change_group(ticket, &name, change, turn),
             Input::RemoveGroup { ticket, name } => self.remove_group(ticket, &name, turn),
@@ -515,7 +547,8 @@ impl Engine {
         // What could not be stored has left a place, or a group has changed.
         let place = self.queue.is_unsettled().then(BootTime::default);
         let news = self.dependencies.has_news().then(BootTime::default);
-        [self.timers.first(), self.retry_at, place, news].into_iter().flatten().min()
+        let schedule = self.schedules.first().filter(|_| !self.store_fails);
+        [self.timers.first(), self.retry_at, place, news, schedule].into_iter().flatten().min()
     }
 
     /// What follows from the commit of a turn: the outcomes of its units, or `None` if it failed.
@@ -531,6 +564,7 @@ impl Engine {
         outcomes: Option<&[UnitOutcome]>,
         now: Moment,
     ) -> Result<Vec<Effect>, Inconsistent> {
+        self.store_fails = outcomes.is_none();
         match outcomes {
             Some(outcomes) => {
                 self.retry_at = None;
@@ -556,6 +590,14 @@ impl Engine {
                     self.last_event = *event;
                 }
                 (UnitOutcome::Applied { .. }, None) => self.groups_are_stored(&unit.documents),
+                (UnitOutcome::Rejected(Rejection::Exists), Some(change)) if change.is_occurrence() => {
+                    let attempt = change.attempt();
+                    // Who has asked for one by hand is answered.
+                    if !turn.effects.iter().any(|effect| effect.accepts(attempt.as_ref())) {
+                        self.schedules.take_back(change);
+                    }
+                    refused.attempts.extend(attempt);
+                }
                 (UnitOutcome::Rejected(rejection), Some(change)) if !refused.takes(change) => {
                     return Err(Inconsistent::Refused { id: change.id().clone(), rejection: *rejection });
                 }
@@ -613,8 +655,8 @@ impl Engine {
         go
     }
 
-    /// Nobody is told that something is on disk which could not be written yet: an attempt that a policy begins, or a job
-    /// that is another one. Nor that a group has changed, which has not.
+    /// Nobody is told that something is on disk which could not be written yet: an attempt that a policy begins, a schedule,
+    /// or a job that is another one. Nor that a group has changed, which has not.
     fn without_accepted(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         let changes = self.unsaved.units.iter().filter_map(|unit| unit.job.as_ref());
         let begun: HashSet<AttemptId> =
@@ -623,7 +665,8 @@ impl Engine {
             let Effect::Reply { answer, .. } = effect else { continue };
             let is_untrue = match answer {
                 Answer::Accepted(attempt) | Answer::Existing(attempt) => begun.contains(attempt),
-                Answer::GroupChanged | Answer::Edited(_) => true,
+                // A schedule is, and will be stored with the next commit that succeeds.
+                Answer::GroupChanged | Answer::Edited(_) | Answer::Scheduled => true,
                 _ => false,
             };
             if is_untrue {
@@ -644,6 +687,7 @@ impl Engine {
                 self.dependencies.leave(&attempt.id, &mut live);
                 self.keys.leave(&attempt.id, &live);
                 self.has_not_begun(&attempt.id, live.before);
+                self.schedules.forget(&attempt.id);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {

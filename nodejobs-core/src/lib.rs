@@ -13,6 +13,7 @@
 //! | [`job`] | what is stored about a job and its attempts |
 //! | [`group`] | the queues in which jobs wait for a place |
 //! | [`explain`] | why one waits |
+//! | [`schedule`] | what is run again and again, and what of it is due |
 //! | [`logs`] | where the output of attempts is |
 //! | [`log_index`] | when an attempt wrote what |
 //! | [`record`] | what is shown about a job, as JSON |
@@ -39,6 +40,7 @@ pub mod job;
 pub mod log_index;
 pub mod logs;
 pub mod record;
+pub mod schedule;
 pub mod signal;
 pub mod spec;
 pub mod status;

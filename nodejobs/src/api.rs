@@ -33,6 +33,11 @@
 //! | `POST /v1/signal` | [`SignalRequest`] | 200 [`ActionAnswer`]; the signals are on their way |
 //! | `POST /v1/remove` | [`JobsRequest`] | 200 [`ActionAnswer`] with the last records; jobs, attempts and logs are gone |
 //! | `POST /v1/prune` | [`PruneRequest`] | 200 [`PruneAnswer`], once they are gone |
+//! | `POST /v1/schedules` | [`ScheduleRequest`] | 201 [`ScheduleRecord`], once the schedule is on disk |
+//! | `GET /v1/schedules` | | 200 array of [`ScheduleRecord`], in the order of their names |
+//! | `GET /v1/schedules/{name}?next=N` | | 200 [`ScheduleRecord`] with its next `N` times, see [`ScheduleQuery`] |
+//! | `POST /v1/schedules/{name}/{pause\|resume\|remove}` | | 200 [`ScheduleRecord`] as it is then, or was |
+//! | `POST /v1/schedules/{name}/run` | | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
 //! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
@@ -62,6 +67,7 @@ mod problem;
 mod process;
 mod prune;
 mod query;
+mod schedule;
 mod signal;
 mod status_event;
 mod store_status;
@@ -81,6 +87,9 @@ pub use problem::{ErrorBody, Problem, ProblemKind};
 pub use process::JobProcess;
 pub use prune::{PruneAnswer, PruneRequest, PrunedJob};
 pub use query::{FollowQuery, ListQuery, LogQuery, StatusQuery};
+pub use schedule::{
+    ScheduleAction, ScheduleQuery, ScheduleRecord, ScheduleRequest, ScheduleState, ScheduledRun, When,
+};
 pub use signal::SignalRequest;
 pub use status_event::{EventsQuery, StatusEvent};
 pub use store_status::StoreStatus;

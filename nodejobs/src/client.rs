@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod events;
+mod schedules;
 mod stopped;
 mod streams;
 mod terminal;
@@ -586,6 +587,13 @@ fn job_path(reference: &str, rest: &str) -> Result<String, ClientError> {
         return Err(Problem::usage("an empty text refers to no job").into());
     }
     Ok(format!("/v1/jobs/{}{rest}", percent_encode(reference)))
+}
+
+fn with_schedule(name: &str, rest: &str) -> Result<String, ClientError> {
+    if name.is_empty() {
+        return Err(Problem::usage("the name of a schedule is empty").into());
+    }
+    Ok(format!("/v1/schedules/{}{rest}", percent_encode(name)))
 }
 
 /// The path with a query.

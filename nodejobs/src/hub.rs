@@ -1,6 +1,7 @@
 //! Who waits for which job to change.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nodejobs_core::store::JobEvent;
@@ -19,6 +20,7 @@ pub(crate) type LastChange = Option<(u32, Status)>;
 pub(crate) struct Hub {
     watched: Mutex<HashMap<JobId, watch::Sender<LastChange>>>,
     live_jobs: watch::Sender<usize>,
+    schedules: AtomicUsize,
     leaving: watch::Sender<bool>,
     /// Why the last write to the store failed, if it did.
     store_trouble: Mutex<Option<String>>,
@@ -31,6 +33,7 @@ impl Hub {
         Self {
             watched: Mutex::default(),
             live_jobs: watch::Sender::new(0),
+            schedules: AtomicUsize::new(0),
             leaving: watch::Sender::new(false),
             store_trouble: Mutex::default(),
             listeners: Listeners::new(),
@@ -64,6 +67,15 @@ impl Hub {
         if sender.send(change).is_err() || event.status.is_terminal() {
             watched.remove(&event.attempt.id);
         }
+    }
+
+    /// How many schedules there are.
+    pub(crate) fn schedules(&self) -> usize {
+        self.schedules.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_schedules(&self, count: usize) {
+        self.schedules.store(count, Ordering::Relaxed);
     }
 
     /// Ends every wait: this owner is leaving, and nothing more will be told.

@@ -49,6 +49,8 @@
 //! | [`record`] | what is told: [`JobRecord`](record::JobRecord), with [`Status`] and [`Reason`] | |
 //! | [`filter`] | which jobs a listing wants: [`JobFilter`](filter::JobFilter), through [`ListQuery`](api::ListQuery) | |
 //! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes | |
+//! | [`schedule`] | what is run again and again: [`Overlap`](schedule::Overlap), [`CatchUp`](schedule::CatchUp) | |
+//! | [`machine_time_zone`] | which zone the times of schedules are in if none is named | `local` |
 //! | [`id`], [`signal`], [`text`], [`time`], [`job`], [`status`] | the types that these are made of | |
 //!
 //! `local` is on by default and includes `client`. Each store is a feature of its own: `sqlite` (the default), `redb`,
@@ -113,6 +115,8 @@ mod recorder;
 #[cfg(feature = "local")]
 mod retention;
 #[cfg(feature = "local")]
+mod schedules;
+#[cfg(feature = "local")]
 mod server;
 #[cfg(feature = "local")]
 mod service;
@@ -143,12 +147,14 @@ pub use error::Error;
 pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
 pub use nodejobs_core::engine::{Capacity, WhenFull};
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, signal, spec,
-    status, text, time, units, words,
+    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, schedule,
+    signal, spec, status, text, time, units, words,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};
 #[cfg(feature = "local")]
 pub use nodejobs_proc::{DAEMON_MARK, close_descriptors_on_exec, end_by_signal};
+#[cfg(feature = "local")]
+pub use schedules::machine_time_zone;
 #[cfg(feature = "local")]
 pub use stores::StoreKind;

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
-use nodejobs_core::engine::{Answer, Capacity, Engine, StopRequest, Turn};
+use nodejobs_core::engine::{Answer, Capacity, Engine, ScheduleChange, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
@@ -98,6 +98,7 @@ enum Message {
     Submit(Box<SubmitMessage>),
     Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
     Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
+    Schedule { name: String, change: ScheduleChange, reply: oneshot::Sender<Answered> },
     Report(BackendReport),
     ClockSet,
     Capacity(Capacity),
@@ -128,6 +129,7 @@ impl Message {
             }
             Message::Ask { .. }
             | Message::Keep { .. }
+            | Message::Schedule { .. }
             | Message::Report(_)
             | Message::ClockSet
             | Message::Capacity(_)
@@ -272,6 +274,13 @@ impl Owner {
         reply: oneshot::Sender<Answered>,
     ) -> Result<(), Error> {
         self.send(Message::Ask { id, request, reply })
+    }
+
+    /// Asks something of a schedule.
+    pub(crate) async fn ask_schedule(&self, name: &str, change: ScheduleChange) -> Result<Answered, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Schedule { name: name.to_owned(), change, reply })?;
+        answer.await.map_err(|_| stopped())
     }
 
     /// Changes documents that are nothing to the jobs. Returns once they are on disk, or will be with the next commit that

@@ -2,6 +2,7 @@
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod schedules;
 
 use std::convert::Infallible;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -246,6 +247,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/pause", ask(|| Request::Pause))
         .route("/v1/resume", ask(|| Request::Resume))
         .route("/v1/signal", post(signal))
+        .merge(schedules::routes())
         .fallback(|| async {
             Error::new(ProblemKind::NotFound, "there is no such route; see the api's documentation")
         })

@@ -78,7 +78,7 @@ impl Owner {
     }
 
     /// `batch` are those that come before it in the same batch.
-    async fn submit_message(
+    pub(crate) async fn submit_message(
         &self,
         spec: &JobSpec,
         batch: &HashSet<JobId>,
@@ -107,7 +107,7 @@ impl Owner {
     }
 
     /// Refuses limits that could not be enforced.
-    async fn check_limits(&self, spec: &JobSpec) -> Result<(), Error> {
+    pub(crate) async fn check_limits(&self, spec: &JobSpec) -> Result<(), Error> {
         let usage = |message: String| Error::new(ProblemKind::Usage, message);
         let Some(limits) = &spec.policy.limits else { return Ok(()) };
         limits.validate().map_err(|error| usage(error.to_string()))?;
@@ -178,6 +178,7 @@ impl Owner {
             started_at: self.started_at,
             keepers,
             jobs,
+            schedules: self.hub.schedules(),
             memory_limits: self.backend.capabilities().memory_limits,
         })
     }
@@ -393,7 +394,8 @@ impl Owner {
                 | Answer::Existing(_)
                 | Answer::NoDependency(_)
                 | Answer::Cycle(_)
-                | Answer::Needed { .. },
+                | Answer::Needed { .. }
+                | Answer::Scheduled,
                 _,
             ) => Err(stopped()),
         }
@@ -537,7 +539,8 @@ fn accepted(
         | Answer::Removed(_)
         | Answer::NoDependency(_)
         | Answer::Cycle(_)
-        | Answer::Needed { .. } => Err(stopped()),
+        | Answer::Needed { .. }
+        | Answer::Scheduled => Err(stopped()),
     }
 }
 

@@ -19,7 +19,7 @@ use nodejobs::{capture_context, new_submit_key};
 
 pub(crate) use after::AfterOptions;
 use once::OnceOptions;
-use options::JobOptions;
+pub(crate) use options::JobOptions;
 
 use super::logs::Printer;
 use crate::connect::{Connection, Target};
@@ -117,28 +117,40 @@ impl Run {
     }
 
     fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
-        let cannot = |what: &str| {
-            let message = format!("cannot {what}");
-            move |error: std::io::Error| Failure::caused(FAILED, message, &error)
-        };
-        let escaped = follows_escape(std::env::args_os(), self.words.len());
-        let command = meaning(self.words, escaped, self.shell)?;
-        let cwd = match self.cwd {
-            Some(cwd) => super::absolute_directory(&cwd, "--cwd")?,
-            None => std::env::current_dir().map_err(cannot("find the current directory; give --cwd"))?,
-        };
-        let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());
-        spec.id = self.id;
-        spec.name = self.name;
-        spec.context = capture_context().map_err(cannot("read this process's environment"))?;
-        settings.apply(&mut spec);
-        self.options.apply(&mut spec)?;
-        spec.after = self.after.request();
-        self.once.apply(&mut spec);
-        spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
+        let Self { id, name, cwd, shell, options, after, once, words, .. } = self;
+        let mut spec = spec_of(words, shell, cwd, options, settings)?;
+        (spec.id, spec.name) = (id, name);
+        spec.after = after.request();
+        once.apply(&mut spec);
         spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
         Ok(spec)
     }
+}
+
+/// What is to be run, with the surroundings of this process, the settings' defaults and what was said on top.
+pub(super) fn spec_of(
+    words: Vec<OsString>,
+    shell: bool,
+    cwd: Option<PathBuf>,
+    options: JobOptions,
+    settings: &Config,
+) -> Result<JobSpec, Failure> {
+    let cannot = |what: &str| {
+        let message = format!("cannot {what}");
+        move |error: std::io::Error| Failure::caused(FAILED, message, &error)
+    };
+    let escaped = follows_escape(std::env::args_os(), words.len());
+    let command = meaning(words, escaped, shell)?;
+    let cwd = match cwd {
+        Some(cwd) => super::absolute_directory(&cwd, "--cwd")?,
+        None => std::env::current_dir().map_err(cannot("find the current directory; give --cwd"))?,
+    };
+    let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());
+    spec.context = capture_context().map_err(cannot("read this process's environment"))?;
+    settings.apply(&mut spec);
+    options.apply(&mut spec)?;
+    spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
+    Ok(spec)
 }
 
 fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {

@@ -103,6 +103,7 @@ pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
         block.line("keeper", &text);
     }
     block.line("jobs", &counts(&status.jobs));
+    block.maybe("schedules", (status.schedules > 0).then(|| status.schedules.to_string()).as_deref());
     block.text
 }
 
@@ -137,17 +138,17 @@ pub(crate) fn store_block(store: &StoreStatus) -> String {
 }
 
 #[derive(Default)]
-struct Block {
-    text: String,
+pub(super) struct Block {
+    pub(super) text: String,
 }
 
 impl Block {
-    fn line(&mut self, key: &str, value: &str) {
+    pub(super) fn line(&mut self, key: &str, value: &str) {
         self.styled(key, &printable(value));
     }
 
     /// A value of several lines, such as a script, each under the one before.
-    fn lines(&mut self, key: &str, value: &str) {
+    pub(super) fn lines(&mut self, key: &str, value: &str) {
         let mut key = format!("{key}:");
         for line in value.trim_end_matches('\n').split('\n') {
             let shown = printable(&line.replace('\t', "    "));
@@ -157,7 +158,7 @@ impl Block {
         }
     }
 
-    fn maybe(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.line(key, value);
         }

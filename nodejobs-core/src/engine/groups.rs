@@ -63,6 +63,9 @@ pub enum Refusal {
         /// All other live ones.
         others: usize,
     },
+    /// A schedule, or a start at a time, cannot be so.
+    #[error("{0}")]
+    Time(String),
     /// It always exists.
     #[error("group '{DEFAULT_GROUP}' is that of all jobs without one, and stays")]
     DefaultGroup,

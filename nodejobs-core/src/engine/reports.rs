@@ -224,5 +224,6 @@ impl Engine {
         if ended.is_some() && !self.live.contains_key(id) {
             self.dependencies.has_ended(id, ended);
         }
+        self.occurrence_ended(id, now, turn);
     }
 }

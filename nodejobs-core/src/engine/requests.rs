@@ -11,7 +11,9 @@ use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
 use super::places::queue_for_place;
-use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, remove_input};
+use super::{
+    Answer, Effect, Engine, Refusal, Removal, Restart, StopRequest, Submission, Ticket, Turn, remove_input,
+};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -34,6 +36,10 @@ impl Engine {
         }
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
+        }
+        if let Some(time) = definition.start.missed(now.wall) {
+            let why = format!("the start time {time} has passed; leave it out to start the job now");
+            return reply(Answer::Refused(Refusal::Time(why)));
         }
         let is_others = |job: &Job| job.definition.array.is_some() || job.definition.is_element();
         let taken = existing.as_ref().filter(|job| is_others(job) || array.is_some());
@@ -104,6 +110,9 @@ impl Engine {
         let Some(change) = &unit.job else { return };
         let id = change.id().clone();
         live.revision = change.revision_after().unwrap_or_default();
+        if let JobChange::Insert { definition, .. } | JobChange::NewAttempt { definition, .. } = change {
+            self.schedules.began(&id, definition);
+        }
         if live.state.status == Status::Starting {
             turn.effects.push(Effect::Launch(live.attempt_id(&id)));
         }
@@ -166,7 +175,7 @@ impl Engine {
         }
     }
 
-    fn begin_stop(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
+    pub(super) fn begin_stop(&mut self, id: &JobId, request: StopRequest, now: Moment, turn: &mut Turn) {
         let Some(live) = self.live.get_mut(id) else { return };
         turn.effects.push(live.end_tree(id, request, now));
         live.stop_requested = Some(request);

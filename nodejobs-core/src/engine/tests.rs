@@ -8,6 +8,7 @@ mod places;
 mod requests;
 mod restarts;
 mod retries;
+mod schedules;
 mod simulation;
 mod time;
 

@@ -88,5 +88,6 @@ impl Engine {
                 _ => {}
             }
         }
+        self.schedules_due(now, turn);
     }
 }

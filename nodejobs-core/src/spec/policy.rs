@@ -34,11 +34,21 @@ pub enum Start {
         /// Which way, if it is one that counts.
         ending: Option<ExitStatus>,
     },
-    /// At this time on the wall clock, wherever that is set to meanwhile. A time that has passed is now.
+    /// At this time on the wall clock, wherever that is set to meanwhile. One that has passed by more than ten seconds when
+    /// it is submitted is refused; the time that a submit takes is forgiven.
     At(Timestamp),
 }
 
 impl Start {
+    /// How long a submit may take, in milliseconds, for a time that has passed meanwhile.
+    const FORGIVEN_MS: i64 = 10_000;
+
+    /// The time at which it should have started, if that has passed at this time of its submission.
+    pub fn missed(self, now: Timestamp) -> Option<Timestamp> {
+        let Start::At(time) = self else { return None };
+        (now.as_millis().saturating_sub(time.as_millis()) > Self::FORGIVEN_MS).then_some(time)
+    }
+
     /// When a job that was accepted at that time is due; `None` for at once.
     pub fn due(self, accepted: Timestamp) -> Option<Timestamp> {
         if let Start::At(time) = self {

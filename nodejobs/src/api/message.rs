@@ -39,6 +39,9 @@ pub struct DaemonStatus {
     pub keepers: Vec<KeeperStatus>,
     /// How many jobs have each status; one that none has may be absent.
     pub jobs: BTreeMap<Status, u64>,
+    /// How many schedules there are.
+    #[serde(default)]
+    pub schedules: usize,
     /// How limits on memory are kept.
     #[serde(default = "sampling")]
     pub memory_limits: MemoryLimits,
@@ -250,6 +253,7 @@ mod tests {
             started_at: Timestamp::from_millis(0),
             keepers: vec![],
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),
+            schedules: 2,
             memory_limits: MemoryLimits::Kernel,
         };
         let json = serde_json::to_value(&status).expect("JSON");

@@ -85,6 +85,7 @@ impl Work {
         let known = work.engine.restore(live, work.store.counters()?.last_event, now());
         let ended = ended(&*work.store, &work.engine, &work.engine.awaited_ended_jobs())?;
         work.engine.know_ended(ended);
+        work.engine.restore_schedules(crate::schedules::stored(&*work.store)?, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
         // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
@@ -193,6 +194,9 @@ impl Work {
             Message::Report(report) => Input::Report(report),
             Message::ClockSet => Input::ClockSet,
             Message::Capacity(capacity) => Input::Capacity(capacity),
+            Message::Schedule { name, change, reply } => {
+                Input::Schedule { ticket: self.ticket(reply), name, change }
+            }
             Message::Keep { documents, reply } => {
                 let ticket = self.ticket(reply);
                 Input::Keep { ticket, documents }
@@ -338,7 +342,9 @@ impl Work {
         };
         let mut accepted = accepted_jobs(&turn, outcomes);
         let effects = self.engine.settle(turn, outcomes, now())?;
-        self.hub.set_live_jobs(self.engine.live_jobs());
+        // A schedule that will be due needs an owner as well.
+        self.hub.set_live_jobs(self.engine.live_jobs() + self.engine.active_schedules());
+        self.hub.set_schedules(self.engine.schedules());
         for effect in effects {
             match effect {
                 Effect::Launch(attempt) => self.backend.launch(&attempt),

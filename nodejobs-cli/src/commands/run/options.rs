@@ -57,7 +57,7 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "at", help_heading = TIME)]
     delay: Option<Duration>,
     /// Start it at this time, such as 18:00, "2026-12-24 18:00" or 2026-12-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = times::to_come, help_heading = TIME)]
+    #[arg(long, value_name = "TIME", value_parser = times::start, help_heading = TIME)]
     at: Option<Timestamp>,
     /// End it if it runs longer, or `none`; it has then failed with reason `timeout`
     #[arg(long, value_name = "DURATION", value_parser = parse_timeout, help_heading = TIME)]
@@ -102,7 +102,7 @@ pub(crate) struct JobOptions {
 
 impl JobOptions {
     /// Puts into the spec, which has the surroundings of this process, what was said.
-    pub(super) fn apply(self, spec: &mut JobSpec) -> Result<(), Failure> {
+    pub(crate) fn apply(self, spec: &mut JobSpec) -> Result<(), Failure> {
         if self.clean_env {
             spec.context.environment.clear();
         }

@@ -43,6 +43,29 @@ fn a_time_on_the_wall_clock_moves_with_that_clock() {
 }
 
 #[test]
+fn a_time_that_has_passed_is_refused_unless_it_passed_on_the_way() {
+    let mut bench = Bench::new();
+    let at =
+        |bench: &Bench, millis: i64| Start::At(Timestamp::from_millis(bench.now.wall.as_millis() - millis));
+    let past = at(&bench, 10_001);
+    let effects = bench.turn(vec![bench.submission_with(|spec| spec.start = past)]);
+    assert!(
+        matches!(answers(&effects)[0], Answer::Refused(Refusal::Time(why)) if why.contains("has passed")),
+        "{effects:?}"
+    );
+    assert_eq!(bench.engine.live_jobs(), 0);
+    let start = at(&bench, 10_000);
+    let submit = |bench: &Bench| {
+        bench.submission_with(|spec| (spec.start, spec.submit_key) = (start, Some("k".to_owned())))
+    };
+    assert_eq!(launches(&bench.turn(vec![submit(&bench)])), 1);
+    // Sent again after a while, it is the job that there is.
+    bench.now.wall = Timestamp::from_millis(bench.now.wall.as_millis() + 3_600_000);
+    let effects = bench.turn(vec![submit(&bench)]);
+    assert!(matches!(answers(&effects)[0], Answer::Accepted(_)), "{effects:?}");
+}
+
+#[test]
 fn a_waiting_job_is_cancelled_by_a_stop_and_kept_by_the_next_owner() {
     let mut bench = Bench::new();
     let _ = bench.turn(vec![bench.submission_with(|spec| spec.start = Start::AfterMs(60_000))]);
