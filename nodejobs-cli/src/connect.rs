@@ -26,7 +26,7 @@ use crate::starts::FailedStarts;
 /// only `daemon start` starts so many.
 const START_ATTEMPTS: u32 = 5;
 /// What a daemon gets of our environment. The jobs' own comes with each of them.
-const DAEMON_VARIABLES: [&str; 9] = [
+const DAEMON_VARIABLES: [&str; 10] = [
     "PATH",
     "HOME",
     "LANG",
@@ -34,6 +34,7 @@ const DAEMON_VARIABLES: [&str; 9] = [
     "TMPDIR",
     "LD_LIBRARY_PATH",
     "RUST_BACKTRACE",
+    "NODEJOBS_CGROUP",
     "NODEJOBS_DISABLE",
     "NODEJOBS_FAILPOINT",
 ];

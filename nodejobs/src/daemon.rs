@@ -53,6 +53,9 @@ pub struct Config {
 pub fn run(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
     log_lines::install(&config.data_dir);
     nodejobs_proc::failpoint::read_environment();
+    if let Some(group) = nodejobs_proc::leave_job_group() {
+        log::warn!("stays in the cgroup of the job that was first to need it, '{}'", group.display());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

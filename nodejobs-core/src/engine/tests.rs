@@ -170,7 +170,7 @@ fn process() -> Process {
 }
 
 fn tree_ended(id: &str, killed: bool, survivors: Vec<TreeMember>) -> Input {
-    report(id, 1, BackendEvent::TreeEnded { killed, ended: Vec::new(), survivors })
+    report(id, 1, BackendEvent::TreeEnded { killed, ended: Vec::new(), survivors, usage: None })
 }
 
 fn not_started(id: &str, kind: StartFailureKind, now: Moment) -> Input {
@@ -333,7 +333,7 @@ fn leftovers_are_ended_before_the_last_word_and_the_exit_is_on_disk_meanwhile() 
     let state = bench.state("a");
     assert_eq!((state.status, state.exit), (Status::Running, Some(ExitStatus::Code(7))));
     let ended = vec![TreeMember { pid: 9, name: "sleep".to_owned() }];
-    let event = BackendEvent::TreeEnded { killed: false, ended, survivors: Vec::new() };
+    let event = BackendEvent::TreeEnded { killed: false, ended, survivors: Vec::new(), usage: None };
     let _ = bench.turn(vec![report("a", 1, event)]);
     let state = bench.state("a");
     assert_eq!((state.status, state.reason), (Status::Failed, Some(Reason::Exit)));
