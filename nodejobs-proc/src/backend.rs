@@ -513,7 +513,9 @@ impl Loop {
                     let (usage, killed) =
                         self.groups.main_ended(&attempt, exit, Some(usage), receipt.as_ref());
                     if let Some(event) = killed {
-                        reports.push(BackendReport { attempt: attempt.clone(), event, receipt: None });
+                        // With what the keeper remembers, and before the end: to whoever hears that first, it is the last word.
+                        let receipt = Some(Receipt { source: name.to_owned(), position });
+                        reports.push(BackendReport { attempt: attempt.clone(), event, receipt });
                     }
                     BackendEvent::Exited { exit, usage, at, leftovers }
                 }
