@@ -32,9 +32,7 @@ mod tree;
 mod usage;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
-pub use cgroup::base::{
-    Base, Controllers, NoBase, Origin, VARIABLE as CGROUP_VARIABLE, look as look_for_base,
-};
+pub use cgroup::base::{Base, Controllers, NoBase, Origin, look as look_for_base, way_out as base_way_out};
 pub use cgroup::leave::{job_group_of, leave_job_group};
 pub use identity::is_alive;
 pub use tree::DAEMON_MARK;

@@ -4,13 +4,19 @@
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
 use crate::support::{Cue, Home, eventually, is_alive, kill, lines, millis, pid_of, said, text};
 
-/// Where version 2 is mounted, if this process may make groups where it is, and is root.
+/// Where version 2 is mounted, if jobs get groups there.
 fn base() -> Option<PathBuf> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BASE.get_or_init(find_base).clone()
+}
+
+fn find_base() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     let mount = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -59,9 +65,8 @@ fn links(home: &Home) -> Vec<String> {
 /// A script of processes that have left everything by which descendants are known: session, environment, parent, and the
 /// limit that is the trace. Each writes its number to the file.
 fn escape(file: &str) -> String {
-    format!(
-        "ulimit -m 1000000; setsid env -i /bin/sh -c '(echo $$ >> {file}; exec sleep 1000) & exec sleep 0' &"
-    )
+    let last = format!("echo $$ >> {file}; exec sleep 1000");
+    format!("ulimit -m 1000000; setsid env -i L='{last}' /bin/sh -c 'env -i /bin/sh -c \"$L\" & exec true' &")
 }
 
 #[test]
@@ -170,6 +175,8 @@ fn a_daemon_that_a_limited_job_was_first_to_need_leaves_its_cgroup() {
     outer.ok(["stop", "--force", &id]);
     is_removed(&group);
     assert!([inner.daemon_pid(), guard, worker, job].into_iter().all(is_alive));
+    drop(inner);
+    std::fs::remove_dir(mount.join("nodejobs.daemons")).expect("nobody is left in it");
 }
 
 #[test]

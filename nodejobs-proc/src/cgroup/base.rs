@@ -116,7 +116,9 @@ fn with_systemd(is_root: bool) -> String {
     format!("nodejobs daemon stop; systemd-run {user}--scope -p Delegate=yes nodejobs daemon start")
 }
 
-fn way_out(is_root: bool) -> String {
+/// What gives an owner a base with everything in force.
+pub fn way_out() -> String {
+    let is_root = rustix::process::geteuid().is_root();
     if has_systemd() { with_systemd(is_root) } else { WITHOUT_SYSTEMD.to_owned() }
 }
 
@@ -178,7 +180,7 @@ fn choose(configured: Option<&Path>, place: Option<&Place>) -> Result<(PathBuf, 
             let directory = if is_leaf { directory.parent().unwrap_or(directory) } else { directory };
             if !is_writable(directory) || (is_root && has_systemd() && !is_delegated(directory)) {
                 let why = format!("the daemon's cgroup '{}' is not its own to divide", directory.display());
-                return Err(NoBase::new(why, way_out(is_root)));
+                return Err(NoBase::new(why, way_out()));
             }
             (directory.to_owned(), Origin::Own)
         }

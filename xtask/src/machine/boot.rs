@@ -35,7 +35,7 @@ impl Machine {
         command.args(["-m", &self.memory_mb.to_string()]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.archive);
         // Version 1 would take the controllers away, and a panic has to end the machine.
-        command.args(["-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all"]);
+        command.args(["-append", "console=ttyS0 loglevel=1 panic=-1 cgroup_no_v1=all"]);
         command
     }
 
