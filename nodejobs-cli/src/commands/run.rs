@@ -62,7 +62,7 @@ Examples:
   nodejobs run --wait -- make test       end with the job's exit code
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
-  nodejobs run --memory 2G --nice 10 -- ./train
+  nodejobs run --memory 2G --cpu 1.5 --nice 10 -- ./train
   nodejobs run --at 18:00 --label kind=report -- ./report
   nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
   echo 1+2 | nodejobs run --follow --stdin - -- bc

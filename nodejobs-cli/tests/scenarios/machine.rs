@@ -300,7 +300,7 @@ fn a_fork_bomb_has_no_more_processes_than_it_may() {
     eventually("it was refused a process", || (!read("pids.events").starts_with("max 0")).then_some(()));
     let count: u32 = read("pids.current").trim().parse().expect("a number");
     assert!(count <= 10, "{count}");
-    assert_eq!(read("pids.max"), "10\n");
+    assert_eq!((read("pids.max").as_str(), &home.record(&id)["limits"]["pids"]), ("10\n", &10.into()));
     home.ok(["stop", "--force", &id]);
     assert_eq!(home.job_processes(), []);
     is_removed(&group);

@@ -1,19 +1,27 @@
 //! The base: the directory in which groups for jobs may be made, where it is known from, and which limits are in force
 //! there.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::{LEAF, Place, job_group_around, may_move, may_write, processes_in, write};
+use crate::identity::ProcStat;
+use crate::machine::DISABLE_VARIABLE;
 use crate::tree::{DAEMON_MARK, marks_of};
 
 /// Names the base, before `config.toml` does.
-pub const VARIABLE: &str = "NODEJOBS_CGROUP";
+const VARIABLE: &str = "NODEJOBS_CGROUP";
 /// A longer path leaves no room for the name of a group in a launch.
 const MAX_PATH: usize = 512;
 /// How often processes of ours are looked for before some are new each time.
 const ROUNDS: u32 = 3;
+/// How many generations of processes are looked at: no chain of parents is longer that was not made for it.
+const MOST_ABOVE: usize = 100;
+/// What [`DISABLE_VARIABLE`] calls this.
+const DISABLED: &str = "cgroups";
 
 /// What the kernel can limit for all processes of a group together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -134,10 +142,19 @@ fn is_delegated(directory: &Path) -> bool {
     })
 }
 
-/// What `NODEJOBS_CGROUP` names, else what the settings do.
-fn configured(setting: Option<&Path>) -> Option<PathBuf> {
-    let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+/// What `NODEJOBS_CGROUP` names in the environment of a process, else what the settings do.
+fn configured(setting: Option<&Path>, pid: Option<u32>) -> Option<PathBuf> {
+    let variable = variable_of(pid, VARIABLE).filter(|value| !value.is_empty());
     variable.map(PathBuf::from).or_else(|| setting.map(Path::to_owned))
+}
+
+/// A variable of another process, or of this one.
+fn variable_of(pid: Option<u32>, name: &str) -> Option<OsString> {
+    let Some(pid) = pid else { return std::env::var_os(name) };
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(OsString::from_vec(value.to_vec()))
 }
 
 fn choose(configured: Option<&Path>, place: Option<&Place>) -> Result<(PathBuf, Origin), NoBase> {
@@ -260,17 +277,36 @@ impl Found {
 /// # Errors
 /// [`NoBase`].
 pub fn look(setting: Option<&Path>, pid: Option<u32>) -> Result<Base, NoBase> {
+    let disabled = variable_of(pid, DISABLE_VARIABLE).unwrap_or_default();
+    check_enabled(disabled.to_string_lossy().split(',').any(|name| name.trim() == DISABLED))?;
     let place = pid.map_or_else(Place::own, Place::of);
-    let (directory, origin) = choose(configured(setting).as_deref(), place.as_ref())?;
+    let (directory, origin) = choose(configured(setting, pid).as_deref(), place.as_ref())?;
     let owner = pid.unwrap_or_else(std::process::id);
-    let found = Found::at(&directory, &|pid| pid == owner || has_mark(pid, |mark| mark == DAEMON_MARK));
+    let found = Found::at(&directory, &|pid| pid == owner || is_of(pid, owner, |mark| mark == DAEMON_MARK));
     let (controllers, obstacle) = (found.usable(&directory), found.obstacle(&directory));
     Ok(Base { directory, origin, controllers, obstacle })
 }
 
-fn has_mark(pid: u32, is_it: impl Fn(&str) -> bool) -> bool {
-    let marks = marks_of(pid).unwrap_or_default();
-    marks.iter().any(|mark| str::from_utf8(mark).is_ok_and(&is_it))
+fn check_enabled(is_disabled: bool) -> Result<(), NoBase> {
+    match is_disabled {
+        true => Err(NoBase::new("cgroups are switched off by NODEJOBS_DISABLE", "unset NODEJOBS_DISABLE")),
+        false => Ok(()),
+    }
+}
+
+/// Whether a process, or one above it, has such a mark; or is a command that speaks to the daemon, which `owner` is.
+fn is_of(pid: u32, owner: u32, is_it: impl Fn(&str) -> bool) -> bool {
+    let has_mark = |pid: u32| {
+        let marks = marks_of(pid).unwrap_or_default();
+        marks.iter().any(|mark| str::from_utf8(mark).is_ok_and(&is_it))
+    };
+    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    if has_mark(owner) && program(owner).is_some_and(|own| program(pid) == Some(own)) {
+        return true;
+    }
+    // Whoever has cleared its environment is below a keeper, at the latest when its parent has ended.
+    let above = |pid: &u32| Some(ProcStat::read(*pid).ok()??.parent).filter(|parent| *parent > 1);
+    std::iter::successors(Some(pid), above).take(MOST_ABOVE).any(has_mark)
 }
 
 /// The base of an owner, found and prepared when it is first needed.
@@ -288,18 +324,9 @@ impl Bases {
         Self { setting, directory_id: directory_id.to_owned(), is_disabled, prepared: Mutex::new(None) }
     }
 
-    fn check_enabled(&self) -> Result<(), NoBase> {
-        match self.is_disabled {
-            true => {
-                Err(NoBase::new("cgroups are switched off by NODEJOBS_DISABLE", "unset NODEJOBS_DISABLE"))
-            }
-            false => Ok(()),
-        }
-    }
-
     /// What [`prepared`](Self::prepared) would give, without its effects.
     pub(crate) fn look(&self) -> Result<Base, NoBase> {
-        self.check_enabled()?;
+        check_enabled(self.is_disabled)?;
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         prepared.clone().map_or_else(|| look(self.setting.as_deref(), None), Ok)
     }
@@ -309,7 +336,7 @@ impl Bases {
     /// # Errors
     /// [`NoBase`].
     pub(crate) fn prepared(&self) -> Result<Base, NoBase> {
-        self.check_enabled()?;
+        check_enabled(self.is_disabled)?;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(base) =
             prepared.as_ref().filter(|base| base.obstacle.is_none() && base.directory.exists())
@@ -318,7 +345,7 @@ impl Bases {
         }
         *prepared = None;
         let (directory, origin) =
-            choose(configured(self.setting.as_deref()).as_deref(), Place::own().as_ref())?;
+            choose(configured(self.setting.as_deref(), None).as_deref(), Place::own().as_ref())?;
         let base = self.prepare(directory, origin);
         *prepared = Some(base.clone());
         Ok(base)
@@ -327,7 +354,8 @@ impl Bases {
     fn is_ours(&self, pid: u32) -> bool {
         let is_of_directory =
             |mark: &str| mark.strip_prefix(&self.directory_id).is_some_and(|rest| rest.starts_with(':'));
-        pid == std::process::id() || has_mark(pid, |mark| mark == DAEMON_MARK || is_of_directory(mark))
+        let own = std::process::id();
+        pid == own || is_of(pid, own, |mark| mark == DAEMON_MARK || is_of_directory(mark))
     }
 
     fn prepare(&self, directory: PathBuf, origin: Origin) -> Base {
