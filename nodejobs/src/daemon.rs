@@ -2,6 +2,7 @@
 
 mod log_lines;
 mod removal;
+mod scope;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::foreign::OWNER_LOCK;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
+pub use scope::in_scope_of_its_own;
 
 /// How long the daemon's log gets, in bytes, before it is put aside.
 pub const LOG_BYTES: u64 = 1 << 20;

@@ -408,3 +408,53 @@ fn who_is_not_root_has_it_where_a_directory_was_given_to_it() {
         std::fs::read_to_string(&leaf).is_ok_and(|list| list.is_empty()).then_some(())
     });
 }
+
+/// A stand-in for `systemd-run`, which notes how it was called.
+fn with_manager(then: &str) -> (Home, std::os::unix::net::UnixListener) {
+    let home = Home::new().with("NODEJOBS_DISABLE", "cgroups");
+    let (runtime, bin) = (home.path().join("run"), home.path().join("bin"));
+    std::fs::create_dir_all(runtime.join("systemd")).expect("a directory");
+    let manager = std::os::unix::net::UnixListener::bind(runtime.join("systemd/private")).expect("a socket");
+    std::fs::create_dir(&bin).expect("a directory");
+    let called = home.path().join("called");
+    let script = format!("#!/bin/sh\necho \"$XDG_RUNTIME_DIR $@\" >> {}\n{then}\n", called.display());
+    std::fs::write(bin.join("systemd-run"), script).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bin.join("systemd-run"), mode).expect("executable");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let runtime = runtime.display().to_string();
+    (home.with("PATH", &path).with("XDG_RUNTIME_DIR", &runtime), manager)
+}
+
+#[test]
+fn a_daemon_asks_the_user_s_manager_for_a_scope_and_does_without_one() {
+    let executes = "while [ \"$1\" != -- ]; do shift; done; shift; exec \"$@\"";
+    for then in [executes, "exit 1"] {
+        let (home, _manager) = with_manager(then);
+        let id = home.ok(["run", "--", "sleep", "1000"]);
+        assert_eq!(text(&home.running(&id), "status"), "running");
+        let called = lines(&home.path().join("called"));
+        assert_eq!(called.len(), 1, "{called:?}");
+        let expected = format!("{}/run --user --scope", home.path().display());
+        assert!(
+            called[0].starts_with(&expected) && called[0].contains("--property=Delegate=yes"),
+            "{called:?}"
+        );
+        assert!(
+            called[0].ends_with(&format!("{} daemon serve --auto", home.data_dir().display())),
+            "{called:?}"
+        );
+        assert_eq!(crate::support::name_of(home.daemon_pid()), "nodejobs");
+        // Also a second one, and in its place.
+        kill(home.daemon_pid());
+        assert_eq!(text(&home.record(&id), "status"), "running");
+        assert_eq!(lines(&home.path().join("called")).len(), 2);
+        home.ok(["stop", &id]);
+        home.ok(["daemon", "stop"]);
+    }
+    let (home, manager) = with_manager(executes);
+    drop(manager);
+    std::fs::remove_file(home.path().join("run/systemd/private")).expect("removed");
+    home.ok(["daemon", "start"]);
+    assert_eq!(lines(&home.path().join("called")), [""; 0], "nobody is asked who is not there");
+}
