@@ -1,18 +1,19 @@
 //! Finding the data directory, reaching its owner, and starting a daemon where there is none.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nodejobs::Timestamp;
 use nodejobs::api::{Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::config::Config;
-use nodejobs::daemon::{LOG_NAME, foreign_file};
+use nodejobs::daemon::{LOG_NAME, foreign_file, in_scope_of_its_own};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
 use rustix::fs::FlockOperation;
@@ -26,7 +27,7 @@ use crate::starts::FailedStarts;
 /// only `daemon start` starts so many.
 const START_ATTEMPTS: u32 = 5;
 /// What a daemon gets of our environment. The jobs' own comes with each of them.
-const DAEMON_VARIABLES: [&str; 9] = [
+const DAEMON_VARIABLES: [&str; 10] = [
     "PATH",
     "HOME",
     "LANG",
@@ -34,6 +35,7 @@ const DAEMON_VARIABLES: [&str; 9] = [
     "TMPDIR",
     "LD_LIBRARY_PATH",
     "RUST_BACKTRACE",
+    "NODEJOBS_CGROUP",
     "NODEJOBS_DISABLE",
     "NODEJOBS_FAILPOINT",
 ];
@@ -223,16 +225,55 @@ impl Target {
         }
     }
 
-    /// Runs this program as a daemon and waits for its first words.
+    /// Runs this program as a daemon, in a scope of its own if it can have one, and waits for its first words.
     fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<Spawned, Failure> {
+        let log_path = self.data_dir.join(LOG_NAME);
+        let (mut child, said) = match self.execute_in_scope(lifetime, &lock) {
+            Some(executed) => executed,
+            None => {
+                // By this name it is the very same program, even if another was installed in its place.
+                let mut command = Command::new("/proc/self/exe");
+                command.arg0("nodejobs");
+                self.execute(command, lifetime, lock)?
+            }
+        };
+        match serde_json::from_str(&said) {
+            Ok(FirstWords::Ready(_)) => Ok(Spawned::Ready),
+            Ok(FirstWords::Error(problem)) => Err(problem.into()),
+            Err(_) => {
+                let ended = child.wait();
+                let was_killed = ended.as_ref().is_ok_and(|status| status.code().is_none());
+                // Under the lock of starts, which is ours as long as the command lives.
+                FailedStarts::note(&self.data_dir, &how_it_ended(ended.ok(), &log_path));
+                let failure = silent_end(&log_path);
+                if was_killed { Ok(Spawned::Killed(failure)) } else { Err(failure) }
+            }
+        }
+    }
+
+    /// Nothing, if there is no scope to be had: a daemon that is executed never ends without a word, unless it is killed.
+    fn execute_in_scope(&self, lifetime: Lifetime, lock: &File) -> Option<(Child, String)> {
+        // Its own name for itself means another program to the one in between.
+        let own = format!("/proc/{}/exe", std::process::id());
+        let command = in_scope_of_its_own(own.as_ref())?;
+        let (mut child, said) = self.execute(command, lifetime, lock.try_clone().ok()?).ok()?;
+        let is_executed = !said.is_empty() || child.wait().is_ok_and(|status| status.code().is_none());
+        is_executed.then_some((child, said))
+    }
+
+    /// Has the program that the command begins with run as a daemon. Gives its first words.
+    fn execute(
+        &self,
+        mut command: Command,
+        lifetime: Lifetime,
+        lock: File,
+    ) -> Result<(Child, String), Failure> {
         let log_path = self.data_dir.join(LOG_NAME);
         let log =
             OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
                 Failure::caused(UNAVAILABLE, format!("cannot open '{}'", log_path.display()), &error)
             })?;
-        // By this name it is the very same program, even if another was installed in its place.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("nodejobs").arg("--data-dir").arg(&self.data_dir);
+        command.arg("--data-dir").arg(&self.data_dir);
         if let Some(store) = &self.store {
             command.args(["--store", store]);
         }
@@ -240,10 +281,14 @@ impl Target {
         if lifetime == Lifetime::WhileNeeded {
             command.arg("--auto");
         }
-        // It outlives us and serves others, so it has no use for our variables, and our secrets no place in it.
-        command.env_clear();
-        let kept = std::env::vars_os().filter(|(name, _)| DAEMON_VARIABLES.iter().any(|kept| name == kept));
-        command.envs(kept);
+        // It outlives us and serves others, so it has no use for our variables, and our secrets no place in it. What is set
+        // already stays: whoever is in between needs it.
+        let kept = |name: &OsStr| DAEMON_VARIABLES.iter().any(|kept| name == *kept);
+        let set: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| kept(name))).envs(set);
         // A job may be the first to need a daemon, which shall not end with it.
         command.env("NODEJOBS_MARK", nodejobs::DAEMON_MARK);
         // The lock goes along as standard input: if we are killed, the next one still waits for this daemon.
@@ -258,18 +303,7 @@ impl Target {
             // What cannot be read was not said.
             let _ = stdout.take(MAX_FIRST_WORDS).read_to_string(&mut said);
         }
-        match serde_json::from_str(&said) {
-            Ok(FirstWords::Ready(_)) => Ok(Spawned::Ready),
-            Ok(FirstWords::Error(problem)) => Err(problem.into()),
-            Err(_) => {
-                let ended = child.wait();
-                let was_killed = ended.as_ref().is_ok_and(|status| status.code().is_none());
-                // Under the lock of starts, which is ours as long as the command lives.
-                FailedStarts::note(&self.data_dir, &how_it_ended(ended.ok(), &log_path));
-                let failure = silent_end(&log_path);
-                if was_killed { Ok(Spawned::Killed(failure)) } else { Err(failure) }
-            }
-        }
+        Ok((child, said))
     }
 }
 

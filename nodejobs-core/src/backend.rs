@@ -147,7 +147,8 @@ pub enum BackendEvent {
     Exited {
         /// How.
         exit: ExitStatus,
-        /// What it used, where that is known.
+        /// What it used, where that is known: all of the job so far, where that is counted, else the main process with those
+        /// that it has collected.
         usage: Option<ResourceUsage>,
         /// When.
         at: Moment,
@@ -163,6 +164,8 @@ pub enum BackendEvent {
         ended: Vec<TreeMember>,
         /// The processes that are still there. They are watched, and another event follows when they are gone.
         survivors: Vec<TreeMember>,
+        /// What all of it has used, where that was counted; it takes the place of what `Exited` said.
+        usage: Option<ResourceUsage>,
     },
     /// The tree uses more memory than it may. It has to be killed.
     OverMemory {

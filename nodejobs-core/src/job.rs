@@ -225,12 +225,13 @@ impl ExitStatus {
     }
 }
 
-/// What a process used, from its end.
+/// What an attempt used: all its processes, where its backend counts them together, else the main one with those that it has
+/// collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceUsage {
     /// User and system time, in milliseconds.
     pub cpu_ms: u64,
-    /// Largest resident size, in KiB.
+    /// The most memory at a time, in KiB: of all together, or else of one process.
     pub peak_memory_kib: u64,
 }
 

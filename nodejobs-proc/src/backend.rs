@@ -7,6 +7,7 @@
 //! speaks with one keeper.
 
 pub(crate) mod ending;
+mod groups;
 mod launching;
 mod link;
 mod memory;
@@ -35,6 +36,8 @@ use nodejobs_core::spec::Limits;
 use nodejobs_core::time::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::cgroup::base::Bases;
+use crate::cgroup::group::Group;
 use crate::failpoint::{Failpoint, reached};
 use crate::identity::{Found, LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::journal::{Entry, Event};
@@ -43,6 +46,7 @@ use crate::machine::{Machine, now};
 use crate::tree::{self, View};
 use crate::{launch, limits};
 use ending::{Ending, Progress};
+use groups::Groups;
 use link::{Buried, Link};
 use memory::Sampler;
 use watching::{Ended, Watcher};
@@ -95,6 +99,9 @@ pub struct Config {
     pub program: KeeperProgram,
     /// This machine.
     pub machine: Machine,
+    /// In which directory of cgroup v2 those of jobs are made, unless `NODEJOBS_CGROUP` says it; where this process is, if
+    /// nobody does.
+    pub cgroup: Option<PathBuf>,
     /// The boot in which the last owner took over; `None` if there was none, or that is not known.
     pub previous_boot_id: Option<String>,
 }
@@ -127,6 +134,7 @@ enum Command {
 pub struct LocalBackend {
     machine: Machine,
     directory_id: String,
+    bases: Arc<Bases>,
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     /// Until `recover` has started it.
@@ -153,7 +161,10 @@ impl LocalBackend {
         let (commands, receiver) = channel();
         let wake = Arc::new(wake);
         let (machine, directory_id) = (config.machine.clone(), config.directory_id.clone());
+        let groups = Groups::new(&config);
+        let bases = groups.bases();
         let dormant = Loop {
+            groups,
             config,
             host,
             commands: receiver,
@@ -175,7 +186,7 @@ impl LocalBackend {
             orphans_anywhere: false,
         };
         let dormant = Mutex::new(Some(dormant));
-        Ok(Self { machine, directory_id, commands, wake, dormant, thread: Mutex::new(None) })
+        Ok(Self { machine, directory_id, bases, commands, wake, dormant, thread: Mutex::new(None) })
     }
 
     fn command(&self, command: Command) {
@@ -192,12 +203,16 @@ impl ProcessBackend for LocalBackend {
             usage: true,
             stdin: true,
             adopt: true,
-            memory_limits: MemoryLimits::Sampling,
+            memory_limits: match self.bases.look() {
+                Ok(base) if base.controllers.memory => MemoryLimits::Kernel,
+                _ => MemoryLimits::Sampling,
+            },
         }
     }
 
     fn check_limits(&self, limits: &Limits) -> Result<(), String> {
-        limits::check(limits)
+        limits::check(limits)?;
+        groups::check_limits(&self.bases, limits)
     }
 
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
@@ -262,6 +277,7 @@ struct Running {
 struct Lookout {
     collectors: Option<Vec<u32>>,
     main_processes: HashSet<u32>,
+    groups: HashMap<AttemptId, Group>,
 }
 
 impl Lookout {
@@ -278,6 +294,7 @@ struct Later {
 }
 
 struct Loop {
+    groups: Groups,
     config: Config,
     host: Arc<dyn BackendHost>,
     commands: Receiver<Command>,
@@ -323,6 +340,7 @@ impl Loop {
             // After the trees were looked at: a keeper that is half gone leaves with its last acknowledgement, and what
             // a job has left behind is a child of it until then.
             self.acknowledge(&receipts);
+            self.tidy_groups();
             // Whoever asks may want to know that what was said before has been done.
             questions.into_iter().for_each(|answer| drop(answer.send(self.keeper_statuses())));
             if is_last {
@@ -462,6 +480,7 @@ impl Loop {
                 self.in_flight.remove(&attempt);
                 self.drop_input(&attempt);
             }
+            let receipt = Some(Receipt { source: name.to_owned(), position: position + 1 });
             let event = match event {
                 Event::Started { pid, start_ticks, pidfs, log_start } => {
                     let process = LocalProcess {
@@ -479,7 +498,9 @@ impl Loop {
                 }
                 Event::StartFailed { stage, errno } => {
                     self.running.remove(&attempt);
-                    BackendEvent::NotStarted { failure: self.start_failure(&attempt, stage, errno), at }
+                    let failure = self.start_failure(&attempt, stage, errno);
+                    self.groups.discard(&attempt);
+                    BackendEvent::NotStarted { failure, at }
                 }
                 Event::Exited { exit, usage, .. } => {
                     let running = self.running.remove(&attempt);
@@ -489,10 +510,16 @@ impl Loop {
                         let view = view.get_or_insert_with(|| self.view(&main_processes));
                         self.leftovers(view, &attempt, &running.process)
                     });
-                    BackendEvent::Exited { exit, usage: Some(usage), at, leftovers }
+                    let (usage, killed) =
+                        self.groups.main_ended(&attempt, exit, Some(usage), receipt.as_ref());
+                    if let Some(event) = killed {
+                        // With what the keeper remembers, and before the end: to whoever hears that first, it is the last word.
+                        let receipt = Some(Receipt { source: name.to_owned(), position });
+                        reports.push(BackendReport { attempt: attempt.clone(), event, receipt });
+                    }
+                    BackendEvent::Exited { exit, usage, at, leftovers }
                 }
             };
-            let receipt = Some(Receipt { source: name.to_owned(), position: position + 1 });
             reports.push(BackendReport { attempt, event, receipt });
         }
     }
@@ -519,7 +546,7 @@ impl Loop {
     }
 
     fn lookout(&self, main_processes: HashSet<u32>) -> Lookout {
-        Lookout { collectors: self.collectors(), main_processes }
+        Lookout { collectors: self.collectors(), main_processes, groups: self.groups.all() }
     }
 
     /// Whom an ended main process has left behind; `None` if there is no room to look, so that the ending looks again.
@@ -539,7 +566,7 @@ impl Loop {
             return Ok(Vec::new());
         }
         let mark = launch::mark(&self.config.directory_id, attempt);
-        view.members(&tree::Root { main, mark: &mark })
+        view.members(&tree::Root { main, mark: &mark, group: self.groups.of(attempt) })
     }
 
     /// Signals the main process of a job, if it is there.
@@ -575,6 +602,7 @@ impl Loop {
 
     fn acknowledge(&mut self, receipts: &[Receipt]) {
         for receipt in receipts {
+            self.groups.acknowledge(receipt);
             if let Some(link) = self.links.get_mut(&receipt.source) {
                 // If the connection has ended, the next one hears the same again, which does no harm.
                 let _ = link.acknowledge(receipt.position);
@@ -615,7 +643,8 @@ impl Loop {
             Some(ending) => ending.change_plan(plan),
             None => {
                 let mark = launch::mark(&self.config.directory_id, &attempt);
-                self.endings.insert(attempt, Ending::new(main, mark, plan));
+                let group = self.groups.of(&attempt).cloned();
+                self.endings.insert(attempt, Ending::new(main, mark, group, plan));
             }
         }
     }
@@ -634,16 +663,23 @@ impl Loop {
         };
         let held: usize = endings.values().map(|ending| ending.held().count()).sum();
         let mut room = ending::max_held().saturating_sub(held);
+        let mut told = Vec::new();
         endings.retain(|attempt, ending| {
             let (event, is_over) = match ending.advance(&mut view, &mut room, &self.config.machine, at) {
                 Progress::Waiting => return true,
                 Progress::Ended(event) => (event, true),
                 Progress::Survived(event) => (event, false),
             };
-            self.host.report(BackendReport { attempt: attempt.clone(), event, receipt: None });
+            told.push((attempt.clone(), event));
             !is_over
         });
         self.endings = endings;
+        for (attempt, mut event) in told {
+            if let BackendEvent::TreeEnded { usage, .. } = &mut event {
+                *usage = self.groups.last_usage(&attempt);
+            }
+            self.host.report(BackendReport { attempt, event, receipt: None });
+        }
     }
 }
 

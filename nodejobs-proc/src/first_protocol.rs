@@ -35,6 +35,7 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         limits: LaunchLimits::default(),
         held: None,
         trace: None,
+        group: None,
     };
     vec![
         ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),

@@ -67,10 +67,12 @@ pub(crate) enum Stage {
     Nice = 33,
     /// The job's user could not be taken on.
     User = 34,
+    /// The child could not enter the job's cgroup.
+    Group = 35,
 }
 
 impl Stage {
-    const ALL: [Stage; 12] = [
+    const ALL: [Stage; 13] = [
         Stage::Fork,
         Stage::Stdin,
         Stage::Stdout,
@@ -83,6 +85,7 @@ impl Stage {
         Stage::OpenFiles,
         Stage::Nice,
         Stage::User,
+        Stage::Group,
     ];
 }
 

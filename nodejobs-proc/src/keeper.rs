@@ -107,6 +107,8 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
     sys::block_all_signals()?;
     // Already leading a session is as good as a new one.
     let _ = rustix::process::setsid();
+    // The owner may be a program that is a job of somebody else's. What cannot be left is named by `doctor`.
+    let _ = crate::cgroup::leave::leave_job_group();
     std::env::set_current_dir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let machine = Machine::read()?;

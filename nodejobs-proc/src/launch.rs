@@ -4,7 +4,9 @@ use std::ffi::{CStr, c_char};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::ptr;
 
 use nodejobs_core::backend::{LaunchInput, LaunchSpec};
@@ -52,6 +54,7 @@ pub(crate) fn pack(
     attempt: &AttemptId,
     spec: &LaunchSpec,
     stdin: &RawText,
+    group: Option<&Path>,
     directory_id: &str,
 ) -> io::Result<(LaunchHeader, OwnedFd)> {
     let words = spec.command.to_argv();
@@ -101,6 +104,7 @@ pub(crate) fn pack(
             LaunchInput::Null | LaunchInput::File(_) | LaunchInput::Bytes(_) => None,
         },
         trace: Some(trace::of_mark(&mark)),
+        group: group.map(|path| path.as_os_str().as_bytes().to_vec()),
     };
     Ok((header, strings.into_memfd()?))
 }
@@ -254,7 +258,7 @@ mod tests {
     fn a_launch_is_unpacked_as_it_was_packed_and_outer_marks_are_stripped() {
         let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 2 };
         let spec = spec(&["cat", "-n"], &[("PATH", "/x:/y"), ("JOB_ID", "outer"), (MARK_VARIABLE, "outer")]);
-        let (header, memfd) = pack(&attempt, &spec, &"/in".into(), "dir").expect("packed");
+        let (header, memfd) = pack(&attempt, &spec, &"/in".into(), None, "dir").expect("packed");
         assert_eq!((header.candidates, header.arguments, header.variables), (2, 2, 4));
         let unpacked = Unpacked::read(&header, memfd).expect("unpacked");
         let texts: Vec<_> =
@@ -280,7 +284,7 @@ mod tests {
     #[test]
     fn a_launch_that_does_not_match_its_header_is_refused() {
         let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
-        let packed = || pack(&attempt, &spec(&["true"], &[]), &"/in".into(), "dir").expect("packed");
+        let packed = || pack(&attempt, &spec(&["true"], &[]), &"/in".into(), None, "dir").expect("packed");
         let changes: [fn(&mut LaunchHeader); 4] = [
             |header| header.variables += 1,
             |header| header.arguments = 0,

@@ -5,6 +5,7 @@
 //! a journal. What is `unsafe` is in one directory, `src/sys`.
 
 mod backend;
+mod cgroup;
 #[doc(hidden)]
 pub mod failpoint;
 #[cfg(test)]
@@ -31,6 +32,8 @@ mod tree;
 mod usage;
 
 pub use backend::{Config, KeeperProgram, LocalBackend};
+pub use cgroup::base::{Base, Controllers, NoBase, Origin, look as look_for_base, way_out as base_way_out};
+pub use cgroup::leave::{job_group_of, leave_job_group};
 pub use identity::is_alive;
 pub use tree::DAEMON_MARK;
 

@@ -5,6 +5,7 @@ use std::io;
 use nodejobs_core::spec::{Limits, OpenFiles};
 use rustix::process::{Resource, getrlimit};
 
+use crate::cgroup::base::{Base, Controllers, NoBase};
 use crate::journal::Stage;
 
 /// Whether they can be enforced, as far as this process can know. The keeper has the same rights.
@@ -25,14 +26,41 @@ pub(crate) fn check(limits: &Limits) -> Result<(), String> {
         let message = "only root may run jobs as somebody else, and the daemon is not root's";
         return Err(format!("it cannot run as user '{user}': {message}; leave out the user"));
     }
-    match limits.cpu_milli {
-        Some(_) => Err(format!("processor time cannot be limited here: {NO_CPU}")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-const NO_CPU: &str =
-    "that takes the cpu controller of cgroup v2; leave out the limit, or give the job a nice value";
+/// Whether the limits that only a cgroup can keep can be kept in those of this base. Memory can be looked after otherwise.
+///
+/// # Errors
+/// Which one cannot, why, and the way out.
+pub(crate) fn check_group_limits(limits: &Limits, base: Result<&Base, &NoBase>) -> Result<(), String> {
+    let in_force = base.map_or_else(|_| Controllers::default(), |base| base.controllers);
+    let (what, controller, instead) = if limits.cpu_milli.is_some() && !in_force.cpu {
+        ("processor time", "cpu", "leave out the limit, or give the job a nice value")
+    } else if limits.pids.is_some() && !in_force.pids {
+        ("the number of processes", "pids", "leave out the limit")
+    } else {
+        return Ok(());
+    };
+    let why = match base {
+        Err(NoBase { why, .. }) => why.clone(),
+        Ok(Base { directory, obstacle, .. }) => {
+            let missing = format!("it is not in force in '{}'", directory.display());
+            obstacle
+                .as_ref()
+                .map_or_else(|| missing.clone(), |obstacle| format!("{missing}, because {obstacle}"))
+        }
+    };
+    Err(format!(
+        "{what} cannot be limited here: that takes the {controller} controller of cgroup v2, and {why}; {instead}, or see \
+         `nodejobs doctor`"
+    ))
+}
+
+/// A size for people: `50.0 MiB`.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20)
+}
 
 /// No process may have more open files, whoever asks for them.
 fn most_open_files() -> u64 {
@@ -94,6 +122,7 @@ pub(crate) fn failure(stage: Stage, limits: Option<&Limits>, error: &io::Error) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::base::Origin;
 
     #[test]
     fn more_open_files_than_there_may_be_are_refused() {
@@ -115,6 +144,30 @@ mod tests {
         assert_eq!(check_nice(-20, 0, u64::MAX), Ok(()));
         assert!(check_nice(-1, 0, 0).expect_err("refused").contains("nice value 0 here, and -1"));
         assert!(check_nice(0, 5, 0).expect_err("refused").contains("at least 5"));
+    }
+
+    #[test]
+    fn what_only_a_cgroup_can_keep_is_refused_by_name_without_one() {
+        let wanted = |cpu_milli, pids| Limits { cpu_milli, pids, memory: Some(1 << 30), ..Limits::default() };
+        let none = NoBase { why: "none is mounted".to_owned(), way_out: String::new() };
+        let refused = |limits: &Limits, base| check_group_limits(limits, base).expect_err("refused");
+        assert!(
+            refused(&wanted(Some(500), None), Err(&none))
+                .starts_with("processor time cannot be limited here")
+        );
+        let pids = refused(&wanted(None, Some(9)), Err(&none));
+        assert!(pids.contains("the number of processes") && pids.contains("none is mounted"), "{pids}");
+        assert_eq!(
+            check_group_limits(&wanted(None, None), Err(&none)),
+            Ok(()),
+            "memory is looked after otherwise"
+        );
+        let controllers = Controllers { cpu: true, ..Controllers::default() };
+        let obstacle = Some("somebody is in the way".to_owned());
+        let base = Base { directory: "/x".into(), origin: Origin::Own, controllers, obstacle };
+        assert_eq!(check_group_limits(&wanted(Some(500), None), Ok(&base)), Ok(()));
+        let pids = refused(&wanted(Some(500), Some(9)), Ok(&base));
+        assert!(pids.contains("not in force in '/x', because somebody is in the way"), "{pids}");
     }
 
     #[test]

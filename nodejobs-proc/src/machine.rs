@@ -21,9 +21,11 @@ pub struct Machine {
     pub(crate) use_pidfd_info: bool,
     /// Whether threads may have descriptor tables of their own.
     pub(crate) use_own_tables: bool,
+    /// Whether jobs may have cgroups.
+    pub(crate) use_cgroups: bool,
 }
 
-/// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, `own-tables`, separated by commas. For
+/// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, `own-tables`, `cgroups`, separated by commas. For
 /// tests, and for whoever has to find out whether one of them is at fault.
 pub const DISABLE_VARIABLE: &str = "NODEJOBS_DISABLE";
 
@@ -47,6 +49,7 @@ impl Machine {
             use_pidfs: !disabled("pidfs"),
             use_pidfd_info: kernel_is_at_least(6, 15) && !disabled("pidfd-info"),
             use_own_tables: !disabled("own-tables"),
+            use_cgroups: !disabled("cgroups"),
         })
     }
 }

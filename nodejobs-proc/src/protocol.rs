@@ -49,6 +49,8 @@ pub(crate) struct LaunchHeader {
     pub(crate) held: Option<Held>,
     /// What is made of the job's mark for its [trace](crate::trace).
     pub(crate) trace: Option<u64>,
+    /// What the child writes a 0 to in order to be in the job's cgroup; with [`GROUPS`].
+    pub(crate) group: Option<Vec<u8>>,
 }
 
 /// What the keeper makes for a job and a [holder](crate::holder) keeps open.
@@ -156,8 +158,12 @@ pub(crate) struct Welcome {
 pub(crate) const LIMITS: u32 = 1;
 /// The keeper makes what is [`Held`].
 pub(crate) const HOLDING: u32 = 2;
+/// Its children enter their jobs' cgroups.
+pub(crate) const GROUPS: u32 = 4;
 /// All features of this version.
-pub(crate) const FEATURES: u32 = LIMITS | HOLDING;
+pub(crate) const FEATURES: u32 = LIMITS | HOLDING | GROUPS;
+/// The longest path of a cgroup's file, in bytes.
+const MAX_GROUP_PATH: usize = 1024;
 
 const HELLO: u8 = 1;
 const LAUNCH: u8 = 2;
@@ -170,6 +176,7 @@ const SUPERSEDED: u8 = 3;
 const ADDED_LIMITS: u8 = 1;
 const ADDED_HELD: u8 = 2;
 const ADDED_TRACE: u8 = 3;
+const ADDED_GROUP: u8 = 4;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -206,6 +213,9 @@ impl OwnerMessage {
                 if let Some(trace) = header.trace {
                     out.addition(ADDED_TRACE, &trace.to_le_bytes());
                 }
+                if let Some(group) = &header.group {
+                    out.addition(ADDED_GROUP, group);
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
@@ -233,6 +243,7 @@ impl OwnerMessage {
                     limits: LaunchLimits::default(),
                     held: None,
                     trace: None,
+                    group: None,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
@@ -244,6 +255,10 @@ impl OwnerMessage {
                         (ADDED_LIMITS, bytes) => header.limits = LaunchLimits::decode(bytes)?,
                         (ADDED_HELD, bytes) => header.held = Some(Held::decode(bytes)?),
                         (ADDED_TRACE, bytes) => header.trace = Some(Reader(bytes).u64()?),
+                        (ADDED_GROUP, bytes) if bytes.len() <= MAX_GROUP_PATH => {
+                            header.group = Some(bytes.to_vec());
+                        }
+                        (ADDED_GROUP, _) => return Err(InvalidMessage),
                         _ => {}
                     }
                 }
@@ -415,6 +430,7 @@ mod tests {
             },
             held: Some(Held::Terminal(TerminalSize { rows: 24, columns: 300 })),
             trace: Some(7),
+            group: Some(vec![b'/'; 512 + 256 + 14]),
         }))
     }
 

@@ -31,7 +31,7 @@ pub fn end_trees(
     let plan = EndPlan { signal, deadline: now().boot.plus_millis(grace_ms) };
     let ending = |job: &FoundJob| {
         let mark = launch::mark(directory_id, &job.attempt);
-        Ending::new(job.process.clone(), mark, plan)
+        Ending::new(job.process.clone(), mark, None, plan)
     };
     let mut endings: Vec<(Ending, Option<Vec<TreeMember>>)> =
         jobs.iter().map(|job| (ending(job), None)).collect();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use crate::cgroup::group::Group;
 use crate::identity::{LocalProcess, ProcStat, if_there};
 use crate::launch::MARK_VARIABLE;
 use crate::trace;
@@ -17,6 +18,8 @@ pub(crate) struct Root<'a> {
     pub(crate) main: &'a LocalProcess,
     /// The value of [`MARK_VARIABLE`] in its environment.
     pub(crate) mark: &'a str,
+    /// Its cgroup, if it has one.
+    pub(crate) group: Option<&'a Group>,
 }
 
 /// Where a job's processes are looked for. Serves one round of looking; what it has read stays as it was.
@@ -100,6 +103,10 @@ impl View {
                 None => Main::Gone,
             },
         };
+        let mut grouped = match root.group {
+            Some(group) => group.members()?.processes,
+            None => Vec::new(),
+        };
         let found = match self {
             View::Adopted(orphans) => {
                 let somebody_died = Cell::new(false);
@@ -109,7 +116,8 @@ impl View {
                     somebody_died.set(somebody_died.get() || (!lives && pid != root.main.pid));
                     Ok(children)
                 };
-                let found = descend(orphans.roots(root, &main), children)?;
+                grouped.extend(orphans.roots(root, &main));
+                let found = descend(grouped, children)?;
                 if somebody_died.get() {
                     // What it had started came to a keeper meanwhile, and we have looked there before.
                     return View::everywhere()?.members(root);
@@ -123,7 +131,8 @@ impl View {
                     let children = children.filter(|pid| !daemons.contains(pid));
                     Ok(children.filter_map(|pid| all.processes.get(pid).cloned()).collect())
                 };
-                descend(all.roots(root, &main), children)?
+                grouped.extend(all.roots(root, &main));
+                descend(grouped, children)?
             }
         };
         Ok(found.into_values().filter(|stat| !stat.is_dead()).collect())
@@ -261,7 +270,7 @@ mod tests {
             start_ticks: 50,
             pidfs: None,
         };
-        let root = Root { main: &known, mark: "m" };
+        let root = Root { main: &known, mark: "m", group: None };
         let mut candidates = Candidates::default();
         for stat in processes {
             let mark = if marked.contains(&stat.pid) { "m" } else { "other" };
@@ -333,7 +342,8 @@ mod tests {
         adopted.insert(stat, vec![mark.clone().into_bytes()]);
         let (boot_id, pid_namespace) = (String::new(), 0);
         let main = LocalProcess { boot_id, pid_namespace, pid: u32::MAX, start_ticks, pidfs: None };
-        let found = View::Adopted(adopted).members(&Root { main: &main, mark: &mark }).expect("room");
+        let found =
+            View::Adopted(adopted).members(&Root { main: &main, mark: &mark, group: None }).expect("room");
         let pids: Vec<u32> = found.iter().map(|stat| stat.pid).collect();
         started.kill().expect("killed");
         started.wait().expect("collected");
@@ -383,7 +393,7 @@ mod tests {
             start_ticks: stat.start_ticks,
             pidfs: None,
         };
-        let root = Root { main: &main, mark: "nobody" };
+        let root = Root { main: &main, mark: "nobody", group: None };
         let views = [View::Adopted(Candidates::default()), View::everywhere().expect("room")];
         for view in views {
             let pids: Vec<u32> = view.members(&root).expect("room").iter().map(|stat| stat.pid).collect();

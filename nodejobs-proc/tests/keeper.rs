@@ -85,6 +85,7 @@ impl Owner {
         let (sender, reports) = channel();
         let host = Arc::new(Host { scripts: Mutex::default(), reports: Mutex::new(sender) });
         let config = Config {
+            cgroup: None,
             previous_boot_id: None,
             keepers: directory.join("keepers"),
             directory_id: "test".to_owned(),

@@ -75,6 +75,9 @@ pub struct Config {
     pub daemon: DaemonSettings,
     /// `[limits]`.
     pub limits: Capacity,
+    /// `cgroup` in `[limits]`: the directory of cgroup v2 in which those of jobs with limits of their whole trees are made.
+    /// Read when the directory is opened; `NODEJOBS_CGROUP` goes before it. If absent, where the owner itself is.
+    pub cgroup: Option<PathBuf>,
     /// `[logs]`.
     pub logs: LogSettings,
     /// `[history]`.
@@ -238,6 +241,7 @@ impl Reading<'_> {
         let mut defaults = JobDefaults::default();
         let mut daemon = DaemonSettings::default();
         let mut limits = Capacity::default();
+        let mut cgroup = None;
         let mut logs = LogSettings::default();
         let mut history = HistorySettings::default();
         let mut hooks = Vec::new();
@@ -273,6 +277,7 @@ impl Reading<'_> {
             section.setting("max_processes", &mut limits.max_processes, &values::POSITIVE_COUNT);
             section.setting("max_memory", &mut limits.max_memory, &values::OPTIONAL_SIZE);
             section.setting("when_full", &mut limits.when_full, &values::WHEN_FULL);
+            section.setting("cgroup", &mut cgroup, &values::ABSOLUTE_PATH);
             section.end();
 
             let mut section = self.section(&file, "logs");
@@ -292,6 +297,7 @@ impl Reading<'_> {
             defaults,
             daemon,
             limits,
+            cgroup,
             logs,
             history,
             hooks,

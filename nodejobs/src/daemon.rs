@@ -2,6 +2,7 @@
 
 mod log_lines;
 mod removal;
+mod scope;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::foreign::OWNER_LOCK;
 pub use crate::foreign::foreign_file;
 use crate::jobs::{Jobs, OpenOptions};
 use crate::stores::StoreKind;
+pub use scope::in_scope_of_its_own;
 
 /// How long the daemon's log gets, in bytes, before it is put aside.
 pub const LOG_BYTES: u64 = 1 << 20;
@@ -53,6 +55,9 @@ pub struct Config {
 pub fn run(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, Error> {
     log_lines::install(&config.data_dir);
     nodejobs_proc::failpoint::read_environment();
+    if let Some(group) = nodejobs_proc::leave_job_group() {
+        log::warn!("stays in the cgroup of the job that was first to need it, '{}'", group.display());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -183,11 +183,19 @@ impl Owner {
         let boot_id = machine.boot_id.clone();
         let previous_boot_id = stored_boot(&*store)?;
         let directory_id = meta.directory_id.clone();
+        let cgroup = settings.cgroup.clone();
         let mut owner =
             Self::take_over(directory, lock, meta.store, store, &boot_id, settings, |generation, host| {
                 let directory_id = meta.directory_id;
-                let config =
-                    BackendConfig { keepers, directory_id, generation, program, machine, previous_boot_id };
+                let config = BackendConfig {
+                    keepers,
+                    directory_id,
+                    generation,
+                    program,
+                    machine,
+                    cgroup,
+                    previous_boot_id,
+                };
                 Ok(Arc::new(LocalBackend::new(config, host)?))
             })?;
         owner.directory_id = directory_id;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace::{BUILD, STORES, Workspace};
-use crate::{bench, chaos, conformance, features, fuzz, layers};
+use crate::{bench, chaos, conformance, features, fuzz, layers, machine};
 
 /// Every step. New ones are a row here.
 #[rustfmt::skip]
@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "library",  when: When::Full,   run: Run::Here(library) },
     Step { name: "kills",    when: When::Full,   run: Run::Here(kills) },
     Step { name: "limits",   when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --test scenarios -- --ignored --test-threads 1 --nocapture limits") },
+    Step { name: "machine",  when: When::Full,   run: Run::Here(full_machine) },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "turmoil",  when: When::Full,   run: Run::Here(full_chaos) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
@@ -183,6 +184,10 @@ fn ci_chaos(workspace: &Workspace) -> Result<()> {
 
 fn full_chaos(workspace: &Workspace) -> Result<()> {
     STORES.iter().try_for_each(|store| chaos::run(workspace, &chaos::Options::full(store)))
+}
+
+fn full_machine(workspace: &Workspace) -> Result<()> {
+    machine::run(workspace, &machine::Options::default())
 }
 
 fn full_bench(workspace: &Workspace) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos` and
-//! `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos`, `machine`
+//! and `bench`.
 
 mod bench;
 mod chaos;
@@ -8,6 +8,7 @@ mod conformance;
 mod features;
 mod fuzz;
 mod layers;
+mod machine;
 mod process;
 mod product;
 mod scratch;
@@ -45,6 +46,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Submits and controls jobs while everything is killed and frozen, and checks that nothing was lost
     Chaos(chaos::Options),
+    /// Runs the scenarios that take a machine of their own, in a virtual one
+    Machine(machine::Options),
     /// Measures the figures of the budget table, each beside its floor
     Bench(bench::Options),
 }
@@ -68,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
+        Task::Machine(options) => machine::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
     }
 }

@@ -32,6 +32,8 @@ The file config.toml in the data directory may say, for instance:
   max_processes = 8         # jobs that run at a time
   max_memory = \"4G\"         # the sum of the --memory of those that run
   when_full = \"queue\"       # or \"refuse\"
+  cgroup = \"/sys/fs/cgroup/jobs\"  # where those of jobs are made, read when
+                            # the daemon starts; else where that is
 
   [logs]
   cap = \"100M\"              # of each output, without --log-cap; or \"none\"

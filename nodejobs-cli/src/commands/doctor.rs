@@ -149,7 +149,8 @@ fn failed_starts(target: &Target) -> Option<Finding> {
 /// The variables that mean something to nodejobs. Only names: values are shown by what they decide about.
 fn variables(names: impl Iterator<Item = String>) -> Finding {
     const CHECK: &str = "variables";
-    const KNOWN: [&str; 6] = [
+    const KNOWN: [&str; 7] = [
+        "NODEJOBS_CGROUP",
         "NODEJOBS_DIR",
         "NODEJOBS_DISABLE",
         "NODEJOBS_FAILPOINT",

@@ -70,7 +70,7 @@ Examples:
   nodejobs run --wait -- make test       end with the job's exit code
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
-  nodejobs run --memory 2G --nice 10 -- ./train
+  nodejobs run --memory 2G --cpu 1.5 --nice 10 -- ./train
   nodejobs run --retries 5 --backoff 10s..10m -- ./fetch
   nodejobs run --after build --after tests:any -- ./deploy
   nodejobs run --unique nightly --window 12h -- ./backup

@@ -31,7 +31,7 @@ fn samplers(home: &Home) -> usize {
 
 #[test]
 fn limits_that_make_no_sense_or_cannot_be_kept_are_refused_and_leave_nothing() {
-    let home = Home::new();
+    let home = without_cgroups();
     for (options, words) in [
         (["--memory", "0"], "0 bytes"),
         (["--memory", "-1"], "'-1'"),
@@ -39,6 +39,13 @@ fn limits_that_make_no_sense_or_cannot_be_kept_are_refused_and_leave_nothing() {
         (["--memory", "1025T"], "give 1M to 1024T"),
         (["--cpu", "0"], "0 processors"),
         (["--cpu", "-2"], "'-2'"),
+        (
+            ["--cpu", "0.5"],
+            "processor time cannot be limited here: that takes the cpu controller of cgroup v2",
+        ),
+        (["--pids", "0"], "0 processes"),
+        (["--pids", "-1"], "'-1'"),
+        (["--pids", "10"], "the number of processes cannot be limited here: that takes the pids controller"),
         (["--nofile", "1"], "1 open files"),
         (["--nofile", "20:10"], "above the hard one of 10"),
         (["--nofile", "18446744073709551615"], "fs.nr_open"),
@@ -126,10 +133,15 @@ fn another_user_is_for_root() {
     assert!(home.ok(["stop", &id]).contains("stopped by SIGTERM"));
 }
 
+/// Where nobody keeps limits of whole trees.
+fn without_cgroups() -> Home {
+    Home::new().with("NODEJOBS_DISABLE", "cgroups")
+}
+
 /// Each process is far below the limit, and one is in a session of its own.
 #[test]
 fn who_has_more_memory_than_it_may_is_killed_with_all_its_processes() {
-    let home = Home::new();
+    let home = without_cgroups();
     let hold = "(head -c 25M /dev/zero; exec sleep 1000) | tail -n 1";
     let script = format!("trap '' TERM; setsid sh -c '{hold}' & {hold}");
     let said = home.nodejobs(["run", "--memory", "40M", "--shell", "--", &script]);
@@ -149,7 +161,7 @@ fn who_has_more_memory_than_it_may_is_killed_with_all_its_processes() {
 
 #[test]
 fn the_next_owner_looks_after_the_limits_of_the_jobs_it_finds() {
-    let home = Home::new();
+    let home = without_cgroups();
     let cue = Cue::new(&home, "cue");
     let script = format!("read x < {}; head -c 60M /dev/zero | tail -n 1", cue.path());
     let id = home.nodejobs(["run", "--memory", "30M", "--shell", "--", &script]).text();

@@ -28,6 +28,7 @@ mod listing;
 mod log_cap;
 mod log_times;
 mod logging;
+mod machine;
 mod mistakes;
 mod nested;
 mod options;

@@ -122,7 +122,11 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("record", vec![said(&["run", "--id", "killed", "--name", "twin", "--wait", "kill -9 $$"])]);
     add("record", vec![said(&["run", "--id", "nowhere", "--wait", "--", "/no/such/program"])]);
     let limits = ["--nice", "19", "--memory", "1G", "--nofile", "64:128"];
-    add("record", vec![said(&[&["run", "--wait"], &limits[..], &["--", "true"]].concat())]);
+    let mut limited = said(&[&["run", "--wait"], &limits[..], &["--", "true"]].concat());
+    add("record", vec![limited.clone()]);
+    // Where a cgroup can keep it; `machine.rs` has it from the program.
+    limited["limits"]["pids"] = json!(10);
+    add("record", vec![limited]);
     home.ok(["run", "--id", "long", "--", "sleep", "1000"]);
     home.running("long");
     add("record", all(said(&["ls"])));

@@ -104,11 +104,12 @@ impl Engine {
                     turn.effects.push(live.end_tree(id, StopRequest::default(), now));
                 }
             }
-            BackendEvent::TreeEnded { killed, ended, survivors } => {
+            BackendEvent::TreeEnded { killed, ended, survivors, usage } => {
                 if live.tree == Tree::Whole {
                     // About a job of this id that was removed since: nobody has asked for the end of this one.
                     return;
                 }
+                live.state.usage = usage.or(live.state.usage);
                 let stopping = matches!(status, Status::Stopping | Status::FailedStop);
                 live.tree = Tree::Ended { killed, ended, survivors };
                 if stopping && !live.tree.is_gone() {

@@ -15,7 +15,7 @@ mod time;
 use super::*;
 use crate::backend::fake::{Call, FakeBackend};
 use crate::backend::{BackendEvent, ProcessBackend, StartFailure, StartFailureKind, TreeMember};
-use crate::job::{ExitStatus, JobState};
+use crate::job::{ExitStatus, JobState, ResourceUsage};
 use crate::logs::LogStart;
 use crate::spec::{Command, JobSpec, Start};
 use crate::status::Reason;
@@ -181,7 +181,7 @@ fn process() -> Process {
 }
 
 fn tree_ended(id: &str, killed: bool, survivors: Vec<TreeMember>) -> Input {
-    report(id, 1, BackendEvent::TreeEnded { killed, ended: Vec::new(), survivors })
+    report(id, 1, BackendEvent::TreeEnded { killed, ended: Vec::new(), survivors, usage: None })
 }
 
 fn not_started(id: &str, kind: StartFailureKind, now: Moment) -> Input {
@@ -344,9 +344,14 @@ fn leftovers_are_ended_before_the_last_word_and_the_exit_is_on_disk_meanwhile() 
     let state = bench.state("a");
     assert_eq!((state.status, state.exit), (Status::Running, Some(ExitStatus::Code(7))));
     let ended = vec![TreeMember { pid: 9, name: "sleep".to_owned() }];
-    let event = BackendEvent::TreeEnded { killed: false, ended, survivors: Vec::new() };
+    let usage = Some(ResourceUsage { cpu_ms: 7, peak_memory_kib: 9 });
+    let event = BackendEvent::TreeEnded { killed: false, ended, survivors: Vec::new(), usage };
     let _ = bench.turn(vec![report("a", 1, event)]);
     let state = bench.state("a");
+    assert_eq!(
+        state.usage, usage,
+        "what all of it has used takes the place of what was known of the main process"
+    );
     assert_eq!((state.status, state.reason), (Status::Failed, Some(Reason::Exit)));
     assert_eq!(state.detail.as_deref(), Some("also ended: 9 (sleep)"));
 }

@@ -21,6 +21,17 @@ pub struct Limits {
     pub nice: Option<i32>,
     /// The user as whom it runs, by name, with that user's groups, and HOME, USER, LOGNAME and SHELL.
     pub user: Option<String>,
+    /// Processes and threads of all of it together, at a time. With so many, no more can be started.
+    // Last, because some stores keep fields by their places, and not stored if absent, as before there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+impl Limits {
+    /// Whether any of these concerns all processes of the job together, so that they are to be in a group of their own.
+    pub fn is_of_whole_tree(&self) -> bool {
+        self.memory.is_some() || self.cpu_milli.is_some() || self.pids.is_some()
+    }
 }
 
 /// How many files a process may have open.
@@ -43,6 +54,9 @@ pub enum InvalidLimit {
     /// Less than can be told from nothing, or more than there are.
     #[error("{} processors make no sense; give 0.01 to 1024", f64::from(*.0) / 1000.0)]
     Cpu(u32),
+    /// The program itself is one, and no machine has so many.
+    #[error("a limit of {0} processes makes no sense; give 1 to {max}", max = Limits::MAX_PIDS)]
+    Pids(u32),
     /// No program runs with so few.
     #[error("a limit of {0} open files makes no sense; give at least {min}", min = Limits::MIN_OPEN_FILES)]
     OpenFiles(u64),
@@ -76,6 +90,7 @@ pub enum InvalidLimitText {
 impl Limits {
     const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
     const CPU_MILLI: std::ops::RangeInclusive<u32> = 10..=1_024_000;
+    const MAX_PIDS: u32 = 4 << 20;
     const MIN_OPEN_FILES: u64 = 8;
 
     /// Checks what can be checked without touching the machine.
@@ -88,6 +103,9 @@ impl Limits {
         }
         if let Some(cpu) = self.cpu_milli.filter(|cpu| !Self::CPU_MILLI.contains(cpu)) {
             return Err(InvalidLimit::Cpu(cpu));
+        }
+        if let Some(pids) = self.pids.filter(|pids| !(1..=Self::MAX_PIDS).contains(pids)) {
+            return Err(InvalidLimit::Pids(pids));
         }
         if let Some(OpenFiles { soft, hard }) = self.open_files {
             if soft < Self::MIN_OPEN_FILES {
@@ -113,11 +131,12 @@ impl Limits {
 impl fmt::Display for Limits {
     /// For people: `memory 512.0 MiB, nice 10`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { memory, cpu_milli, open_files, nice, user } = self;
+        let Self { memory, cpu_milli, pids, open_files, nice, user } = self;
         let tenths = |bytes: u64| (u128::from(bytes) * 10) >> 20;
         let parts = [
             memory.map(|bytes| format!("memory {}.{} MiB", tenths(bytes) / 10, tenths(bytes) % 10)),
             cpu_milli.map(|milli| format!("{} processors", f64::from(milli) / 1000.0)),
+            pids.map(|count| format!("processes {count}")),
             open_files.map(|files| format!("open files {files}")),
             nice.map(|nice| format!("nice {nice}")),
             user.as_ref().map(|user| format!("user {user}")),
@@ -187,6 +206,8 @@ mod tests {
         assert!(refused(Limits { memory: Some(u64::MAX), ..none() }).contains("1024T"));
         assert!(refused(Limits { cpu_milli: Some(5), ..none() }).starts_with("0.005 processors"));
         assert!(refused(Limits { cpu_milli: Some(u32::MAX), ..none() }).contains("processors"));
+        assert!(refused(Limits { pids: Some(0), ..none() }).starts_with("a limit of 0 processes"));
+        assert!(refused(Limits { pids: Some(u32::MAX), ..none() }).contains("give 1 to 4194304"));
         assert!(refused(Limits { nice: Some(20), ..none() }).starts_with("20 is no nice value"));
         assert!(refused(Limits { nice: Some(-21), ..none() }).contains("-20 to 19"));
         for user in ["", "a:b", "a\nb", "../x"] {
@@ -204,12 +225,21 @@ mod tests {
         let limits = Limits {
             memory: Some((1 << 29) + (1 << 19)),
             cpu_milli: Some(1_500),
+            pids: Some(30),
             open_files: Some(OpenFiles { soft: 10, hard: Some(20) }),
             nice: Some(-5),
             user: Some("bob".to_owned()),
         };
-        let shown = "memory 512.5 MiB, 1.5 processors, open files 10:20, nice -5, user bob";
+        let shown = "memory 512.5 MiB, 1.5 processors, processes 30, open files 10:20, nice -5, user bob";
         assert_eq!((limits.to_string().as_str(), Limits::default().to_string().as_str()), (shown, ""));
+    }
+
+    #[test]
+    fn what_was_stored_before_there_were_limits_of_processes_is_read() {
+        let stored = r#"{"memory":1048576,"cpu_milli":null,"open_files":null,"nice":null,"user":null}"#;
+        let limits: Limits = serde_json::from_str(stored).expect("limits");
+        assert_eq!(limits, Limits { memory: Some(1 << 20), ..Limits::default() });
+        assert_eq!(serde_json::to_string(&limits).expect("JSON"), stored, "and written as before");
     }
 
     #[test]

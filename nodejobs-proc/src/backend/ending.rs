@@ -14,6 +14,7 @@ use nodejobs_core::signal::Signal;
 use nodejobs_core::time::{BootTime, Moment};
 
 use super::watching::table_size;
+use crate::cgroup::group::Group;
 use crate::failpoint::{Failpoint, reached};
 use crate::identity::{LocalProcess, ProcStat, if_there, open_pidfd, send_signal};
 use crate::machine::Machine;
@@ -64,6 +65,7 @@ struct Member {
 pub(crate) struct Ending {
     main: LocalProcess,
     mark: String,
+    group: Option<Group>,
     plan: EndPlan,
     phase: Phase,
     /// By start and process id, so that a number that is used again is another member. And so parents come before their
@@ -77,10 +79,10 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn new(main: LocalProcess, mark: String, plan: EndPlan) -> Self {
+    pub(crate) fn new(main: LocalProcess, mark: String, group: Option<Group>, plan: EndPlan) -> Self {
         let deadline = plan.deadline;
         let members = BTreeMap::new();
-        Self { main, mark, plan, phase: Phase::New, members, killed: false, deadline, retry: None }
+        Self { main, mark, group, plan, phase: Phase::New, members, killed: false, deadline, retry: None }
     }
 
     pub(crate) fn change_plan(&mut self, plan: EndPlan) {
@@ -142,7 +144,7 @@ impl Ending {
         if self.main.boot_id != machine.boot_id || self.main.pid_namespace != machine.pid_namespace {
             return Ok(Progress::Ended(self.event(&[])));
         }
-        let root = Root { main: &self.main, mark: &self.mark };
+        let root = Root { main: &self.main, mark: &self.mark, group: self.group.as_ref() };
         let mut members = view()?.members(&root)?;
         if members.is_empty() && self.somebody_lives()? {
             // Missed, because somebody between it and us died while we looked; or it has become somebody else's.
@@ -169,6 +171,10 @@ impl Ending {
             self.phase = Phase::Asked;
         }
         self.add(&members, Some(signal));
+        if let Some(group) = self.group.as_ref().filter(|_| kill) {
+            // Whoever is made in this very moment goes as well. What it cannot do, descriptors can.
+            let _ = group.kill();
+        }
         self.signal_and_hold(room)?;
         reached(if kill { Failpoint::OwnerKilled } else { Failpoint::OwnerSignalled });
         Ok(Progress::Waiting)
@@ -243,7 +249,7 @@ impl Ending {
         ended.sort_by_key(|member| member.pid);
         let survivors =
             survivors.iter().map(|stat| TreeMember { pid: stat.pid, name: stat.name.clone() }).collect();
-        BackendEvent::TreeEnded { killed: self.killed, ended, survivors }
+        BackendEvent::TreeEnded { killed: self.killed, ended, survivors, usage: None }
     }
 }
 
@@ -280,7 +286,7 @@ mod tests {
         };
         let at = now();
         let plan = EndPlan { signal: Signal::CONT, deadline: at.boot };
-        let mut ending = Ending::new(main, mark, plan);
+        let mut ending = Ending::new(main, mark, None, plan);
         ending.add(&[stat], None);
         ending.phase = Phase::Asked;
         // As when the keeper dies that had adopted it.

@@ -42,6 +42,7 @@ impl Loop {
             if let Err(failure) = self.send_launch(&attempt) {
                 // Written again if it is tried again, which it may not be.
                 self.drop_input(&attempt);
+                self.groups.discard(&attempt);
                 let event = BackendEvent::NotStarted { failure, at: now() };
                 self.host.report(BackendReport { attempt, event, receipt: None });
             }
@@ -54,9 +55,10 @@ impl Loop {
             self.make_log_directory(&spec).map_err(StartFailure::permanent)?;
         }
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
-        let (header, memfd) = launch::pack(attempt, &spec, &stdin, &self.config.directory_id)
-            .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;
-        self.limit_memory(attempt, spec.limits.as_ref().and_then(|limits| limits.memory));
+        let group = self.make_group(attempt, &spec)?;
+        let (header, memfd) =
+            launch::pack(attempt, &spec, &stdin, group.as_deref(), &self.config.directory_id)
+                .map_err(|error| StartFailure::no_room(format!("cannot pack the launch: {error}")))?;
         reached(Failpoint::OwnerPacked);
         let name = match &self.launching {
             Some(name) => name.clone(),
@@ -209,6 +211,10 @@ impl Loop {
             }
             Stage::OpenFiles | Stage::Nice | Stage::User => {
                 (Reason::Exec, limits::failure(stage, spec.and_then(|spec| spec.limits).as_deref(), &error))
+            }
+            Stage::Group => {
+                let group = self.groups.of(attempt).map(|group| format!(" '{}'", group.entrance().display()));
+                (Reason::Exec, format!("cannot enter its cgroup{}: {error}", group.unwrap_or_default()))
             }
             Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
             Stage::Exec => {

@@ -15,7 +15,7 @@ use super::{Command, Lookout, Loop};
 use crate::identity::LocalProcess;
 use crate::machine::now;
 use crate::tree::{Root, View};
-use crate::{launch, usage};
+use crate::{launch, limits, usage};
 
 /// Between two looks at somebody near a limit, or new, in milliseconds.
 const SHORTEST_MS: u64 = 50;
@@ -141,7 +141,8 @@ impl Sampling {
         let mut pause = (last_pause * 2).min(LONGEST_MS);
         for Limited { attempt, main, limit } in &round.limited {
             let mark = launch::mark(&self.directory_id, attempt);
-            let used = used(&view, &Root { main, mark: &mark }, *limit)?;
+            let used =
+                used(&view, &Root { main, mark: &mark, group: round.lookout.groups.get(attempt) }, *limit)?;
             let at = now().boot.0;
             if used > *limit && self.told.insert(attempt.clone()) {
                 self.tell(attempt, used, *limit);
@@ -156,11 +157,10 @@ impl Sampling {
     }
 
     fn tell(&self, attempt: &AttemptId, used: u64, limit: u64) {
-        let mebibytes = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
         let detail = format!(
             "its processes had {} of the {} that they may have, as was seen by sampling",
-            mebibytes(used),
-            mebibytes(limit)
+            limits::mebibytes(used),
+            limits::mebibytes(limit)
         );
         let event = BackendEvent::OverMemory { detail };
         self.host.report(BackendReport { attempt: attempt.clone(), event, receipt: None });

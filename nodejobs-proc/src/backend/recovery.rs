@@ -19,6 +19,7 @@ impl Loop {
         let failed =
             |operation: String, source: LinkError| BackendError { operation, source: Box::new(source) };
         let mut reports = Vec::new();
+        self.find_groups(attempts);
         for name in self.keeper_names() {
             self.attach(&name, &mut reports)
                 .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
@@ -45,9 +46,7 @@ impl Loop {
                 self.look_for(known, &mut reports);
             }
         }
-        for known in attempts {
-            self.limit_memory(&known.attempt, known.memory_limit);
-        }
+        self.take_over_limits(attempts);
         self.choose_keeper();
         Ok(reports)
     }
@@ -154,6 +153,7 @@ impl Loop {
         let given_up: Vec<_> = self.in_flight.extract_if(|_, (keeper, _)| *keeper == name).collect();
         for (attempt, _) in given_up {
             self.drop_input(&attempt);
+            self.groups.discard(&attempt);
             reports.push(BackendReport { attempt, event: event.clone(), receipt: None });
         }
     }
@@ -182,6 +182,7 @@ impl Loop {
                     // Journals are not synced: what was executed just before the power went is in none of them.
                     BackendEvent::Lost { reason: Reason::Reboot, at: now() }
                 };
+                self.groups.discard(&attempt);
                 reports.push(BackendReport { attempt, event, receipt: None });
             }
         }

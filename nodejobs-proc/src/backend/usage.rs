@@ -23,7 +23,8 @@ pub(super) fn of_attempts(
         let main = LocalProcess::from_process(process)?;
         let is_within_reach = main.boot_id == machine.boot_id && main.pid_namespace == machine.pid_namespace;
         let mark = launch::mark(directory_id, attempt);
-        if is_within_reach { of_tree(&view, &Root { main: &main, mark: &mark }).ok()? } else { None }
+        let root = Root { main: &main, mark: &mark, group: lookout.groups.get(attempt) };
+        if is_within_reach { of_tree(&view, &root).ok()? } else { None }
     };
     attempts.iter().map(of_one).collect()
 }

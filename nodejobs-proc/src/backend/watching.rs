@@ -299,9 +299,16 @@ impl Loop {
                 let exit = exit_of_wait_status(status);
                 let view = view.get_or_insert_with(View::everywhere);
                 let leftovers = self.leftovers(view, &attempt, &running.process);
-                BackendEvent::Exited { exit, usage: None, at, leftovers }
+                let (usage, killed) = self.groups.main_ended(&attempt, exit, None, None);
+                if let Some(event) = killed {
+                    self.host.report(BackendReport { attempt: attempt.clone(), event, receipt: None });
+                }
+                BackendEvent::Exited { exit, usage, at, leftovers }
             }
-            None => BackendEvent::Lost { reason: Reason::Unknown, at },
+            None => {
+                self.groups.discard(&attempt);
+                BackendEvent::Lost { reason: Reason::Unknown, at }
+            }
         };
         self.host.report(BackendReport { attempt, event, receipt: None });
     }

@@ -1,6 +1,7 @@
 //! What the worker does, and the guard once the worker is gone: launch, collect, note, tell the owner.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -345,6 +346,10 @@ impl Keeper {
                 return self.note_start_failure(attempt, Stage::Message, errno);
             }
         };
+        let group = match header.group.clone().map(CString::new).transpose() {
+            Ok(group) => group,
+            Err(_) => return self.note_start_failure(attempt, Stage::Message, libc::EINVAL),
+        };
         // Closed here when the child has it.
         let held = header.held.map(|held| {
             holder::start(
@@ -388,6 +393,7 @@ impl Keeper {
             umask: header.umask,
             rlimits: &rlimits,
             limits: &header.limits,
+            group: group.as_deref(),
             journal: self.journal.file().as_raw_fd(),
             entry: &mut entry,
         };

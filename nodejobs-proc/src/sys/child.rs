@@ -37,6 +37,8 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) rlimits: &'a [(u32, u64, u64)],
     /// What cannot be set keeps the program from being executed.
     pub(crate) limits: &'a LaunchLimits,
+    /// The file by which it enters its cgroup.
+    pub(crate) group: Option<&'a CStr>,
     /// Where the child notes itself, open for appending.
     pub(crate) journal: RawFd,
     /// The note, complete but for what only the child knows.
@@ -132,6 +134,10 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
     // SAFETY: plain system calls on values and on NUL-terminated strings that the plan keeps alive.
     unsafe {
         libc::setsid();
+        // Before anything is opened, so that all that it has counts as its own.
+        if let Some(Err(errno)) = plan.group.map(|group| enter(group)) {
+            return (Stage::Group, errno);
+        }
         let streams = [
             (Stage::Stdin, plan.stdin, libc::O_RDONLY, 0),
             (Stage::Stdout, plan.stdout, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 1),
@@ -203,6 +209,24 @@ unsafe fn prepare_and_execute(plan: &mut ChildPlan<'_>, progress: &AtomicI32) ->
         libc::sigemptyset(signals.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, signals.as_ptr(), ptr::null_mut());
         (Stage::Exec, execute(plan))
+    }
+}
+
+/// Takes this process into the cgroup whose `cgroup.procs` this is.
+///
+/// # Safety
+/// As [`prepare_and_execute`].
+unsafe fn enter(group: &CStr) -> Result<(), i32> {
+    // SAFETY: the path is NUL-terminated and the buffer as long as is said.
+    unsafe {
+        let fd = libc::open(group.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if fd == -1 {
+            return Err(errno());
+        }
+        let written = libc::write(fd, c"0".as_ptr().cast::<c_void>(), 1);
+        let failed = errno();
+        libc::close(fd);
+        if written == 1 { Ok(()) } else { Err(failed) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How each kind of value is read from a file and shown.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nodejobs_core::engine::WhenFull;
@@ -26,6 +27,15 @@ pub(super) const BOOLEAN: Codec<bool> = Codec {
 pub(super) const TEXT: Codec<String> = Codec {
     read: |value| value.as_str().map(str::to_owned).ok_or_else(|| wrong("a text in quotes", value)),
     show: |value| Some(value.clone()),
+};
+
+/// A path that means the same from everywhere.
+pub(super) const ABSOLUTE_PATH: Codec<Option<PathBuf>> = Codec {
+    read: |value| match value.as_str().map(PathBuf::from) {
+        Some(path) if path.is_absolute() => Ok(Some(path)),
+        _ => Err(wrong("a path in quotes that begins with /", value)),
+    },
+    show: |value| value.as_ref().map(|path| path.display().to_string()),
 };
 
 /// A list of texts; one alone needs no brackets.

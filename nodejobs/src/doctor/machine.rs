@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use nodejobs_proc::KeeperProgram;
 use nodejobs_proc::look::KernelFeatures;
 use nodejobs_proc::machine::Machine;
-use rustix::fs::{Access, AtFlags, CWD, accessat, statfs};
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
@@ -17,8 +16,7 @@ const FEW_PROCESSES: u64 = 1024;
 
 pub(super) fn look() -> Vec<Finding> {
     let mut findings = identity();
-    findings.extend(trees_and_limits());
-    findings.extend([open_files(), processes(), inotify()]);
+    findings.extend([trees(), open_files(), processes(), inotify()]);
     findings.push(logout(&Surroundings::read()));
     findings.push(keeper_program());
     findings
@@ -78,44 +76,18 @@ fn identity() -> Vec<Finding> {
     vec![machine_id, boot, kernel]
 }
 
-/// By what the processes of a job are found, and which limits can be kept. Also says what there is of cgroups, which would
-/// keep more of them.
-fn trees_and_limits() -> [Finding; 2] {
-    let how = match nodejobs_proc::look::has_traces() {
-        true => "found by descent, session, mark and trace",
-        false => {
-            let text = "found by descent, session and mark: the limit of resident memory is in use, so who leaves its session, \
-                        clears its environment and loses its parent is not found";
-            return [
-                Finding::weaker("trees", text, "ulimit -Hm unlimited, before the daemon is started"),
-                limits(),
-            ];
-        }
-    };
-    [Finding::ok("trees", how), limits()]
-}
-
-fn limits() -> Finding {
-    const CHECK: &str = "limits";
-    const CGROUP2: u32 = 0x6367_7270;
-    const KEPT: &str = "memory by sampling, processor time not at all; open files, nice values and users by the kernel; cgroups are \
-         not used";
-    let is_v2 =
-        |root: &str| statfs(root).is_ok_and(|found| u32::try_from(found.f_type & 0xFFFF_FFFF) == Ok(CGROUP2));
-    let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find(|root| is_v2(root));
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let text = match root {
-        None => "no cgroup v2 here".to_owned(),
-        Some(root) => {
-            let place = PathBuf::from(format!("{root}{own}"));
-            let may = |path: &Path| accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
-            let kind =
-                if may(&place) && may(&place.join("cgroup.procs")) { "writable" } else { "not writable" };
-            format!("v2, own part '{own}' {kind}")
-        }
-    };
-    Finding::ok(CHECK, format!("{KEPT} ({text})"))
+/// By what the processes of a job are found.
+fn trees() -> Finding {
+    const CHECK: &str = "trees";
+    if nodejobs_proc::look::has_traces() {
+        return Finding::ok(
+            CHECK,
+            "found by descent, session, mark and trace, and by their cgroup if they have one",
+        );
+    }
+    let text = "found by descent, session and mark: the limit of resident memory is in use, so who leaves its session, \
+                clears its environment and loses its parent is not found";
+    Finding::weaker(CHECK, text, "ulimit -Hm unlimited, before the daemon is started")
 }
 
 fn open_files() -> Finding {

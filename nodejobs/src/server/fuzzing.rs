@@ -330,7 +330,8 @@ impl ProcessBackend for NothingIsLaunched {
     }
 
     fn end_tree(&self, attempt: &AttemptId, _process: Option<&Process>, _plan: EndPlan) {
-        let event = BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new() };
+        let event =
+            BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new(), usage: None };
         self.0.report(BackendReport { attempt: attempt.clone(), event, receipt: None });
     }
 

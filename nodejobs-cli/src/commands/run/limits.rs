@@ -19,6 +19,9 @@ pub(super) struct LimitOptions {
     /// Let all its processes together use so many processors, such as 1.5; refused where no cgroup can do that
     #[arg(long, value_name = "N", value_parser = parse_processors, allow_negative_numbers = true, help_heading = LIMITS)]
     cpu: Option<u32>,
+    /// Let it have so many processes and threads at a time, all together; refused where no cgroup can do that
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = LIMITS)]
+    pids: Option<u32>,
     /// Limit the open files of each of its processes; HARD is what a process may raise its limit to
     #[arg(long, value_name = "N[:HARD]", allow_negative_numbers = true, help_heading = LIMITS)]
     nofile: Option<OpenFiles>,
@@ -32,8 +35,8 @@ pub(super) struct LimitOptions {
 
 impl LimitOptions {
     pub(super) fn apply(self, spec: &mut JobSpec) {
-        let Self { memory, cpu: cpu_milli, nofile: open_files, nice, user } = self;
-        let limits = Limits { memory, cpu_milli, open_files, nice, user };
+        let Self { memory, cpu: cpu_milli, pids, nofile: open_files, nice, user } = self;
+        let limits = Limits { memory, cpu_milli, pids, open_files, nice, user };
         spec.policy.limits = (limits != Limits::default()).then(|| Box::new(limits));
     }
 }
@@ -67,6 +70,8 @@ mod tests {
             ["--memory", "lots"],
             ["--cpu", "-1"],
             ["--cpu", "half"],
+            ["--pids", "-1"],
+            ["--pids", "1.5"],
             ["--nofile", "-1"],
             ["--nofile", "10:"],
             ["--nice", "low"],

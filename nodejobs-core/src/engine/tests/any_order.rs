@@ -41,8 +41,12 @@ fn any_input(bench: &Bench, choice: u8, id: &str, attempt: u32) -> Input {
         15 => BackendEvent::NeverLaunched,
         16..=18 => BackendEvent::Exited { exit, usage: None, at, leftovers: left(false) },
         19 => BackendEvent::Exited { exit, usage: None, at, leftovers: left(true) },
-        20..=21 => BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new() },
-        22 => BackendEvent::TreeEnded { killed: true, ended: Vec::new(), survivors: survivors() },
+        20..=21 => {
+            BackendEvent::TreeEnded { killed: false, ended: Vec::new(), survivors: Vec::new(), usage: None }
+        }
+        22 => {
+            BackendEvent::TreeEnded { killed: true, ended: Vec::new(), survivors: survivors(), usage: None }
+        }
         _ => BackendEvent::Lost { reason: Reason::Unknown, at },
     };
     report(id, attempt, event)

@@ -83,8 +83,9 @@ prop_compose! {
     fn limits()(
         (memory, cpu_milli, nice) in (option::of(numbers()), option::of(any::<u32>()), option::of(any::<i32>())),
         (soft, hard, user) in (option::of(numbers()), option::of(numbers()), option::of(texts())),
+        pids in option::of(any::<u32>()),
     ) -> Limits {
-        Limits { memory, cpu_milli, nice, user, open_files: soft.map(|soft| OpenFiles { soft, hard }) }
+        Limits { memory, cpu_milli, pids, nice, user, open_files: soft.map(|soft| OpenFiles { soft, hard }) }
     }
 }
 

@@ -148,6 +148,7 @@ pub(super) fn odd_values_come_back(case: &Case) {
         definition.policy.limits = Some(Box::new(Limits {
             memory: Some(number),
             cpu_milli: Some(u32::MAX),
+            pids: Some(u32::MAX),
             open_files: Some(OpenFiles { soft: number, hard: Some(number) }),
             nice: Some(i32::MIN),
             user: Some(text.to_owned()),

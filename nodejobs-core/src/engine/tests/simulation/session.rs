@@ -192,7 +192,8 @@ impl Session {
             }
             ending.phase = Phase::Survived;
             let survivors = if is_here { vec![survivor(); run.living()] } else { Vec::new() };
-            let event = BackendEvent::TreeEnded { killed: ending.killed, ended: Vec::new(), survivors };
+            let event =
+                BackendEvent::TreeEnded { killed: ending.killed, ended: Vec::new(), survivors, usage: None };
             self.report(attempt.clone(), event, None);
             is_here
         });
