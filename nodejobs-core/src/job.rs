@@ -135,7 +135,7 @@ impl Definition {
             group: spec.group.clone(),
             priority: spec.priority,
             slots: spec.slots,
-            labels: spec.labels.clone(),
+            labels: spec.stored_labels(),
             start: spec.start,
             policy: spec.policy.clone(),
             submit_key: spec.submit_key.clone(),

@@ -1,12 +1,14 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
 mod after;
+mod after_request;
 mod builder;
 mod limits;
 mod policy;
 mod restart;
 mod retry;
 mod streams;
+mod unique;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,11 +20,14 @@ use crate::id::JobId;
 use crate::text::RawText;
 
 pub use after::{After, Condition, Dependency, Unmet};
+pub use after_request::{AfterRequest, Awaited, InvalidAwaited, Whom};
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
 pub use retry::Retry;
+pub(crate) use retry::parked;
 pub use streams::{Output, Stdin, TerminalSize};
+pub use unique::{UNIQUE_LABEL, Unique};
 
 /// The program to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +195,12 @@ pub struct JobSpec {
     /// How much it takes of which named resources.
     #[serde(default)]
     pub needs: BTreeMap<String, u32>,
+    /// Whom it waits for.
+    #[serde(default)]
+    pub after: Option<AfterRequest>,
+    /// Whether it is submitted only if there is no other of its key.
+    #[serde(default)]
+    pub unique: Option<Unique>,
     /// When it is started.
     #[serde(default)]
     pub start: Start,
@@ -271,8 +282,23 @@ pub enum InvalidSpec {
     /// No program ends so.
     #[error("{0} is not an exit code; they are 0 to 255")]
     BadSuccessCode(i32),
+    /// Nobody is there whose end could be another one.
+    #[error("what becomes of a job whose dependencies are not met needs dependencies; name the jobs it comes after")]
+    WaitsForNobody,
+    /// More than can be kept in one record.
+    #[error("it is to wait for {0} jobs; at most {max} are possible", max = AfterRequest::MAX_JOBS)]
+    WaitsForTooMany(usize),
+    /// The label of the key is given beside the key.
+    #[error("the label '{UNIQUE_LABEL}' is the job's unique key; give only one of the two")]
+    UniqueTwice,
+    /// Two rules for what follows a failure.
+    #[error("a job has retries, or a restart policy; leave out one of the two")]
+    RetriesAndRestarts,
+    /// It would be given up at its first failure.
+    #[error("a job is parked after at least 2 attempts that ended in the same way, not {0}; give 2 or more, or never")]
+    ParkedAtOnce(u32),
     /// A start that is not for submits.
-    #[error("a start `again` is for what a restart policy starts; give `now`, `after_ms` or `at`")]
+    #[error("a start `again` or `retry` is for what a policy starts; give `now`, `after_ms` or `at`")]
     NotAgain,
     /// It would end before it begins.
     #[error("a job that gives up after 0 failures is never started; give at least 1, or none at all")]
@@ -313,6 +339,8 @@ impl JobSpec {
             priority: 0,
             slots: 1,
             needs: BTreeMap::new(),
+            after: None,
+            unique: None,
             start: Start::Now,
             stdin: Stdin::Null,
             output: Output::default(),
@@ -354,25 +382,26 @@ impl JobSpec {
         let labels =
             self.labels.iter().flat_map(|(key, value)| [("the label", key), ("the label value", value)]);
         for (what, text) in names.chain(labels) {
-            let length = text.chars().count();
-            if length == 0 {
-                return Err(InvalidSpec::EmptyName(what));
-            }
-            if length > Self::MAX_NAME_LEN {
-                return Err(InvalidSpec::LongName { what, length });
-            }
-            if let Some(character) = text.chars().find(|character| character.is_control()) {
-                return Err(InvalidSpec::ControlInName { what, text: text.clone(), character });
-            }
+            Self::validate_name(what, text)?;
         }
+        self.validate_unique()?;
+        self.after.as_ref().map_or(Ok(()), AfterRequest::validate)?;
         let variables = self.context.environment.iter().flat_map(|(name, value)| [name, value]);
         let bytes: usize = words.iter().chain(variables).map(|text| text.as_bytes().len() + 1).sum();
         if bytes > Self::MAX_BYTES {
             return Err(InvalidSpec::TooLarge(bytes));
         }
         self.validate_streams()?;
-        if matches!(self.start, Start::Again { .. }) {
+        if matches!(self.start, Start::Again { .. } | Start::Retry { .. }) {
             return Err(InvalidSpec::NotAgain);
+        }
+        if let Some(retry) = &self.policy.retry {
+            if self.policy.restart != Restart::No {
+                return Err(InvalidSpec::RetriesAndRestarts);
+            }
+            if let Some(park_after @ (0 | 1)) = retry.park_after {
+                return Err(InvalidSpec::ParkedAtOnce(park_after));
+            }
         }
         if self.policy.backoff.give_up_after == Some(0) {
             return Err(InvalidSpec::GivesUpAtOnce);
@@ -395,6 +424,21 @@ impl JobSpec {
             return Err(InvalidSpec::NoTime);
         }
         self.policy.limits.as_ref().map_or(Ok(()), |limits| Ok(limits.validate()?))
+    }
+
+    /// A text that is shown in a line.
+    fn validate_name(what: &'static str, text: &str) -> Result<(), InvalidSpec> {
+        let length = text.chars().count();
+        if length == 0 {
+            return Err(InvalidSpec::EmptyName(what));
+        }
+        if length > Self::MAX_NAME_LEN {
+            return Err(InvalidSpec::LongName { what, length });
+        }
+        match text.chars().find(|character| character.is_control()) {
+            Some(character) => Err(InvalidSpec::ControlInName { what, text: text.to_owned(), character }),
+            None => Ok(()),
+        }
     }
 
     fn validate_streams(&self) -> Result<(), InvalidSpec> {
@@ -487,6 +531,10 @@ mod tests {
         assert!(refused(|s| s.policy.success_codes.clear()).contains("success code"));
         assert!(refused(|s| s.policy.success_codes.push(256)).contains("256"));
         assert!(refused(|s| s.policy.timeout_ms = Some(0)).contains("timeout"));
+        let both = good.clone().retry(Retry::default()).restart(Restart::Always);
+        assert_eq!(both.validate(), Err(InvalidSpec::RetriesAndRestarts));
+        let parked = good.clone().retry(Retry { park_after: Some(1), ..Retry::default() });
+        assert_eq!(parked.validate(), Err(InvalidSpec::ParkedAtOnce(1)));
         let mut relative = good.clone();
         relative.output = Output { logdir: Some("/d".into()), logfile: Some("f".into()), merge: true };
         assert_eq!(relative.validate(), Ok(()));

@@ -19,6 +19,23 @@ pub enum Condition {
 }
 
 impl Condition {
+    /// All of them.
+    pub const ALL: [Condition; 3] = [Condition::Success, Condition::Failure, Condition::Any];
+
+    /// The name on the command line and in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Condition::Success => "success",
+            Condition::Failure => "failure",
+            Condition::Any => "any",
+        }
+    }
+
+    /// The one of that name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
+
     /// Whether a job that has ended so meets it; a job that has not ended meets none.
     pub fn is_met_by(self, status: Status) -> bool {
         let has_succeeded = status == Status::Finished;

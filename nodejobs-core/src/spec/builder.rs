@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{JobSpec, LaunchContext, Limits, Restart, Start, Stdin};
+use super::{
+    AfterRequest, Awaited, Condition, JobSpec, LaunchContext, Limits, Restart, Retry, Start, Stdin, Unique, Unmet,
+    Whom,
+};
 #[cfg(doc)]
 use super::{Output, Policy};
 use crate::id::{InvalidId, JobId};
@@ -172,6 +175,57 @@ impl JobSpec {
     pub fn give_up_after(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.policy.backoff.give_up_after = failures.into();
         self
+    }
+
+    /// When it is tried again after it has failed; not together with [`restart`](Self::restart).
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.policy.retry = Some(Box::new(retry));
+        self
+    }
+
+    /// Has it wait for the end of one more job, named as everywhere: by its id, a unique beginning of that, or its unique
+    /// name.
+    ///
+    /// ```
+    /// use nodejobs_core::spec::{Command, Condition, JobSpec};
+    ///
+    /// let spec = JobSpec::new(Command::argv(["./deploy"]), "/src").after("build", Condition::Success);
+    /// assert_eq!(spec.validate(), Ok(()));
+    /// ```
+    #[must_use]
+    pub fn after(self, job: impl Into<String>, condition: Condition) -> Self {
+        self.awaits(Awaited { whom: Whom::Job(job.into()), condition })
+    }
+
+    /// Has it wait for the ends of all jobs of a group that have not ended when it is submitted.
+    #[must_use]
+    pub fn after_group(self, group: impl Into<String>, condition: Condition) -> Self {
+        self.awaits(Awaited { whom: Whom::Group(group.into()), condition })
+    }
+
+    fn awaits(mut self, awaited: Awaited) -> Self {
+        self.after.get_or_insert_with(AfterRequest::default).on.push(awaited);
+        self
+    }
+
+    /// What becomes of it when one of those it waits for has ended otherwise than required.
+    #[must_use]
+    pub fn if_unmet(mut self, unmet: Unmet) -> Self {
+        self.after.get_or_insert_with(AfterRequest::default).unmet = unmet;
+        self
+    }
+
+    /// Has it submitted only if no job of this key lives: otherwise that one is the answer.
+    #[must_use]
+    pub fn unique(self, key: impl Into<String>) -> Self {
+        Self { unique: Some(Unique { key: key.into(), window_ms: None }), ..self }
+    }
+
+    /// As [`unique`](Self::unique), and neither if one was submitted within this time, to the millisecond.
+    #[must_use]
+    pub fn unique_within(self, key: impl Into<String>, window: Duration) -> Self {
+        Self { unique: Some(Unique { key: key.into(), window_ms: Some(millis(window)) }), ..self }
     }
 
     /// Lets processes that it leaves behind go on when it ends by itself.

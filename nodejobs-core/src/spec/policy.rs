@@ -4,6 +4,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Backoff, Limits, Restart, Retry};
+use crate::job::ExitStatus;
 use crate::signal::Signal;
 use crate::time::{Moment, Timestamp};
 
@@ -24,6 +25,15 @@ pub enum Start {
         /// How many attempts before it have failed in a row without a healthy spell.
         failures: u32,
     },
+    /// So many milliseconds after the attempt before has failed, measured like `AfterMs`. Only a retry starts so.
+    Retry {
+        /// The delay.
+        after_ms: u64,
+        /// How many attempts before it have ended in the same way in a row.
+        same: u32,
+        /// Which way, if it is one that counts.
+        ending: Option<ExitStatus>,
+    },
     /// At this time on the wall clock, wherever that is set to meanwhile. A time that has passed is now.
     At(Timestamp),
 }
@@ -40,7 +50,9 @@ impl Start {
 
     fn delay_ms(self) -> Option<u64> {
         match self {
-            Start::AfterMs(delay) | Start::Again { after_ms: delay, .. } => Some(delay),
+            Start::AfterMs(delay)
+            | Start::Again { after_ms: delay, .. }
+            | Start::Retry { after_ms: delay, .. } => Some(delay),
             Start::Now | Start::At(_) => None,
         }
     }
@@ -93,6 +105,11 @@ pub const MIN_LOG_CAP: u64 = 64 << 10;
 pub const DEFAULT_LOG_CAP: u64 = 100 << 20;
 
 impl Policy {
+    /// Whether it has attempts follow each other, which never live at a time.
+    pub fn begins_attempts(&self) -> bool {
+        self.restart != Restart::No || self.retry.is_some()
+    }
+
     /// How much memory its processes may have together, in bytes, if that is limited.
     pub fn memory_limit(&self) -> Option<u64> {
         self.limits.as_ref()?.memory

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Policy;
-use crate::job::JobState;
+use super::{Policy, Start};
+use crate::job::{ExitStatus, JobState};
 use crate::status::{Reason, Status};
 
 /// When a job that has ended by itself is started again.
@@ -90,6 +90,31 @@ pub enum Follows {
         /// How many attempts up to here have failed in a row without a healthy spell.
         failures: u32,
     },
+    /// Another attempt of a job that is to succeed once.
+    Retry {
+        /// So long after the end, in milliseconds.
+        after_ms: u64,
+        /// How many attempts up to here have ended in the same way in a row.
+        same: u32,
+        /// Which way, if it is one that counts.
+        ending: Option<ExitStatus>,
+    },
+    /// Nothing: so many attempts in a row have ended in the same way.
+    Parked {
+        /// How many.
+        same: u32,
+    },
+}
+
+impl Follows {
+    /// How the attempt is started that follows, if one does.
+    pub fn start(self) -> Option<Start> {
+        match self {
+            Follows::Attempt { delay_ms: after_ms, failures } => Some(Start::Again { after_ms, failures }),
+            Follows::Retry { after_ms, same, ending } => Some(Start::Retry { after_ms, same, ending }),
+            Follows::Nothing | Follows::GivesUp | Follows::Parked { .. } => None,
+        }
+    }
 }
 
 impl Policy {
@@ -110,22 +135,22 @@ impl Policy {
         if self.backoff.give_up_after.is_some_and(|most| failures >= most) {
             return Follows::GivesUp;
         }
-        Follows::Attempt { delay_ms: self.delay_after(failures, spread), failures }
+        let delay_ms = delay_after(self.restart_delay_ms, self.backoff.delay_max_ms, failures, spread);
+        Follows::Attempt { delay_ms, failures }
     }
+}
 
-    /// The first delay, doubled with each further failure up to the longest one; then up to a tenth more.
-    fn delay_after(&self, failures: u32, spread: u64) -> u64 {
-        let first = self.restart_delay_ms;
-        let delay = match failures.saturating_sub(1) {
-            0 => first,
-            doublings => {
-                let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
-                first.max(1).saturating_mul(factor).min(self.backoff.delay_max_ms.max(first))
-            }
-        };
-        let most_more = delay / 10;
-        delay.saturating_add(spread % most_more.saturating_add(1))
-    }
+/// The first delay, doubled with each further failure up to the longest one; then up to a tenth more.
+pub(super) fn delay_after(first: u64, longest: u64, failures: u32, spread: u64) -> u64 {
+    let delay = match failures.saturating_sub(1) {
+        0 => first,
+        doublings => {
+            let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
+            first.max(1).saturating_mul(factor).min(longest.max(first))
+        }
+    };
+    let most_more = delay / 10;
+    delay.saturating_add(spread % most_more.saturating_add(1))
 }
 
 #[cfg(test)]
