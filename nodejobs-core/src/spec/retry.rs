@@ -35,6 +35,7 @@ pub struct Retry {
     pub park_after: Option<u32>,
     /// Whether the same exit code is the same way as well. If not, it is the same signal alone: a crash does not mend
     /// itself, while many programs know one exit code for whatever failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub park_codes: bool,
 }
 

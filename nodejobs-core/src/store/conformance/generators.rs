@@ -70,6 +70,8 @@ fn starts() -> impl Strategy<Value = Start> {
         Just(Start::Now),
         numbers().prop_map(Start::AfterMs),
         (numbers(), any::<u32>()).prop_map(|(after_ms, failures)| Start::Again { after_ms, failures }),
+        (numbers(), any::<u32>(), option::of(exits()))
+            .prop_map(|(after_ms, same, ending)| Start::Retry { after_ms, same, ending }),
         times().prop_map(Start::At)
     ]
 }
@@ -109,9 +111,9 @@ prop_compose! {
 prop_compose! {
     fn retries()(
         (retries, delay_ms, delay_max_ms, on_reboot) in (any::<u32>(), numbers(), numbers(), any::<bool>()),
-        park_after in option::of(any::<u32>()),
+        (park_after, park_codes) in (option::of(any::<u32>()), any::<bool>()),
     ) -> Retry {
-        Retry { retries, delay_ms, delay_max_ms, on_reboot, park_after }
+        Retry { retries, delay_ms, delay_max_ms, on_reboot, park_after, park_codes }
     }
 }
 
