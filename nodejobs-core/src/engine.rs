@@ -8,6 +8,7 @@
 //! inputs ──► handle ──► Turn { units, effects } ──► commit ──► settle ──► effects that may happen now
 //! ```
 
+mod dependencies;
 mod live;
 mod places;
 mod reports;
@@ -15,6 +16,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unique;
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,11 +29,15 @@ use crate::status::Status;
 use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
+use dependencies::Dependencies;
 use live::{Live, Tree};
 use places::Places;
 use timers::Timers;
+use unique::Keys;
 
+pub use dependencies::{Ended, EndedJobs, NewDependencies};
 pub use places::{Capacity, WhenFull};
+pub use unique::UniqueSubmit;
 
 /// Identifies who waits for an answer.
 pub type Ticket = u64;
@@ -51,6 +57,10 @@ pub struct Submission {
     pub input: Option<Vec<u8>>,
     /// The stored job of that id or submit key, if there is one.
     pub existing: Option<Job>,
+    /// How those jobs have ended that it waits for and that are not live.
+    pub ended: EndedJobs,
+    /// What makes it the only one of its kind, if that was asked for.
+    pub unique: Option<UniqueSubmit>,
 }
 
 /// How a job is to be stopped.
@@ -106,6 +116,8 @@ pub enum Input {
     },
     /// Somebody wants a job's next attempt, now: a living one is stopped first.
     Restart(Box<Restart>),
+    /// Somebody wants a queued job to wait for others than before.
+    Depend(Box<NewDependencies>),
     /// Somebody wants an ended job forgotten.
     Remove(Box<Removal>),
     /// The owner wants documents changed that are nothing to the jobs. With a commit that fails they wait for the next one.
@@ -155,6 +167,17 @@ pub enum Input {
 pub enum Answer {
     /// The attempt is on disk.
     Accepted(AttemptId),
+    /// The work is there already: this attempt, which is on disk.
+    Existing(AttemptId),
+    /// There is no such job to wait for.
+    NoDependency(JobId),
+    /// It would wait for itself, in the end: from the job on, each waits for the next.
+    Cycle(Vec<JobId>),
+    /// This job waits for it, and needs it to be run again.
+    Needed {
+        /// Who waits.
+        by: JobId,
+    },
     /// This attempt is being ended.
     Stopping(AttemptId),
     /// The job is halted, or goes on, or is sent the signal; or the documents are taken in.
@@ -283,6 +306,8 @@ pub struct Engine {
     live: HashMap<JobId, Live>,
     timers: Timers,
     places: Places,
+    dependencies: Dependencies,
+    keys: Keys,
     /// Nothing is started that has waited for a place, until all is known of those who have one.
     is_taking_over: bool,
     ids: IdGenerator,
@@ -308,6 +333,8 @@ impl Engine {
             live: HashMap::new(),
             timers: Timers::default(),
             places: Places::new(capacity),
+            dependencies: Dependencies::default(),
+            keys: Keys::default(),
             is_taking_over: false,
             ids: IdGenerator::new(generation),
             unsaved: Turn::default(),
@@ -342,7 +369,10 @@ impl Engine {
                 });
             }
             let id = job.id.clone();
+            let after = job.definition.after.clone();
             let mut live = Live::restored(job);
+            self.restore_dependencies(&id, &mut live, after.as_ref());
+            self.keys.join(&id, &live);
             self.timers.set_for(&id, &mut live, now);
             self.place(&id, &mut live);
             self.live.insert(id, live);
@@ -370,6 +400,7 @@ impl Engine {
             }
         }
         self.is_taking_over = false;
+        self.tell_dependents(now, turn);
         self.fill_places(now, turn);
     }
 
@@ -384,6 +415,7 @@ impl Engine {
             Input::Submit(submission) => self.submit(*submission, now, turn),
             Input::Stop { ticket, id, request } => self.stop(ticket, &id, request, now, turn),
             Input::Restart(restart) => self.restart(*restart, now, turn),
+            Input::Depend(wanted) => self.depend(*wanted, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
             Input::Keep { ticket, documents } => {
                 turn.units.push(Unit { job: None, documents });
@@ -398,6 +430,7 @@ impl Engine {
             Input::Capacity(capacity) => self.places.capacity = capacity,
         }
         if !self.is_taking_over {
+            self.tell_dependents(now, turn);
             self.fill_places(now, turn);
         }
     }
@@ -406,7 +439,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<BootTime> {
         // What could not be stored has left a place.
         let place = self.places.has_room_for_next().then(BootTime::default);
-        [self.timers.first(), self.retry_at, place].into_iter().flatten().min()
+        let news = self.dependencies.has_news().then(BootTime::default);
+        [self.timers.first(), self.retry_at, place, news].into_iter().flatten().min()
     }
 
     /// What follows from the commit of a turn: the outcomes of its units, or `None` if it failed.
@@ -504,10 +538,10 @@ impl Engine {
     fn without_accepted(&self, mut effects: Vec<Effect>) -> Vec<Effect> {
         let changes = self.unsaved.units.iter().filter_map(|unit| unit.job.as_ref());
         let begun: HashSet<AttemptId> =
-            changes.filter(|change| change.begins_attempt()).filter_map(JobChange::attempt).collect();
+            changes.filter(|change| change.is_asked_for()).filter_map(JobChange::attempt).collect();
         for effect in &mut effects {
             if let Effect::Reply { answer, .. } = effect
-                && matches!(answer, Answer::Accepted(attempt) if begun.contains(attempt))
+                && matches!(answer, Answer::Accepted(attempt) | Answer::Existing(attempt) if begun.contains(attempt))
             {
                 *answer = Answer::NotStored;
             }
@@ -523,6 +557,9 @@ impl Engine {
             {
                 self.timers.clear(&attempt.id, &mut live);
                 self.places.leave(&mut live);
+                self.dependencies.leave(&attempt.id, &mut live);
+                self.keys.leave(&attempt.id, &live);
+                self.has_not_begun(&attempt.id, live.before);
             }
         }
         let changed = effects.into_iter().filter_map(|effect| match effect {
@@ -532,7 +569,7 @@ impl Engine {
                 None
             }
             Effect::DeleteLogs { id, .. } if refused.removals.contains(&id) => None,
-            Effect::Reply { ticket, answer: Answer::Accepted(attempt) }
+            Effect::Reply { ticket, answer: Answer::Accepted(attempt) | Answer::Existing(attempt) }
                 if refused.attempts.contains(&attempt) =>
             {
                 Some(Effect::Reply { ticket, answer: answer.clone() })

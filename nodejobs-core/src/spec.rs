@@ -283,7 +283,9 @@ pub enum InvalidSpec {
     #[error("{0} is not an exit code; they are 0 to 255")]
     BadSuccessCode(i32),
     /// Nobody is there whose end could be another one.
-    #[error("what becomes of a job whose dependencies are not met needs dependencies; name the jobs it comes after")]
+    #[error(
+        "what becomes of a job whose dependencies are not met needs dependencies; name the jobs it comes after"
+    )]
     WaitsForNobody,
     /// More than can be kept in one record.
     #[error("it is to wait for {0} jobs; at most {max} are possible", max = AfterRequest::MAX_JOBS)]
@@ -295,7 +297,9 @@ pub enum InvalidSpec {
     #[error("a job has retries, or a restart policy; leave out one of the two")]
     RetriesAndRestarts,
     /// It would be given up at its first failure.
-    #[error("a job is parked after at least 2 attempts that ended in the same way, not {0}; give 2 or more, or never")]
+    #[error(
+        "a job is parked after at least 2 attempts that ended in the same way, not {0}; give 2 or more, or never"
+    )]
     ParkedAtOnce(u32),
     /// A start that is not for submits.
     #[error("a start `again` or `retry` is for what a policy starts; give `now`, `after_ms` or `at`")]

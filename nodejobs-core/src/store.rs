@@ -119,6 +119,11 @@ impl JobChange {
         }
     }
 
+    /// Whether somebody who has asked for this is told that it is on disk.
+    pub fn is_asked_for(&self) -> bool {
+        self.begins_attempt() || matches!(self, JobChange::Redefine { .. })
+    }
+
     /// The revision the job has once this is applied; `None` if it is gone then.
     pub fn revision_after(&self) -> Option<u64> {
         match self {

@@ -6,11 +6,13 @@ use crate::backend::{EndPlan, TreeMember};
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, ExitStatus, Job, JobState, WaitingOn};
 use crate::signal::Signal;
-use crate::spec::{Follows, Policy, Restart, Start};
+use crate::spec::{Follows, Policy, Start};
 use crate::status::{Reason, Status};
 use crate::store::{JobChange, Unit};
 use crate::time::{BootTime, Moment, Timestamp};
 
+use super::dependencies::Waits;
+use super::unique::key_of;
 use super::{Effect, StopRequest, Ticket, Turn};
 
 /// What is known of the processes of a job beside its main one.
@@ -92,6 +94,12 @@ pub(super) struct Live {
     pub(super) next_attempt: Option<NextAttempt>,
     /// What its policy begins when it has ended by itself; held for jobs with such a policy only.
     pub(super) again: Option<Box<Definition>>,
+    /// Whom it waits for; changed through [`Dependencies`](super::dependencies::Dependencies) only.
+    pub(super) waits: Option<Box<Waits>>,
+    /// How the attempt before has ended, if there was one.
+    pub(super) before: Option<Status>,
+    /// What it is the only one of.
+    pub(super) key: Option<Box<str>>,
 }
 
 /// The attempt after the present one, which somebody has asked for.
@@ -123,7 +131,10 @@ impl Live {
             place: Place::default(),
             timer: None,
             next_attempt: None,
-            again: (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone())),
+            again: definition.policy.begins_attempts().then(|| Box::new(definition.clone())),
+            waits: None,
+            before: None,
+            key: key_of(definition),
         }
     }
 
@@ -213,7 +224,10 @@ impl Live {
         };
         let mut spread = DefaultHasher::new();
         (id, self.state.attempt).hash(&mut spread);
-        self.policy.follows(&self.state, failures_before, spread.finish())
+        match &self.policy.retry {
+            Some(retry) => retry.follows(&self.state, self.start, spread.finish()),
+            None => self.policy.follows(&self.state, failures_before, spread.finish()),
+        }
     }
 
     /// The last status of an attempt whose main process has ended.

@@ -3,13 +3,13 @@
 use crate::backend::{BackendEvent, BackendReport, StartFailureKind};
 use crate::id::JobId;
 use crate::job::WaitingOn;
-use crate::spec::{Follows, Restart, Start};
+use crate::spec::{Follows, parked};
 use crate::status::{Reason, Status};
 use crate::time::Moment;
 use crate::units::show_duration;
 
 use super::live::{Tree, list};
-use super::{Engine, StopRequest, Turn};
+use super::{Ended, Engine, StopRequest, Turn};
 
 impl Engine {
     pub(super) fn report(&mut self, report: BackendReport, now: Moment, turn: &mut Turn) {
@@ -114,7 +114,7 @@ impl Engine {
                     live.state.detail = live.tree.sentence();
                     turn.units.push(live.update(id, Status::FailedStop, now));
                 } else if live.state.ended.is_some() {
-                    if !live.tree.is_gone() && live.policy.restart != Restart::No {
+                    if !live.tree.is_gone() && live.policy.begins_attempts() {
                         // Two attempts never live at a time: the next one waits until the survivors are gone.
                         live.state.detail = live.tree.sentence();
                         return turn.units.push(live.update(id, status, now));
@@ -183,6 +183,8 @@ impl Engine {
         let Some(mut live) = self.live.remove(id) else { return };
         self.timers.clear(id, &mut live);
         let had_place = self.places.leave(&mut live);
+        self.dependencies.leave(id, &mut live);
+        self.keys.leave(id, &live);
         live.state.status = status;
         live.state.reason = reason;
         live.state.detail = detail;
@@ -190,6 +192,10 @@ impl Engine {
         live.state.pending_restart = None;
         live.state.ended.get_or_insert(now);
         let follows = live.follows(id);
+        if let Follows::Parked { same } = follows {
+            let before = live.state.detail.take().map_or_else(String::new, |detail| format!("{detail}; "));
+            live.state.detail = Some(format!("{before}{}", parked(same, live.state.exit)));
+        }
         if follows == Follows::GivesUp {
             let detail = &mut live.state.detail;
             let before = detail.take().map_or_else(String::new, |detail| format!("{detail}; "));
@@ -200,10 +206,16 @@ impl Engine {
             ));
         }
         turn.units.push(live.update(id, status, now));
+        let ended = self.dependencies.is_awaited(id).then(|| Ended::new(&live.state));
         if let Some(next) = live.next_attempt.take() {
-            self.begin_next(id, next, (live.state.attempt, live.revision), had_place, now, turn);
-        } else if let Follows::Attempt { delay_ms, failures } = follows {
-            self.begin_restart(id, live, Start::Again { after_ms: delay_ms, failures }, now, turn);
+            let before = (live.state.attempt, live.revision, status);
+            self.begin_next(id, next, before, had_place, now, turn);
+        } else if let Some(start) = follows.start() {
+            self.begin_restart(id, live, start, now, turn);
+        }
+        // Between two attempts it has not ended.
+        if ended.is_some() && !self.live.contains_key(id) {
+            self.dependencies.has_ended(id, ended);
         }
     }
 }

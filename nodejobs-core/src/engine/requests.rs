@@ -14,7 +14,11 @@ use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, T
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
-        let Submission { ticket, id, mut definition, context, input, existing } = submission;
+        if let Some(answer) = self.existing_work(&submission, now.wall) {
+            return turn.effects.push(Effect::Reply { ticket: submission.ticket, answer });
+        }
+        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _ } =
+            submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
         let same_submit = |key: &Option<String>| key.is_some() && *key == definition.submit_key;
@@ -30,9 +34,13 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
+        let after = match self.what_to_wait_for(id.as_ref(), &definition, &ended) {
+            Ok(after) => after,
+            Err(refusal) => return reply(refusal),
+        };
         let is_due = definition.start.left_ms(now.wall, now) == 0;
         let has_place = self.places.admits(definition.policy.memory_limit());
-        if is_due && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
+        if is_due && after.is_none() && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
             return reply(Answer::Full { why: self.places.why_full() });
         }
         let id = id.unwrap_or_else(|| self.ids.next_id(now.wall));
@@ -55,16 +63,24 @@ impl Engine {
             state.status = Status::Queued;
             state.waiting_on = Some(WaitingOn::Time);
             state.detail = definition.start.due(now.wall).map(|due| format!("starts at {due}"));
+        } else if after.is_some() {
+            state.status = Status::Queued;
+            state.waiting_on = Some(WaitingOn::Dependency);
         } else if !has_place {
             self.places.queue(&mut state);
         }
-        let live = Live::new(&definition, state.clone());
+        let before = existing.as_ref().map(|job| job.state.status);
+        let live = Live { before, ..Live::new(&definition, state.clone()) };
         let definition = Box::new(definition);
+        let begun = id.clone();
         let change = match existing {
             None => JobChange::Insert { id, definition, state },
             Some(job) => JobChange::NewAttempt { id, expected: job.revision, definition, state },
         };
         self.begin(live, Unit { job: Some(change), documents }, now, turn);
+        if let Some(after) = after {
+            self.begin_to_wait(&begun, &after, ended);
+        }
     }
 
     /// Takes in an attempt that the unit begins.
@@ -78,6 +94,8 @@ impl Engine {
         turn.units.push(unit);
         self.timers.set_for(&id, &mut live, now);
         self.place(&id, &mut live);
+        self.dependencies.has_begun(&id, &mut self.live);
+        self.keys.join(&id, &live);
         self.live.insert(id, live);
     }
 
@@ -143,7 +161,8 @@ impl Engine {
                     return turn.effects.push(Effect::Reply { ticket, answer });
                 }
                 let next = NextAttempt::new(job.definition, key, vec![ticket]);
-                self.begin_next(&id, next, (job.state.attempt, job.revision), has_place, now, turn);
+                let before = (job.state.attempt, job.revision, job.state.status);
+                self.begin_next(&id, next, before, has_place, now, turn);
             } else {
                 // Its end is decided and could not be written yet.
                 let answer = Answer::Conflict { status: Some(job.state.status) };
@@ -177,6 +196,7 @@ impl Engine {
                 let answer = Answer::Accepted(live.attempt_id(&id));
                 turn.effects.push(Effect::Reply { ticket, answer });
                 self.timers.clear(&id, live);
+                self.dependencies.leave(&id, live);
                 self.start_or_queue(&id, now, turn);
             }
             status => {
@@ -191,7 +211,7 @@ impl Engine {
         &mut self,
         id: &JobId,
         next: NextAttempt,
-        (ended, revision): (u32, u64),
+        (ended, revision, status): (u32, u64, Status),
         has_place: bool,
         now: Moment,
         turn: &mut Turn,
@@ -199,6 +219,7 @@ impl Engine {
         let NextAttempt { mut definition, submit_key, tickets } = next;
         // It was asked for now, whenever the first one was due.
         definition.start = Start::Now;
+        definition.after = None;
         definition.submit_key = Some(submit_key);
         definition.created_at = now.wall;
         let mut state = JobState::new(ended + 1, Status::Starting, now.wall);
@@ -206,7 +227,7 @@ impl Engine {
         if !has_place {
             self.places.queue(&mut state);
         }
-        let live = Live::new(&definition, state.clone());
+        let live = Live { before: Some(status), ..Live::new(&definition, state.clone()) };
         let attempt = live.attempt_id(id);
         let replies = tickets
             .into_iter()
@@ -227,6 +248,7 @@ impl Engine {
     ) {
         let Some(mut definition) = ended.again else { return };
         definition.start = start;
+        definition.after = None;
         definition.created_at = now.wall;
         let mut state = JobState::new(ended.state.attempt + 1, Status::Restarting, now.wall);
         state.restarts = ended.state.restarts + 1;
@@ -244,6 +266,9 @@ impl Engine {
         if !status.is_terminal() {
             let answer = Answer::Conflict { status: Some(status) };
             return turn.effects.push(Effect::Reply { ticket, answer });
+        }
+        if let Some(by) = self.who_needs(&job.id) {
+            return turn.effects.push(Effect::Reply { ticket, answer: Answer::Needed { by } });
         }
         let removed = Answer::Removed(job.id.clone());
         let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };

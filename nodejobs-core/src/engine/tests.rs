@@ -67,6 +67,8 @@ impl Bench {
             context: Vec::new(),
             input: None,
             existing: self.store.job(id).expect("memory does not fail"),
+            ended: EndedJobs::new(),
+            unique: None,
             id: Some(id.clone()),
         }))
     }

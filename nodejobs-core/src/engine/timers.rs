@@ -39,6 +39,7 @@ impl Timers {
             }
             Status::Restarting => Some(now.boot.plus_millis(live.start.left_ms(live.created_at, now))),
             Status::Queued if live.waits_for_place() => None,
+            Status::Queued if live.state.waiting_on == Some(WaitingOn::Dependency) => None,
             Status::Queued => Some(now.boot),
             Status::Running | Status::Paused if live.state.ended.is_none() && live.state.reason.is_none() => {
                 let started = live.state.started.map(|started| started.boot);
@@ -78,7 +79,7 @@ impl Engine {
                 {
                     self.timers.set_for(&id, live, now);
                 }
-                Status::Queued | Status::Restarting => self.start_or_queue(&id, now, turn),
+                Status::Queued | Status::Restarting => self.pass_time(&id, now, turn),
                 Status::Running | Status::Paused => {
                     turn.effects.push(live.end_because(&id, Reason::Timeout, StopRequest::default(), now));
                     let status = live.state.status;

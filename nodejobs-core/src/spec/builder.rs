@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AfterRequest, Awaited, Condition, JobSpec, LaunchContext, Limits, Restart, Retry, Start, Stdin, Unique, Unmet,
-    Whom,
+    AfterRequest, Awaited, Condition, JobSpec, LaunchContext, Limits, Restart, Retry, Start, Stdin, Unique,
+    Unmet, Whom,
 };
 #[cfg(doc)]
 use super::{Output, Policy};

@@ -70,8 +70,11 @@ fn starts() -> impl Strategy<Value = Start> {
         Just(Start::Now),
         numbers().prop_map(Start::AfterMs),
         (numbers(), any::<u32>()).prop_map(|(after_ms, failures)| Start::Again { after_ms, failures }),
-        (numbers(), any::<u32>(), option::of(exits()))
-            .prop_map(|(after_ms, same, ending)| Start::Retry { after_ms, same, ending }),
+        (numbers(), any::<u32>(), option::of(exits())).prop_map(|(after_ms, same, ending)| Start::Retry {
+            after_ms,
+            same,
+            ending
+        }),
         times().prop_map(Start::At)
     ]
 }

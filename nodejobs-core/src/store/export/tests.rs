@@ -274,8 +274,14 @@ fn the_second_format_is_what_it_was() {
             policy.limits =
                 Some(Box::new(Limits { memory: Some(1 << 20), nice: Some(-1), ..Limits::default() }));
             policy.log_cap = Some(0);
-            let retry =
-                Retry { retries: 3, delay_ms: 1, delay_max_ms: 2, on_reboot: true, park_after: Some(2), park_codes: true };
+            let retry = Retry {
+                retries: 3,
+                delay_ms: 1,
+                delay_max_ms: 2,
+                on_reboot: true,
+                park_after: Some(2),
+                park_codes: true,
+            };
             policy.retry = Some(Box::new(retry));
             job.state.assigned = [("gpu".to_owned(), vec![0, 2])].into();
             job.definition.needs = [("gpu".to_owned(), 2)].into();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::{Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
+use crate::engine::{EndedJobs, Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
 use crate::id::JobId;
 use crate::job::{Definition, Job};
 use crate::signal::Signal;
@@ -49,8 +49,17 @@ impl Ask {
                     None if again => all_jobs(store).into_iter().rev().find(is_it),
                     None => None,
                 };
-                let (context, input) = (Vec::new(), None);
-                Input::Submit(Box::new(Submission { ticket, id, definition, context, input, existing }))
+                let (context, input, ended, unique) = (Vec::new(), None, EndedJobs::new(), None);
+                Input::Submit(Box::new(Submission {
+                    ticket,
+                    id,
+                    definition,
+                    context,
+                    input,
+                    existing,
+                    ended,
+                    unique,
+                }))
             }
             Ask::Stop(id, request) => Input::Stop { ticket, id, request },
             Ask::Restart { id, key: submit_key, request } => {
