@@ -1,11 +1,13 @@
 //! The engine against the in-memory store, with a backend made of the test's own reports.
 
 mod any_order;
+mod dependencies;
 mod found;
 mod moves;
 mod places;
 mod requests;
 mod restarts;
+mod retries;
 mod simulation;
 mod time;
 
@@ -105,8 +107,12 @@ impl Bench {
 
     /// A later owner, with what the earlier one left; gives what it wants to know of the backend.
     fn succeed(&mut self) -> Vec<KnownAttempt> {
-        let live =
-            PageRequest { filter: Default::default(), order: Order::OldestFirst, after: None, limit: 100 };
+        let live = PageRequest {
+            filter: Default::default(),
+            order: Order::OldestFirst,
+            after: None,
+            limit: usize::MAX,
+        };
         let mut jobs = self.store.jobs(&live).expect("memory").jobs;
         jobs.retain(|job| !job.state.status.is_terminal());
         self.engine = Engine::new(2);
