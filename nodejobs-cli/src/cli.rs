@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm,
-    run, send, signal, status, stop, store, top, wait,
+    attach, completions, config, daemon, doctor, edit, events, history, logs, ls, man, pause, prune, restart,
+    rm, run, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Signal(signal::Signal),
     Send(send::Send),
     Attach(attach::Attach),
+    Edit(edit::Edit),
     Rm(rm::Rm),
     Prune(prune::Prune),
     History(history::History),

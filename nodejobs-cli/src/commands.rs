@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod logs;
@@ -57,6 +58,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Send(send) => send.execute(&target, format),
         Command::Attach(attach) => attach.execute(&target),
         Command::Signal(signal) => signal.execute(&target, format),
+        Command::Edit(edit) => edit.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
         Command::Top(top) => top.execute(&target, format),
@@ -118,6 +120,7 @@ mod tests {
             &["history"],
             &["send", "--eof"],
             &["attach"],
+            &["edit", "--no-after"],
         ];
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
 use crate::job::{ExitStatus, Job, WaitingOn};
-use crate::spec::{Command, Limits};
+use crate::spec::{After, Command, Limits};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{Moment, Timestamp};
@@ -71,6 +71,12 @@ pub struct JobRecord {
     /// What it may use of the machine, and as whom it runs, if that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
+    /// Which jobs have to end before it starts, and how, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<After>,
+    /// Whether it was there before: the answer to a further submit of the same unique key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
     /// Free `key=value` pairs.
     pub labels: BTreeMap<String, String>,
     /// What it waits for while queued.
@@ -129,6 +135,8 @@ impl JobRecord {
             priority: definition.priority,
             slots: definition.slots,
             limits: definition.policy.limits.clone(),
+            after: definition.after.clone(),
+            existing: false,
             labels: definition.labels.clone(),
             waiting_on: state.waiting_on.map(|waiting| waiting.as_str().to_owned()),
             memory_mb: None,

@@ -24,6 +24,7 @@
 //! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
 //! | `POST /v1/jobs/{ref}/input` | [`SendRequest`] | 200 [`SendAnswer`], once it is taken or the time is up |
 //! | `GET /v1/jobs/{ref}/terminal` | | 200 [`TerminalPlace`]: where the job's terminal is to be found |
+//! | `POST /v1/jobs/{ref}/after` | [`AfterRequest`](crate::spec::AfterRequest) | 200 [`JobRecord`](crate::record::JobRecord): the queued job waits for these from now on, for none if there is none |
 //! | `GET /v1/processes` | | 200 array of [`JobProcess`], in the order of submission |
 //! | `GET /v1/events?after=SEQ&follow=BOOL` | | 200 events, see [`StatusEvent`] and [`EventsQuery`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | 200 events, see [`WaitEvent`] |

@@ -1,5 +1,6 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
+mod dependencies;
 mod events;
 mod stopped;
 mod streams;

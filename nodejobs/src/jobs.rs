@@ -2,6 +2,7 @@
 
 mod control;
 mod convenience;
+mod dependencies;
 mod input;
 mod next_owner;
 mod processes;

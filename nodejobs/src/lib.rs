@@ -70,6 +70,8 @@ pub mod config;
 #[cfg(feature = "local")]
 pub mod daemon;
 #[cfg(feature = "local")]
+mod dependencies;
+#[cfg(feature = "local")]
 mod directory;
 #[cfg(feature = "local")]
 pub mod doctor;

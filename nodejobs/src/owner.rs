@@ -15,6 +15,7 @@ use nodejobs_core::engine::{Answer, Capacity, Engine, StopRequest, Turn};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
+use nodejobs_core::spec::{After, Unique};
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
 use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
@@ -24,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::{ProblemKind, RestartRequest, SignalRequest};
 use crate::config::Config;
+use crate::dependencies::awaited;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::hub::{Hub, stopped};
@@ -41,6 +43,7 @@ pub(crate) struct SubmitMessage {
     pub(crate) context: Vec<u8>,
     /// What it reads, if that is kept with the job.
     pub(crate) input: Option<Vec<u8>>,
+    pub(crate) unique: Option<Unique>,
     pub(crate) resend: bool,
     pub(crate) reply: oneshot::Sender<Answered>,
 }
@@ -60,6 +63,10 @@ pub(crate) enum Request {
         /// Of the next attempt; one that has it already is the answer.
         submit_key: String,
         how: StopRequest,
+    },
+    /// Wait for these from now on.
+    Depend {
+        after: Option<After>,
     },
     Remove {
         /// Only if it is still as it was then.
@@ -99,8 +106,20 @@ enum Message {
 
 impl Message {
     /// Whether it is decided on what the store says of something that the turn changes.
-    fn rests_on(&self, turn: &Turn) -> bool {
+    fn rests_on(&self, turn: &Turn, engine: &Engine) -> bool {
+        let not_live = |after: Option<&After>| awaited(after).any(|id| !engine.is_live(id));
         match self {
+            // What is not live may have ended in this turn.
+            Message::Submit(submit)
+                if !turn.units.is_empty()
+                    && (not_live(submit.definition.after.as_ref())
+                        || submit.unique.as_ref().is_some_and(|unique| !engine.has_key(&unique.key))) =>
+            {
+                true
+            }
+            Message::Ask { id, request: Request::Depend { after }, .. } => {
+                turn.concerns(id) || (!turn.units.is_empty() && not_live(after.as_ref()))
+            }
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),

@@ -21,7 +21,7 @@ use axum::routing::{MethodRouter, get, post};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use nodejobs_core::record::JobRecord;
-use nodejobs_core::spec::JobSpec;
+use nodejobs_core::spec::{AfterRequest, JobSpec};
 use nodejobs_proc::socket::with_address;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -235,6 +235,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/process", get(find))
         .route("/v1/jobs/{reference}/input", post(send_input))
         .route("/v1/jobs/{reference}/terminal", get(terminal))
+        .route("/v1/jobs/{reference}/after", post(set_dependencies))
         .route("/v1/processes", get(processes))
         .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))
@@ -476,6 +477,15 @@ async fn terminal(
 ) -> Result<Json<TerminalPlace>, Error> {
     let reference = path(reference)?;
     Ok(Json(state.owner.terminal(&reference).await?))
+}
+
+async fn set_dependencies(
+    State(state): State<ServerState>,
+    reference: PathOf<String>,
+    body: BodyBytes,
+) -> Result<Json<JobRecord>, Error> {
+    let (reference, request): (String, AfterRequest) = (path(reference)?, parse(body)?);
+    Ok(Json(state.owner.set_dependencies(&reference, &request).await?))
 }
 
 async fn processes(State(state): State<ServerState>) -> Result<Json<Vec<JobProcess>>, Error> {

@@ -1,6 +1,7 @@
 //! What can be asked of an owner, by this process and through the socket alike.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::api::{
     LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult, StoreStatus,
 };
 use crate::config::Config;
+use crate::dependencies::{refusal, way_out as dependencies_way_out};
 use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
@@ -44,36 +46,42 @@ impl Owner {
     pub(crate) async fn run(&self, spec: &JobSpec, resend: bool) -> Result<JobRecord, Error> {
         self.check_limits(spec).await?;
         let (reply, answer) = oneshot::channel();
-        self.submit(self.submit_message(spec, resend, reply)?)?;
+        self.submit(self.submit_message(spec, &HashSet::new(), resend, reply).await?)?;
         match accepted(answer.await, spec)? {
-            (_, Some(job)) => Ok(JobRecord::new(&job, now())),
-            // It was there before, made by an earlier sending of the same submit.
-            (id, None) => Ok(record(&self.job(id.as_str()).await?)),
+            (_, Some(job), _) => Ok(JobRecord::new(&job, now())),
+            // It was there before, made by an earlier sending of the same submit, or as another one of its key.
+            (id, None, existing) => Ok(JobRecord { existing, ..record(&self.job(id.as_str()).await?) }),
         }
     }
 
     /// Accepts many jobs with as few flushes as can be. The answers are in the order of the specs.
     pub(crate) async fn run_batch(&self, specs: &[JobSpec]) -> Vec<Result<JobId, Error>> {
         let mut sent = Vec::with_capacity(specs.len());
+        let mut before = HashSet::new();
         for spec in specs {
-            let checked = self.check_limits(spec).await;
             let (reply, answer) = oneshot::channel();
-            let message = checked.and_then(|()| self.submit_message(spec, false, reply));
+            let message = match self.check_limits(spec).await {
+                Ok(()) => self.submit_message(spec, &before, false, reply).await,
+                Err(error) => Err(error),
+            };
+            before.extend(spec.id.clone());
             sent.push(message.and_then(|message| self.submit(message)).map(|()| (spec, answer)));
         }
         let mut results = Vec::with_capacity(sent.len());
         for sent in sent {
             results.push(match sent {
-                Ok((spec, answer)) => accepted(answer.await, spec).map(|(id, _)| id),
+                Ok((spec, answer)) => accepted(answer.await, spec).map(|(id, ..)| id),
                 Err(error) => Err(error),
             });
         }
         results
     }
 
-    fn submit_message(
+    /// `batch` are those that come before it in the same batch.
+    async fn submit_message(
         &self,
         spec: &JobSpec,
+        batch: &HashSet<JobId>,
         resend: bool,
         reply: oneshot::Sender<Answered>,
     ) -> Result<SubmitMessage, Error> {
@@ -86,11 +94,16 @@ impl Owner {
         // What is the user's own has none.
         let cap = if definition.logs.layout.is_shared() { Some(0) } else { spec.policy.log_cap };
         definition.policy.log_cap = Some(cap.unwrap_or_else(|| self.config.borrow().logs.cap));
+        if let Some(after) = &spec.after {
+            definition.after =
+                Some(self.find_awaited(after, None, batch).await?).filter(|after| !after.on.is_empty());
+        }
         let input = match &spec.stdin {
             Stdin::Bytes(bytes) => Some(bytes.as_bytes().to_vec()),
             Stdin::Null | Stdin::File(_) | Stdin::Pipe | Stdin::Terminal(_) => None,
         };
-        Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, resend, reply })
+        let unique = spec.unique.clone();
+        Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, unique, resend, reply })
     }
 
     /// Refuses limits that could not be enforced.
@@ -141,7 +154,8 @@ impl Owner {
     pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
         let job = self.job(reference).await?;
         if !query.usage {
-            return Ok(record(&job));
+            let record = record(&job);
+            return self.name_awaited(job, record).await;
         }
         let id = job.id.clone();
         self.records_with_usage(vec![job]).await?.pop().ok_or_else(|| Error::not_found(id.as_str()))
@@ -270,6 +284,13 @@ impl Owner {
         Ok((job, answer))
     }
 
+    /// Asks something of one job.
+    pub(crate) async fn ask_the_one(&self, job: Job, request: Request) -> Result<JobRecord, Error> {
+        let (job, answer) = self.ask_of(job, request.clone())?;
+        let answered = self.answered(&request, &job, answer).await?;
+        self.outcome_of(&request, job, answered).await
+    }
+
     /// Asks the same of several jobs, all before the first answer is waited for.
     pub(crate) async fn ask_of_all(&self, references: &[String], request: &Request) -> ActionAnswer {
         let mut asked = Vec::with_capacity(references.len());
@@ -325,7 +346,11 @@ impl Owner {
         job: Job,
         Answered { answer, job: begun }: Answered,
     ) -> Result<JobRecord, Error> {
+        if let Some(error) = refusal(&answer, job.id.as_str()) {
+            return Err(error);
+        }
         let way_out = |status| match (request, status) {
+            (Request::Depend { .. }, _) => dependencies_way_out(status),
             (Request::Pause | Request::Resume, _) => {
                 "only a running job can be paused, and only a paused one resumed"
             }
@@ -352,6 +377,10 @@ impl Owner {
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
             (Answer::Full { why }, _) => Err(full(&why)),
+            (Answer::NotStored, _) if matches!(request, Request::Depend { .. }) => Err(Error::new(
+                ProblemKind::Unavailable,
+                "the store cannot be written; the job waits as was asked for, which is written as soon as it can be",
+            )),
             (Answer::NotStored, _) => {
                 let message = format!(
                     "the store cannot be written, so nothing was done to job '{}'; `nodejobs doctor` says more",
@@ -359,7 +388,14 @@ impl Owner {
                 );
                 Err(Error::new(ProblemKind::Unavailable, message))
             }
-            (Answer::Stopping(_), _) => Err(stopped()),
+            (
+                Answer::Stopping(_)
+                | Answer::Existing(_)
+                | Answer::NoDependency(_)
+                | Answer::Cycle(_)
+                | Answer::Needed { .. },
+                _,
+            ) => Err(stopped()),
         }
     }
 
@@ -468,15 +504,20 @@ fn record_before(job: &Job, later: &[Job]) -> JobRecord {
 
 type Asked = (Job, oneshot::Receiver<Answered>);
 
-type Accepted = (JobId, Option<Box<Job>>);
+/// With whether it is another one of its key.
+type Accepted = (JobId, Option<Box<Job>>, bool);
 
 fn accepted(
     answered: Result<Answered, oneshot::error::RecvError>,
     spec: &JobSpec,
 ) -> Result<Accepted, Error> {
     let Answered { answer, job } = answered.map_err(|_| stopped())?;
+    if let Some(error) = refusal(&answer, spec.id.as_ref().map_or("", JobId::as_str)) {
+        return Err(error);
+    }
     match answer {
-        Answer::Accepted(attempt) => Ok((attempt.id, job)),
+        Answer::Accepted(attempt) => Ok((attempt.id, job, false)),
+        Answer::Existing(attempt) => Ok((attempt.id, None, true)),
         Answer::Conflict { status } => {
             let id = spec.id.as_ref().map_or("the generated id", JobId::as_str);
             let status = status.map_or("in use", Status::as_str);
@@ -490,7 +531,13 @@ fn accepted(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
-        Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
+        Answer::Stopping(_)
+        | Answer::NotLive
+        | Answer::Done
+        | Answer::Removed(_)
+        | Answer::NoDependency(_)
+        | Answer::Cycle(_)
+        | Answer::Needed { .. } => Err(stopped()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
+mod after;
 mod limits;
+mod once;
 mod options;
 
 use std::ffi::{OsStr, OsString};
@@ -15,6 +17,8 @@ use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{JobId, RawText, Status};
 use nodejobs::{capture_context, new_submit_key};
 
+pub(crate) use after::AfterOptions;
+use once::OnceOptions;
 use options::JobOptions;
 
 use super::logs::Printer;
@@ -46,6 +50,10 @@ pub(crate) struct Run {
     #[arg(long)]
     shell: bool,
     #[command(flatten)]
+    after: AfterOptions,
+    #[command(flatten)]
+    once: OnceOptions,
+    #[command(flatten)]
     options: JobOptions,
     /// The command: a program and its arguments, or one script for /bin/sh
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -63,6 +71,9 @@ Examples:
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
   nodejobs run --memory 2G --nice 10 -- ./train
+  nodejobs run --retries 5 --backoff 10s..10m -- ./fetch
+  nodejobs run --after build --after tests:any -- ./deploy
+  nodejobs run --unique nightly --window 12h -- ./backup
   nodejobs run --at 18:00 --label kind=report -- ./report
   nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
   echo 1+2 | nodejobs run --follow --stdin - -- bc
@@ -74,6 +85,8 @@ ended.
 
 The job gets the current environment, directory, umask and soft limits, and no input, unless options say otherwise. It goes on when the shell, this \
 command or the daemon ends. Interrupting --wait or --follow ends the waiting, not the job.
+
+With --after it waits for the ends of other jobs: for their success, or with ID:failure or ID:any for that. What counts is how each of them stands when all hold. Once one has ended otherwise, the job is cancelled, and so are those that wait for it; with --if-unmet wait it waits until that one is run again. Between two attempts a job has not ended.
 
 A DURATION is numbers with units: 500ms, 5s, 10m, 1h30m, 7d. A SIGNAL is a name or a number: TERM, SIGINT, 9.
 
@@ -91,6 +104,9 @@ impl Run {
             let mut connection = target.connect()?;
             limits::say_how_kept(&mut connection, &spec)?;
             let record = connection.submit(&spec)?;
+            if record.existing {
+                say(&format_args!("note: job '{}' is there already, and {}", record.self_id, record.status));
+            }
             match (follow, wait) {
                 (true, _) => follow_it(&mut connection, &record),
                 (false, true) => wait_for_it(&mut connection, &record, format),
@@ -117,6 +133,8 @@ impl Run {
         spec.context = capture_context().map_err(cannot("read this process's environment"))?;
         settings.apply(&mut spec);
         self.options.apply(&mut spec)?;
+        spec.after = self.after.request();
+        self.once.apply(&mut spec);
         spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
         spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
         Ok(spec)

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use nodejobs::api::{DaemonStatus, StoreStatus};
 use nodejobs::record::JobRecord;
+use nodejobs::spec::{Condition, Dependency};
 use nodejobs::units::show_duration;
 use nodejobs::{Status, Timestamp};
 
 use super::{Screen, signal_name};
 use crate::readable::{ago, ahead, printable};
+
+/// So many of the jobs that another one waits for are named.
+const AWAITED: usize = 10;
 
 /// A job as a block. What is absent has no line.
 pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -> String {
@@ -27,6 +31,15 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     });
     let labels: Vec<_> =
         record.labels.iter().map(|(key, value)| format!("{}={}", printable(key), printable(value))).collect();
+    let after = record.after.as_ref().map(|after| {
+        let one = |on: &Dependency| match on.condition {
+            Condition::Success => on.id.to_string(),
+            condition => format!("{}:{}", on.id, condition.as_str()),
+        };
+        let more = after.on.len().saturating_sub(AWAITED);
+        let named = after.on.iter().take(AWAITED).map(one).collect::<Vec<_>>().join(" ");
+        if more > 0 { format!("{named} and {more} more") } else { named }
+    });
     let next_start = record.next_start_at.map(|time| format!("{time} ({})", ahead(now, time)));
     let mut block = Block::default();
     block.line("id", record.self_id.as_str());
@@ -34,6 +47,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.styled("status", &screen.paint(record.status, &status));
     block.maybe("detail", record.detail.as_deref());
     block.maybe("waiting on", record.waiting_on.as_deref());
+    block.maybe("after", after.as_deref());
     block.lines("command", &record.command.to_string());
     block.line("cwd", &record.cwd.to_lossy());
     block.line("attempt", &attempt);

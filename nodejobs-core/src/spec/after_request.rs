@@ -22,7 +22,11 @@ impl AfterRequest {
     /// The most jobs that one may wait for, those of groups counted one by one.
     pub const MAX_JOBS: usize = 10_000;
 
-    pub(super) fn validate(&self) -> Result<(), InvalidSpec> {
+    /// Checks everything that can be checked without knowing the jobs.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] names the first thing that is wrong.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
         if self.on.is_empty() && self.unmet != Unmet::default() {
             return Err(InvalidSpec::WaitsForNobody);
         }

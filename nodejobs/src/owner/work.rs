@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
-    Answer, Effect, Engine, Inconsistent, Input, Removal, Restart, Submission, Ticket, Turn,
+    Answer, Effect, Engine, Inconsistent, Input, NewDependencies, Removal, Restart, Submission, Ticket, Turn,
 };
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use super::{Answered, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
 use crate::api::ProblemKind;
+use crate::dependencies::{awaited, ended, unique_submit};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::recorder::Recorder;
@@ -65,6 +66,8 @@ impl Work {
         let live = live_jobs(&*work.store)?;
         let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
         let known = work.engine.restore(live, work.store.counters()?.last_event, now());
+        let ended = ended(&*work.store, &work.engine, &work.engine.awaited_ended_jobs())?;
+        work.engine.know_ended(ended);
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
         // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
@@ -122,7 +125,7 @@ impl Work {
                 match next {
                     Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return self.commit(turn),
                     Ok(message) => {
-                        if message.rests_on(&turn) {
+                        if message.rests_on(&turn, &self.engine) {
                             // Decided against what is on disk, so what was just decided has to be there first.
                             self.commit(turn)?;
                             turn = self.engine.begin_turn();
@@ -162,13 +165,20 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, input, resend, reply } = *submit;
+                let SubmitMessage { id, definition, context, input, unique, resend, reply } = *submit;
                 let ticket = self.ticket(reply);
-                let existing = match self.find_existing(id.as_ref(), &definition, resend) {
-                    Ok(existing) => existing,
+                let known = self.find_existing(id.as_ref(), &definition, resend).and_then(|existing| {
+                    let ended = ended(&*self.store, &self.engine, awaited(definition.after.as_ref()))?;
+                    let unique = unique.map(|unique| unique_submit(&*self.store, &self.engine, unique));
+                    Ok((existing, ended, unique.transpose()?))
+                });
+                let (existing, ended, unique) = match known {
+                    Ok(known) => known,
                     Err(error) => return self.refuse(ticket, error),
                 };
-                Input::Submit(Box::new(Submission { ticket, id, definition, context, input, existing }))
+                let submission =
+                    Submission { ticket, id, definition, context, input, existing, ended, unique };
+                Input::Submit(Box::new(submission))
             }
             Message::Quit => return,
         };
@@ -186,6 +196,11 @@ impl Work {
                 .store
                 .job(&id)?
                 .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
+            Request::Depend { after } => {
+                let ended = ended(&*self.store, &self.engine, awaited(after.as_ref()))?;
+                let job = self.store.job(&id)?;
+                job.map(|job| Input::Depend(Box::new(NewDependencies { ticket, job, after, ended })))
+            }
             Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
                 let (logs, inputs) = belongings(&attempts, &self.own_logs);

@@ -198,7 +198,7 @@ fn log_cap(text: &str) -> Result<u64, String> {
     if text == "none" { Ok(0) } else { parse_size(text).map_err(|error| error.to_string()) }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
