@@ -3,6 +3,7 @@
 mod again;
 mod config;
 mod daemon;
+mod dependencies;
 mod doctor;
 mod ending;
 mod engine;
@@ -41,6 +42,7 @@ mod races;
 mod real;
 mod restarts;
 mod retention;
+mod retries;
 mod schema;
 mod secrets;
 mod sending;

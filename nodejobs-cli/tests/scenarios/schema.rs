@@ -123,6 +123,9 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("record", vec![said(&["run", "--id", "nowhere", "--wait", "--", "/no/such/program"])]);
     let limits = ["--nice", "19", "--memory", "1G", "--nofile", "64:128"];
     add("record", vec![said(&[&["run", "--wait"], &limits[..], &["--", "true"]].concat())]);
+    add("record", vec![said(&["run", "--id", "behind", "--after", "later", "--", "true"])]);
+    home.ok(["run", "--id", "once", "--unique", "k", "--delay", "1h", "--", "true"]);
+    add("record", vec![said(&["run", "--unique", "k", "--", "true"])]);
     home.ok(["run", "--id", "long", "--", "sleep", "1000"]);
     home.running("long");
     add("record", all(said(&["ls"])));
