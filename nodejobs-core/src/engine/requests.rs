@@ -17,7 +17,7 @@ impl Engine {
         if let Some(answer) = self.existing_work(&submission, now.wall) {
             return turn.effects.push(Effect::Reply { ticket: submission.ticket, answer });
         }
-        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _ } =
+        let Submission { ticket, id, mut definition, context, input, existing, mut ended, unique: _ } =
             submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
@@ -34,11 +34,12 @@ impl Engine {
         if let Some(job) = existing.as_ref().filter(|job| same_submit(&job.definition.submit_key)) {
             return reply(Answer::Accepted(job.attempt_id()));
         }
-        let after = match self.what_to_wait_for(id.as_ref(), &definition, &ended) {
-            Ok(after) => after,
-            Err(refusal) => return reply(refusal),
-        };
         let is_due = definition.start.left_ms(now.wall, now) == 0;
+        let after = match self.what_to_wait_for(id.as_ref(), &definition, is_due, &mut ended, turn) {
+            Ok(after) => after,
+            Err(answer) => return turn.effects.push(Effect::Reply { ticket, answer }),
+        };
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let has_place = self.places.admits(definition.policy.memory_limit());
         if is_due && after.is_none() && !has_place && self.places.capacity.when_full == WhenFull::Refuse {
             return reply(Answer::Full { why: self.places.why_full() });
