@@ -26,7 +26,7 @@ use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
 use crate::signal::Signal;
 use crate::status::Status;
-use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
+use crate::store::{DocumentChange, DocumentKind, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use dependencies::Dependencies;
@@ -120,6 +120,17 @@ pub enum Input {
     Depend(Box<NewDependencies>),
     /// Somebody wants an ended job forgotten.
     Remove(Box<Removal>),
+    /// Earlier attempts of a job are to be forgotten. Nobody waits for that, and what fails is tried at the next occasion.
+    ForgetAttempts {
+        /// Which job.
+        id: JobId,
+        /// All attempts up to this one, which is not the newest.
+        through: u32,
+        /// Their log files that are to be deleted with them.
+        logs: Vec<LogPaths>,
+        /// Keys of the documents that hold their input.
+        inputs: Vec<String>,
+    },
     /// The owner wants documents changed that are nothing to the jobs. With a commit that fails they wait for the next one.
     Keep {
         /// Who asks.
@@ -225,7 +236,7 @@ pub enum Effect {
         /// To which of its processes.
         scope: SignalScope,
     },
-    /// Delete the log files of a job that is forgotten.
+    /// Delete the log files of a job, or of attempts, that are forgotten.
     DeleteLogs {
         /// Which job.
         id: JobId,
@@ -417,6 +428,14 @@ impl Engine {
             Input::Restart(restart) => self.restart(*restart, now, turn),
             Input::Depend(wanted) => self.depend(*wanted, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
+            Input::ForgetAttempts { id, through, logs, inputs } => {
+                let change = JobChange::ForgetAttempts { id: id.clone(), through };
+                turn.units.push(Unit {
+                    job: Some(change),
+                    documents: inputs.into_iter().map(remove_input).collect(),
+                });
+                turn.effects.push(Effect::DeleteLogs { id, files: logs });
+            }
             Input::Keep { ticket, documents } => {
                 turn.units.push(Unit { job: None, documents });
                 turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
@@ -607,6 +626,10 @@ impl Refused {
             Some(attempt) => self.attempts.contains(&attempt),
         }
     }
+}
+
+fn remove_input(key: String) -> DocumentChange {
+    DocumentChange::Remove { kind: DocumentKind::Input, key }
 }
 
 fn newest_of_each_source(mut receipts: Vec<Receipt>) -> Vec<Receipt> {

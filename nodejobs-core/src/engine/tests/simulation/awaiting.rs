@@ -58,6 +58,7 @@ impl Awaiting {
                 self.statuses.remove(id);
                 Ok(())
             }
+            JobChange::ForgetAttempts { .. } => Ok(()),
             JobChange::Redefine { .. } => Err("nobody has asked for that".to_owned()),
         }
     }
