@@ -23,7 +23,7 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     };
     let attempt = match record.restarts {
         0 => record.attempt.to_string(),
-        restarts => format!("{} ({restarts} by its restart policy)", record.attempt),
+        restarts => format!("{} ({restarts} by its policy)", record.attempt),
     };
     let signal = record.signal.map(|number| match record.core_dumped {
         Some(true) => format!("{} ({number}), core dumped", signal_name(number)),

@@ -3,6 +3,7 @@
 mod again;
 mod config;
 mod daemon;
+mod dependencies;
 mod doctor;
 mod ending;
 mod engine;
@@ -42,6 +43,7 @@ mod races;
 mod real;
 mod restarts;
 mod retention;
+mod retries;
 mod schema;
 mod secrets;
 mod sending;

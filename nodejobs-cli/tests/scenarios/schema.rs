@@ -127,6 +127,9 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     // Where a cgroup can keep it; `machine.rs` has it from the program.
     limited["limits"]["pids"] = json!(10);
     add("record", vec![limited]);
+    add("record", vec![said(&["run", "--id", "behind", "--after", "later", "--", "true"])]);
+    home.ok(["run", "--id", "once", "--unique", "k", "--delay", "1h", "--", "true"]);
+    add("record", vec![said(&["run", "--unique", "k", "--", "true"])]);
     home.ok(["run", "--id", "long", "--", "sleep", "1000"]);
     home.running("long");
     add("record", all(said(&["ls"])));

@@ -166,10 +166,12 @@ impl Live {
     }
 }
 
-/// Whether all conditions hold already, of jobs none of which is live.
-fn is_met(after: &After, ended: &EndedJobs) -> bool {
-    after.on.iter().all(|dependency| {
-        ended.get(&dependency.id).is_some_and(|ended| dependency.condition.is_met_by(ended.status))
+/// The end of a job that is decided in this turn.
+fn end_in(turn: &Turn, id: &JobId) -> Option<Ended> {
+    let changes = turn.units.iter().rev().filter_map(|unit| unit.job.as_ref());
+    changes.filter(|change| change.id() == id).find_map(|change| match change {
+        JobChange::Update { state, .. } => Some(Ended::new(state)),
+        _ => None,
     })
 }
 
@@ -216,15 +218,29 @@ impl Engine {
         }
     }
 
+    /// Whether all conditions hold already.
+    fn is_met(&self, after: &After, ended: &EndedJobs) -> bool {
+        after.on.iter().all(|Dependency { id, condition }| {
+            let ended = ended.get(id).filter(|_| !self.live.contains_key(id));
+            ended.is_some_and(|ended| condition.is_met_by(ended.status))
+        })
+    }
+
     /// Why a job may not wait for these, if it may not. One that has no id yet, nobody waits for.
-    fn refusal(&self, id: Option<&JobId>, after: &After, ended: &EndedJobs) -> Option<Answer> {
-        for Dependency { id, .. } in &after.on {
-            match ended.get(id) {
-                _ if self.live.contains_key(id) => {}
-                None => return Some(Answer::NoDependency(id.clone())),
-                // Its end is decided and could not be written yet.
-                Some(ended) if !ended.status.is_terminal() => return Some(Answer::NotStored),
-                Some(_) => {}
+    fn refusal(
+        &self,
+        id: Option<&JobId>,
+        after: &After,
+        ended: &mut EndedJobs,
+        turn: &Turn,
+    ) -> Option<Answer> {
+        for Dependency { id, .. } in after.on.iter().filter(|on| !self.live.contains_key(&on.id)) {
+            let Some(known) = ended.get_mut(id) else { return Some(Answer::NoDependency(id.clone())) };
+            // Its end is decided and could not be written yet.
+            match end_in(turn, id).filter(|_| !known.status.is_terminal()) {
+                Some(end) => *known = end,
+                None if !known.status.is_terminal() => return Some(Answer::NoDependency(id.clone())),
+                None => {}
             }
         }
         id.and_then(|id| self.cycle(id, after)).map(Answer::Cycle)
@@ -266,7 +282,7 @@ impl Engine {
         None
     }
 
-    /// What a new attempt has to wait for of what its definition names; nothing if all is met.
+    /// What a new attempt has to wait for of what its definition names; nothing if all is met and its time has come.
     ///
     /// # Errors
     /// The answer, if it may not wait for these.
@@ -274,12 +290,14 @@ impl Engine {
         &self,
         id: Option<&JobId>,
         definition: &Definition,
-        ended: &EndedJobs,
+        is_due: bool,
+        ended: &mut EndedJobs,
+        turn: &Turn,
     ) -> Result<Option<After>, Answer> {
         let Some(after) = &definition.after else { return Ok(None) };
-        match self.refusal(id, after, ended) {
+        match self.refusal(id, after, ended, turn) {
             Some(answer) => Err(answer),
-            None => Ok((!is_met(after, ended)).then(|| after.clone())),
+            None => Ok((!is_due || !self.is_met(after, ended)).then(|| after.clone())),
         }
     }
 
@@ -366,22 +384,26 @@ impl Engine {
 
     /// Has a queued job wait for others than before.
     pub(super) fn depend(&mut self, wanted: NewDependencies, now: Moment, turn: &mut Turn) {
-        let NewDependencies { ticket, job, after, ended } = wanted;
+        let NewDependencies { ticket, job, after, mut ended } = wanted;
         let id = job.id;
-        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
-        let Some(live) = self.live.get(&id) else { return reply(Answer::NotLive) };
-        let status = live.state.status;
-        if status != Status::Queued {
-            return reply(Answer::Conflict { status: Some(status) });
-        }
-        if let Some(refusal) = after.as_ref().and_then(|after| self.refusal(Some(&id), after, &ended)) {
-            return reply(refusal);
-        }
-        let Some(live) = self.live.get_mut(&id) else { return };
-        reply(Answer::Accepted(live.attempt_id(&id)));
+        let refusal = match self.live.get(&id).map(|live| live.state.status) {
+            None => Some(Answer::NotLive),
+            Some(Status::Queued) => {
+                after.as_ref().and_then(|after| self.refusal(Some(&id), after, &mut ended, turn))
+            }
+            status => Some(Answer::Conflict { status }),
+        };
+        let waits_for_time =
+            self.live.get(&id).is_some_and(|live| live.state.waiting_on == Some(WaitingOn::Time));
+        let open = after.clone().filter(|after| waits_for_time || !self.is_met(after, &ended));
+        let Some(live) = self.live.get_mut(&id).filter(|_| refusal.is_none()) else {
+            let answer = refusal.unwrap_or(Answer::NotLive);
+            return turn.effects.push(Effect::Reply { ticket, answer });
+        };
+        let answer = Answer::Accepted(live.attempt_id(&id));
+        turn.effects.push(Effect::Reply { ticket, answer });
         self.dependencies.leave(&id, live);
-        let definition = Box::new(Definition { after: after.clone(), ..job.definition });
-        let open = after.filter(|after| !is_met(after, &ended));
+        let definition = Box::new(Definition { after, ..job.definition });
         let goes_on = open.is_none() && live.state.waiting_on == Some(WaitingOn::Dependency);
         if open.is_some() && live.state.waiting_on != Some(WaitingOn::Time) {
             self.timers.clear(&id, live);

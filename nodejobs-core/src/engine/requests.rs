@@ -20,7 +20,7 @@ impl Engine {
         if let Some(answer) = self.existing_work(&submission, now.wall) {
             return turn.effects.push(Effect::Reply { ticket: submission.ticket, answer });
         }
-        let Submission { ticket, id, mut definition, context, input, existing, ended, unique: _, array } =
+        let Submission { ticket, id, mut definition, context, input, existing, mut ended, unique: _, array } =
             submission;
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         let id = id.or_else(|| existing.as_ref().map(|job| job.id.clone()));
@@ -49,11 +49,12 @@ impl Engine {
         if let Err(refusal) = self.check_place(&definition) {
             return reply(Answer::Refused(refusal));
         }
-        let after = match self.what_to_wait_for(id.as_ref(), &definition, &ended) {
-            Ok(after) => after,
-            Err(refusal) => return reply(refusal),
-        };
         let is_due = definition.start.left_ms(now.wall, now) == 0;
+        let after = match self.what_to_wait_for(id.as_ref(), &definition, is_due, &mut ended, turn) {
+            Ok(after) => after,
+            Err(answer) => return turn.effects.push(Effect::Reply { ticket, answer }),
+        };
+        let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         // An array waits, and begins its elements when its turns come.
         let starts = is_due && after.is_none() && array.is_none();
         let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);

@@ -1,6 +1,7 @@
 //! The engine against the in-memory store, with a backend made of the test's own reports.
 
 mod any_order;
+mod awaiting;
 mod dependencies;
 mod found;
 mod moves;

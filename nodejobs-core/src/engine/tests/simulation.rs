@@ -5,6 +5,7 @@
 //! so many steps. `NODEJOBS_SEEDS=n` tries so many.
 
 mod arrays;
+mod awaiting;
 mod checks;
 mod clients;
 mod owner;
@@ -272,7 +273,9 @@ impl Simulation {
             let runs = run.is_some_and(|run| run.main.alive);
             let goes_on = matches!(job.state.status, Status::Running | Status::Paused) && runs;
             // Those that have the places run for ever.
-            let waits = job.state.waiting_on == Some(WaitingOn::Slot) || self.is_held_up(&job);
+            let waits = job.state.waiting_on == Some(WaitingOn::Slot)
+                || self.is_held_up(&job)
+                || self.waits_for_somebody(&job);
             let is_settled = job.state.status.is_terminal() || goes_on || waits;
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
@@ -330,9 +333,16 @@ fn no_order_of_events_and_deaths_breaks_a_promise() {
     let came_to = |status| reached.iter().any(|(reached, _)| *reached == status);
     let missing: Vec<Status> = Status::ALL.into_iter().filter(|status| !came_to(*status)).collect();
     assert!(missing.is_empty(), "no run comes to {missing:?}");
-    for reason in
-        [Reason::Timeout, Reason::Memory, Reason::Reboot, Reason::Unknown, Reason::Signal, Reason::Element]
-    {
+    let reasons = [
+        Reason::Timeout,
+        Reason::Memory,
+        Reason::Reboot,
+        Reason::Unknown,
+        Reason::Signal,
+        Reason::Dependency,
+        Reason::Element,
+    ];
+    for reason in reasons {
         assert!(reached.iter().any(|(_, reached)| *reached == Some(reason)), "no run comes to {reason}");
     }
 }
@@ -347,6 +357,7 @@ fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
         Fault::DoesNotListen,
         Fault::TrustsTheStore,
         Fault::CountsNobody,
+        Fault::ForgetsWhoEnded,
     ];
     for fault in faults {
         let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());

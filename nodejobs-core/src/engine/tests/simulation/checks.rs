@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::Answer;
 use crate::id::{AttemptId, JobId};
 use crate::job::{Job, JobState};
-use crate::spec::{Restart, Start};
+use crate::spec::Start;
 use crate::status::{Reason, Status};
 use crate::store::memory::MemoryStore;
 use crate::store::{JobChange, JobStore, Unit, UnitOutcome};
 
+use super::awaiting::Awaiting;
 use super::world::{Noted, World};
 use super::{Checked, ensure};
 
@@ -37,14 +38,31 @@ pub(super) struct Checks {
     refused: BTreeSet<JobId>,
     /// What the last commit has removed.
     removed: BTreeSet<JobId>,
+    /// Who waits for whom.
+    pub(super) awaiting: Awaiting,
     /// Attempts of which somebody was told that they are being stopped.
     stopped: BTreeSet<Key>,
 }
 
 /// What a policy begins is wanted, counted, and not begun too often.
 fn restarted(ended: &Job, next: &Job) -> Checked {
-    let Start::Again { failures, .. } = next.definition.start else { return Ok(()) };
     let policy = &next.definition.policy;
+    if let (Start::Retry { same, .. }, Some(retry)) = (next.definition.start, &policy.retry) {
+        let was_same = match ended.definition.start {
+            Start::Retry { same, .. } => same,
+            _ => 0,
+        };
+        let is_counted = next.state.restarts == ended.state.restarts + 1 && same <= was_same + 1;
+        let is_within =
+            next.state.restarts <= retry.retries && retry.park_after.is_none_or(|most| same < most);
+        let is_lost = ended.state.reason == Some(Reason::Reboot) && retry.on_reboot;
+        let is_wanted =
+            ended.state.status == Status::Failed || (ended.state.status == Status::Lost && is_lost);
+        return ensure(is_counted && is_within && is_wanted, || {
+            format!("{:?} was followed by {next:?}", ended.state)
+        });
+    }
+    let Start::Again { failures, .. } = next.definition.start else { return Ok(()) };
     let before = match ended.definition.start {
         Start::Again { failures, .. } => failures,
         _ => 0,
@@ -66,6 +84,7 @@ impl Checks {
         world: &mut World,
     ) -> Checked {
         self.events(store)?;
+        self.awaiting.committed(units, outcomes)?;
         self.removed.clear();
         for (unit, outcome) in units.iter().zip(outcomes) {
             if let (Some(JobChange::Remove { id, .. }), UnitOutcome::Applied { .. }) = (&unit.job, outcome) {
@@ -179,7 +198,7 @@ impl Checks {
         let run = &mut world.runs[run];
         ensure(!run.main.alive, || "its main process lives".to_owned())?;
         // What is to be started again waits for them.
-        let survived = job.definition.policy.restart == Restart::No
+        let survived = !job.definition.policy.begins_attempts()
             && state.detail.as_ref().is_some_and(|detail| detail.contains("could not be killed"));
         let is_left = job.definition.policy.keep_children && !stopped;
         run.may_leave = survived || is_left;

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::array::{Content, Which, next_attempt};
-use crate::engine::{Edit, Edits, EndedJobs, Restart as RestartInput, StopRequest, Submission, Ticket, Turn};
+use crate::engine::{
+    Edit, Edits, Ended, EndedJobs, Restart as RestartInput, StopRequest, Submission, Ticket, Turn,
+};
 use crate::group::GroupChange;
 use crate::id::JobId;
 use crate::job::{Array, Definition, Job, Origin};
 use crate::signal::Signal;
-use crate::spec::{Command, Elements, JobSpec, Limits, Range, Restart, Start};
+use crate::spec::{
+    After, AfterRequest, Awaited, Command, Condition, Dependency, Elements, JobSpec, Limits, Range, Restart,
+    Retry, Start, Unmet, Whom,
+};
 use crate::store::JobStore;
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
@@ -36,6 +41,7 @@ impl Ask {
     /// Whether it is decided on what the store says of something that the turn changes.
     pub(super) fn rests_on(&self, turn: &Turn) -> bool {
         match self {
+            Ask::Submit { spec, .. } if spec.after.is_some() => !turn.units.is_empty(),
             Ask::Submit { id: None, again, .. } | Ask::Array { again, .. } => {
                 *again && !turn.units.is_empty()
             }
@@ -52,14 +58,16 @@ impl Ask {
         let stored = |id: &JobId| store.job(id).ok().flatten();
         Some(match self {
             Ask::Submit { id, spec, again } => {
-                let definition = Definition::new(&spec, "/logs".into(), now.wall);
+                let mut definition = Definition::new(&spec, "/logs".into(), now.wall);
+                let (after, ended) = found(&spec, stored);
+                definition.after = after;
                 let is_it = |job: &Job| job.definition.submit_key == definition.submit_key;
                 let existing = match &id {
                     Some(id) => stored(id),
                     None if again => all_jobs(store).into_iter().rev().find(is_it),
                     None => None,
                 };
-                let (context, input, ended, unique) = (Vec::new(), None, EndedJobs::new(), None);
+                let (context, input, unique) = (Vec::new(), None, None);
                 Input::Submit(Box::new(Submission {
                     ticket,
                     id,
@@ -168,7 +176,7 @@ impl Clients {
         let live: Vec<_> = jobs.iter().filter(|job| !job.state.status.is_terminal()).collect();
         if jobs.is_empty() || (live.len() < 4 && random.below(3) == 0) {
             let name = ["a", "b", "c"].get(usize::try_from(random.below(6)).unwrap_or(0));
-            let spec = Box::new(any_spec(key, now, random));
+            let mut spec = Box::new(any_spec(key, now, random));
             if random.below(3) == 0 {
                 let array = Array {
                     size: u32::try_from(1 + random.below(6)).unwrap_or(1),
@@ -178,6 +186,7 @@ impl Clients {
                 };
                 return Ask::Array { spec, array, again: false };
             }
+            spec.after = any_after(&jobs, random);
             return Ask::Submit { id: name.map(|name| id(name)), spec, again: false };
         }
         let any = pick(&jobs, random).map(|job| job.id.clone());
@@ -198,6 +207,35 @@ impl Clients {
             _ => Ask::Remove(chosen),
         }
     }
+}
+
+/// The jobs of these ids that there are, and how those stand.
+fn found(spec: &JobSpec, stored: impl Fn(&JobId) -> Option<Job>) -> (Option<After>, EndedJobs) {
+    let Some(request) = &spec.after else { return (None, EndedJobs::new()) };
+    let jobs = request
+        .on
+        .iter()
+        .filter_map(|awaited| Some((stored(&id(&awaited.whom.to_string()))?, awaited.condition)));
+    let jobs: Vec<_> = jobs.collect();
+    let on = jobs.iter().map(|(job, condition)| Dependency { id: job.id.clone(), condition: *condition });
+    let after = After { on: on.collect(), unmet: request.unmet };
+    (Some(after), jobs.iter().map(|(job, _)| (job.id.clone(), Ended::new(&job.state))).collect())
+}
+
+fn any_after(jobs: &[Job], random: &mut Random) -> Option<AfterRequest> {
+    if random.below(3) > 0 {
+        return None;
+    }
+    let mut on: Vec<Awaited> = Vec::new();
+    for _ in 0..=random.below(2) {
+        let whom = Whom::Job(pick(jobs, random)?.id.to_string());
+        let condition = Condition::ALL[usize::try_from(random.below(3)).unwrap_or(0)];
+        if on.iter().all(|known| known.whom != whom) {
+            on.push(Awaited { whom, condition });
+        }
+    }
+    let unmet = if random.below(3) == 0 { Unmet::Wait } else { Unmet::Cancel };
+    Some(AfterRequest { on, unmet })
 }
 
 fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
@@ -226,6 +264,15 @@ fn any_spec(key: String, now: Moment, random: &mut Random) -> JobSpec {
         policy.backoff.delay_max_ms = random.below(9_000);
         policy.backoff.healthy_after_ms = random.below(3_000);
         policy.backoff.give_up_after = u32::try_from(1 + random.below(3)).ok().filter(|most| *most < 3);
+    } else if random.below(3) == 0 {
+        policy.retry = Some(Box::new(Retry {
+            retries: u32::try_from(random.below(4)).unwrap_or(0),
+            delay_ms: random.below(3_000),
+            delay_max_ms: random.below(5_000),
+            on_reboot: random.below(2) == 0,
+            park_after: u32::try_from(2 + random.below(3)).ok().filter(|most| *most < 4),
+            park_codes: random.below(2) == 0,
+        }));
     }
     places::any_place(spec, random)
 }

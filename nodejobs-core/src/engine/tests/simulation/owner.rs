@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::backend::BackendReport;
-use crate::engine::{Answer, Effect, Engine, Input, Ticket, Turn};
+use crate::engine::{Answer, Effect, Ended, Engine, Input, Ticket, Turn};
 use crate::id::JobId;
+use crate::job::WaitingOn;
 use crate::status::Status;
 use crate::store::{DocumentKind, JobStore, UnitOutcome};
 
@@ -53,6 +54,8 @@ pub(super) enum Fault {
     TrustsTheStore,
     /// It starts whatever it can, however much runs.
     CountsNobody,
+    /// It does not look up how those have ended that others wait for.
+    ForgetsWhoEnded,
 }
 
 impl Simulation {
@@ -78,6 +81,12 @@ impl Simulation {
         let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
         let arrays = crate::array::contents(&self.store, &live).map_err(|error| error.to_string())?;
         let known = owner.engine.restore(live, arrays, last_event, self.world.now);
+        let awaited = owner.engine.awaited_ended_jobs();
+        let stored = awaited.iter().filter_map(|id| self.store.job(id).ok().flatten());
+        let ended = stored.map(|job| (job.id, Ended::new(&job.state))).collect();
+        if self.fault != Fault::ForgetsWhoEnded {
+            owner.engine.know_ended(ended);
+        }
         owner.session.recover(&known, &mut self.world, &self.store)?;
         let reports = std::mem::take(&mut owner.session.reports);
         let (remembered, found): (Vec<_>, Vec<_>) =
@@ -142,6 +151,9 @@ impl Simulation {
                             turn = owner.engine.begin_turn();
                         }
                         self.note(|| format!("  asked {ticket}: {ask:?}"));
+                        if let Ask::Restart { id, .. } = &ask {
+                            self.checks.awaiting.hurry(id);
+                        }
                         match ask.input(ticket, &self.store, self.world.now) {
                             Some(input) => input,
                             None => {
@@ -310,8 +322,10 @@ impl Simulation {
         stored.sort();
         ensure(live == stored, || format!("live are {live:?}, in the store {stored:?}"))?;
         for (id, live) in &engine.live {
-            let waits =
-                matches!(live.state.status, Status::Queued | Status::Restarting) && !live.waits_for_place();
+            let waits_for_others = live.waits_for_others() || engine.dependencies.has_news();
+            let waits = matches!(live.state.status, Status::Queued | Status::Restarting)
+                && !live.waits_for_place()
+                && !(live.state.waiting_on == Some(WaitingOn::Dependency) && waits_for_others);
             let runs = matches!(live.state.status, Status::Running | Status::Paused);
             let has_little_time =
                 live.policy.timeout_ms.is_some() && live.state.ended.is_none() && live.state.reason.is_none();
