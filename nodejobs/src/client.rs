@@ -1,6 +1,7 @@
 //! A blocking client of the [socket interface](crate::api): one connection, no threads, no async runtime.
 
 mod events;
+mod queues;
 mod stopped;
 mod streams;
 mod terminal;

@@ -13,6 +13,9 @@
 //! [limits]              # of all jobs together; who finds no room is queued
 //! max_processes = 8
 //!
+//! [resources]           # of the machine, that jobs may need; they are numbered from 0
+//! gpu = 2
+//!
 //! [logs]
 //! cap = "10M"           # of each stream of a job that does not say it
 //!
@@ -39,6 +42,7 @@
 mod error;
 mod hook;
 mod reading;
+mod resources;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -73,7 +77,7 @@ pub struct Config {
     pub defaults: JobDefaults,
     /// `[daemon]`.
     pub daemon: DaemonSettings,
-    /// `[limits]`.
+    /// `[limits]` and `[resources]`.
     pub limits: Capacity,
     /// `[logs]`.
     pub logs: LogSettings,
@@ -128,13 +132,22 @@ impl Default for LogSettings {
 }
 
 /// Which ended jobs are forgotten by themselves. Living ones never are.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistorySettings {
     /// Those that ended longer ago than this; none if absent.
     pub keep_for: Option<Duration>,
     /// All but so many, those that were submitted last; none if absent.
     pub keep_last: Option<u64>,
+    /// How many attempts of one job are kept at least, the newest ones, with their logs; all if absent. Of a job that is
+    /// started again and again, up to 16 more are there for a while.
+    pub keep_attempts: Option<u32>,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self { keep_for: None, keep_last: None, keep_attempts: Some(100) }
+    }
 }
 
 impl Default for Config {
@@ -232,7 +245,7 @@ impl Reading<'_> {
         let mut logs = LogSettings::default();
         let mut history = HistorySettings::default();
         let mut hooks = Vec::new();
-        let tables = ["defaults", "daemon", "limits", "logs", "history", "hooks"];
+        let tables = ["defaults", "daemon", "limits", "resources", "logs", "history", "hooks"];
         if let Some(file) = self.document(&tables) {
             let mut section = self.section(&file, "defaults");
             let policy = &mut defaults.policy;
@@ -266,6 +279,8 @@ impl Reading<'_> {
             section.setting("when_full", &mut limits.when_full, &values::WHEN_FULL);
             section.end();
 
+            limits.resources = self.resources(&file);
+
             let mut section = self.section(&file, "logs");
             section.setting("cap", &mut logs.cap, &values::LOG_CAP);
             section.setting("quota", &mut logs.quota, &values::OPTIONAL_SIZE);
@@ -274,6 +289,7 @@ impl Reading<'_> {
             let mut section = self.section(&file, "history");
             section.setting("keep_for", &mut history.keep_for, &values::SPAN);
             section.setting("keep_last", &mut history.keep_last, &values::AT_LEAST_ONE);
+            section.setting("keep_attempts", &mut history.keep_attempts, &values::COUNT_OR_ALL);
             section.end();
 
             hooks = self.hooks(&file);

@@ -5,6 +5,7 @@ mod convenience;
 mod input;
 mod next_owner;
 mod processes;
+mod queues;
 mod streams;
 
 use std::io::Read;

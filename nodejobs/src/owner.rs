@@ -11,8 +11,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
-use nodejobs_core::engine::{Answer, Capacity, Engine, StopRequest, Turn};
+use nodejobs_core::engine::{Answer, Capacity, Edits, Engine, StopRequest, Turn};
+use nodejobs_core::explain::Explanation;
 use nodejobs_core::filter::JobFilter;
+use nodejobs_core::group::{GroupChange, GroupStatus};
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order, PageRequest, StoreError, Unit};
@@ -71,6 +73,21 @@ pub(crate) enum Request {
         signal: Signal,
         scope: SignalScope,
     },
+    /// A queued one is to be another one.
+    Edit(Box<Edits>),
+}
+
+/// What can be asked of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GroupRequest {
+    Change(GroupChange),
+    Remove,
+}
+
+/// What can be seen of the queues. Nothing changes by it.
+pub(crate) enum Look {
+    Groups(oneshot::Sender<Vec<GroupStatus>>),
+    Explain(JobId, oneshot::Sender<Option<Explanation>>),
 }
 
 impl From<&SignalRequest> for Request {
@@ -91,6 +108,8 @@ enum Message {
     Submit(Box<SubmitMessage>),
     Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
     Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
+    Group { name: String, request: GroupRequest, reply: oneshot::Sender<Answered> },
+    Look(Look),
     Report(BackendReport),
     ClockSet,
     Capacity(Capacity),
@@ -100,15 +119,28 @@ enum Message {
 impl Message {
     /// Whether it is decided on what the store says of something that the turn changes.
     fn rests_on(&self, turn: &Turn) -> bool {
+        // What jobs may want of a group is decided on what it is.
+        let looks_at_groups = match self {
+            Message::Submit(_) | Message::Group { .. } => true,
+            Message::Ask { request, .. } => matches!(request, Request::Restart { .. } | Request::Edit(_)),
+            _ => false,
+        };
+        if looks_at_groups && turn.concerns_groups() {
+            return true;
+        }
         match self {
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
-            Message::Ask { id, request: Request::Restart { .. } | Request::Remove { .. }, .. } => {
-                turn.concerns(id)
-            }
+            Message::Ask {
+                id,
+                request: Request::Restart { .. } | Request::Remove { .. } | Request::Edit(_),
+                ..
+            } => turn.concerns(id),
             Message::Ask { .. }
             | Message::Keep { .. }
+            | Message::Group { .. }
+            | Message::Look(_)
             | Message::Report(_)
             | Message::ClockSet
             | Message::Capacity(_)
@@ -190,13 +222,16 @@ impl Owner {
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
+        let limits = settings.limits.clone();
+        let config = watch::Sender::new(Arc::new(settings));
         let work = Work::take_over(
-            Engine::with_capacity(generation, settings.limits),
+            Engine::with_capacity(generation, limits),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
             Arc::clone(&recorder),
             RawText::from(directory.logs().into_os_string().into_vec()),
+            config.subscribe(),
             put(BOOT, boot_id.to_owned()),
         )?;
         let (running, stopped) = watch::channel(());
@@ -217,7 +252,7 @@ impl Owner {
             backend,
             recorder,
             started_at: now().wall,
-            config: watch::Sender::new(Arc::new(settings)),
+            config,
             last_looks: LastLooks::default(),
             directory_id: String::new(),
             hooks_busy: watch::Sender::new(false),
@@ -250,6 +285,19 @@ impl Owner {
         reply: oneshot::Sender<Answered>,
     ) -> Result<(), Error> {
         self.send(Message::Ask { id, request, reply })
+    }
+
+    pub(crate) fn ask_group(
+        &self,
+        name: String,
+        request: GroupRequest,
+        reply: oneshot::Sender<Answered>,
+    ) -> Result<(), Error> {
+        self.send(Message::Group { name, request, reply })
+    }
+
+    pub(crate) fn look(&self, look: Look) -> Result<(), Error> {
+        self.send(Message::Look(look))
     }
 
     /// Changes documents that are nothing to the jobs. Returns once they are on disk, or will be with the next commit that

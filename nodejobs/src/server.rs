@@ -2,6 +2,7 @@
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod queues;
 
 use std::convert::Infallible;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -235,6 +236,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/process", get(find))
         .route("/v1/jobs/{reference}/input", post(send_input))
         .route("/v1/jobs/{reference}/terminal", get(terminal))
+        .merge(queues::routes())
         .route("/v1/processes", get(processes))
         .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
+use crate::queues::refused;
 use crate::store_status::status_of;
 use crate::users::Account;
 
@@ -141,7 +142,7 @@ impl Owner {
     pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
         let job = self.job(reference).await?;
         if !query.usage {
-            return Ok(record(&job));
+            return self.record_in_queue(&job).await;
         }
         let id = job.id.clone();
         self.records_with_usage(vec![job]).await?.pop().ok_or_else(|| Error::not_found(id.as_str()))
@@ -180,7 +181,7 @@ impl Owner {
             self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
         let config =
             loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
-        let (quota, limits) = (config.logs.quota, config.limits);
+        let (quota, limits) = (config.logs.quota, config.limits.clone());
         if self.config.send_replace(Arc::new(config)).logs.quota != quota {
             self.recorder.set_quota(quota);
         }
@@ -319,6 +320,13 @@ impl Owner {
         Ok(self.ask_of_all(&request.jobs, &request.into()).await)
     }
 
+    /// Asks something of one job.
+    pub(crate) async fn ask_of_one(&self, job: Job, request: &Request) -> Result<JobRecord, Error> {
+        let (job, answer) = self.ask_of(job, request.clone())?;
+        let answered = self.answered(request, &job, answer).await?;
+        self.outcome_of(request, job, answered).await
+    }
+
     async fn outcome_of(
         &self,
         request: &Request,
@@ -333,12 +341,18 @@ impl Owner {
             (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
                 "somebody wants it stopped; restart it again once it is"
             }
+            (Request::Edit(_), _) => "only a queued job can be changed",
             (Request::Stop(_) | Request::Restart { .. } | Request::Remove { .. }, _) => "stop it first",
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),
             (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
             // Done, or begun before by an earlier sending of the same request.
+            (Answer::Edited(_), _) => {
+                let job = self.job(job.id.as_str()).await?;
+                self.record_in_queue(&job).await
+            }
+            (Answer::Refused(refusal), _) => Err(refused(&refusal)),
             (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
             (Answer::Conflict { status }, _) => {
                 let way_out = way_out(status);
@@ -352,6 +366,10 @@ impl Owner {
                 Err(Error::new(ProblemKind::Conflict, format!("job '{}' is {status}; {way_out}", job.id)))
             }
             (Answer::Full { why }, _) => Err(full(&why)),
+            (Answer::NotStored, _) if matches!(request, Request::Edit(_)) => Err(Error::new(
+                ProblemKind::Unavailable,
+                format!("the store cannot be written; job '{}' is changed as soon as it can be", job.id),
+            )),
             (Answer::NotStored, _) => {
                 let message = format!(
                     "the store cannot be written, so nothing was done to job '{}'; `nodejobs doctor` says more",
@@ -359,7 +377,7 @@ impl Owner {
                 );
                 Err(Error::new(ProblemKind::Unavailable, message))
             }
-            (Answer::Stopping(_), _) => Err(stopped()),
+            (Answer::Stopping(_) | Answer::GroupChanged, _) => Err(stopped()),
         }
     }
 
@@ -486,11 +504,17 @@ fn accepted(
             ))
         }
         Answer::Full { why } => Err(full(&why)),
+        Answer::Refused(refusal) => Err(refused(&refusal)),
         Answer::NotStored => Err(Error::new(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
-        Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) => Err(stopped()),
+        Answer::Stopping(_)
+        | Answer::NotLive
+        | Answer::Done
+        | Answer::Removed(_)
+        | Answer::GroupChanged
+        | Answer::Edited(_) => Err(stopped()),
     }
 }
 
@@ -543,11 +567,15 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
 pub(crate) fn attempt_of(store: &dyn JobStore, reference: &str, attempt: Option<u32>) -> Result<Job, Error> {
     let newest = resolve(store, reference)?;
     let Some(number) = attempt.filter(|number| *number != newest.state.attempt) else { return Ok(newest) };
-    let found = store.attempts(&newest.id)?.into_iter().find(|job| job.state.attempt == number);
-    found.ok_or_else(|| {
-        Error::new(
-            ProblemKind::NotFound,
-            format!("job '{}' has no attempt {number}; its newest is {}", newest.id, newest.state.attempt),
-        )
+    let attempts = store.attempts(&newest.id)?;
+    let oldest = attempts.first().map_or(1, |job| job.state.attempt);
+    attempts.into_iter().find(|job| job.state.attempt == number).ok_or_else(|| {
+        let (id, last) = (&newest.id, newest.state.attempt);
+        let message = if (1..oldest).contains(&number) {
+            format!("attempt {number} of job '{id}' is not kept any more; the oldest that is, is {oldest}")
+        } else {
+            format!("job '{id}' has no attempt {number}; its newest is {last}")
+        };
+        Error::new(ProblemKind::NotFound, message)
     })
 }

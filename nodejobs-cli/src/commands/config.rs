@@ -33,6 +33,9 @@ The file config.toml in the data directory may say, for instance:
   max_memory = \"4G\"         # the sum of the --memory of those that run
   when_full = \"queue\"       # or \"refuse\"
 
+  [resources]               # of the machine, that jobs may --need
+  gpu = 2
+
   [logs]
   cap = \"100M\"              # of each output, without --log-cap; or \"none\"
   quota = \"10G\"             # of all together: the oldest ended jobs lose
@@ -40,6 +43,7 @@ The file config.toml in the data directory may say, for instance:
   [history]                 # ended jobs are forgotten by themselves:
   keep_for = \"30d\"          # those that ended longer ago
   keep_last = 10000         # all but those submitted last
+  keep_attempts = 100       # of each job, the newest; or \"all\"
 
   [[hooks]]                 # commands that are run on events
   on = [\"failed\", \"lost\"]   # statuses, or \"ended\" for all final ones

@@ -11,7 +11,7 @@ use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
 use super::places::queue_for_place;
-use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn};
+use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, remove_input};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -260,9 +260,8 @@ impl Engine {
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
         let removed = Answer::Removed(job.id.clone());
-        let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
         turn.units.push(Unit {
-            documents: inputs.into_iter().map(remove).collect(),
+            documents: inputs.into_iter().map(remove_input).collect(),
             job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
         });
         turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });

@@ -10,23 +10,25 @@ use std::time::Duration;
 
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
-    Answer, Effect, Engine, Inconsistent, Input, Removal, Restart, Submission, Ticket, Turn,
+    Answer, Edit, Effect, Engine, Inconsistent, Input, Removal, Restart, Submission, Ticket, Turn,
 };
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
 use nodejobs_core::logs::{LogPaths, index_path};
 use nodejobs_core::store::{
-    DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
+    DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit,
+    UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
-use nodejobs_core::{JobId, RawText, Timestamp};
+use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::now;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::{Answered, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
+use super::{Answered, GroupRequest, Look, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
 use crate::api::ProblemKind;
+use crate::config::Config;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::recorder::Recorder;
@@ -35,6 +37,8 @@ use crate::recorder::Recorder;
 const TURN_INPUTS: usize = 1024;
 /// How far back a repeated submit without an id looks for the job that it may have made, in milliseconds.
 const RESEND_WINDOW_MS: i64 = 600_000;
+/// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
+const FORGOTTEN_AT_ONCE: u32 = 16;
 
 /// What the owner's thread has.
 pub(super) struct Work {
@@ -47,6 +51,9 @@ pub(super) struct Work {
     own_logs: RawText,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
+    config: watch::Receiver<Arc<Config>>,
+    /// Jobs of whose attempts some are to be forgotten, with the number of the newest.
+    long_histories: Vec<(JobId, u32)>,
 }
 
 impl Work {
@@ -58,10 +65,26 @@ impl Work {
         hub: Arc<Hub>,
         recorder: Arc<Recorder>,
         own_logs: RawText,
+        config: watch::Receiver<Arc<Config>>,
         boot: DocumentChange,
     ) -> Result<Self, Error> {
-        let mut work =
-            Self { engine, store, backend, hub, recorder, own_logs, waiting: HashMap::new(), last_ticket: 0 };
+        let mut work = Self {
+            engine,
+            store,
+            backend,
+            hub,
+            recorder,
+            own_logs,
+            waiting: HashMap::new(),
+            last_ticket: 0,
+            config,
+            long_histories: Vec::new(),
+        };
+        work.engine.restore_groups(&all_groups(&*work.store)?).map_err(|(name, error)| {
+            let message =
+                format!("the store is damaged at document group '{name}'; restore it from a backup");
+            Error::new(ProblemKind::Unavailable, message).with_source(error)
+        })?;
         let live = live_jobs(&*work.store)?;
         let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
         let known = work.engine.restore(live, work.store.counters()?.last_event, now());
@@ -141,7 +164,31 @@ impl Work {
                 self.engine.handle(Input::Tick, now(), &mut turn);
             }
             self.commit(turn)?;
+            self.shorten_histories()?;
         }
+    }
+
+    /// Has old attempts forgotten of jobs that have begun many.
+    fn shorten_histories(&mut self) -> Result<(), Inconsistent> {
+        for (id, newest) in std::mem::take(&mut self.long_histories) {
+            let Some(keep) = self.config.borrow().history.keep_attempts else { continue };
+            let through = newest.saturating_sub(keep);
+            let old = match self.store.attempts(&id) {
+                Ok(attempts) => attempts.into_iter().filter(|job| job.state.attempt <= through),
+                Err(error) => {
+                    log::error!("{}", Error::from(error).to_problem());
+                    continue;
+                }
+            };
+            let old: Vec<Job> = old.collect();
+            if !old.is_empty() {
+                let (logs, inputs) = belongings(&old, &self.own_logs);
+                let mut turn = self.engine.begin_turn();
+                self.engine.handle(Input::ForgetAttempts { id, through, logs, inputs }, now(), &mut turn);
+                self.commit(turn)?;
+            }
+        }
+        Ok(())
     }
 
     fn handle(&mut self, message: Message, turn: &mut Turn) {
@@ -149,6 +196,14 @@ impl Work {
             Message::Report(report) => Input::Report(report),
             Message::ClockSet => Input::ClockSet,
             Message::Capacity(capacity) => Input::Capacity(capacity),
+            Message::Group { name, request, reply } => {
+                let ticket = self.ticket(reply);
+                match request {
+                    GroupRequest::Change(change) => Input::Group { ticket, name, change },
+                    GroupRequest::Remove => Input::RemoveGroup { ticket, name },
+                }
+            }
+            Message::Look(look) => return self.look(look),
             Message::Keep { documents, reply } => {
                 let ticket = self.ticket(reply);
                 Input::Keep { ticket, documents }
@@ -186,6 +241,10 @@ impl Work {
                 .store
                 .job(&id)?
                 .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
+            Request::Edit(edits) => {
+                let job = self.store.job(&id)?;
+                job.map(|job| Input::Edit(Box::new(Edit { ticket, job, edits: *edits })))
+            }
             Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
                 let (logs, inputs) = belongings(&attempts, &self.own_logs);
@@ -194,6 +253,14 @@ impl Work {
                 newest.map(|job| Input::Remove(Box::new(Removal { ticket, job, logs, inputs })))
             }
         })
+    }
+
+    /// Whoever has asked may have gone.
+    fn look(&self, look: Look) {
+        match look {
+            Look::Groups(reply) => drop(reply.send(self.engine.groups())),
+            Look::Explain(id, reply) => drop(reply.send(self.engine.explain(&id))),
+        }
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer, job: Option<Box<Job>>) {
@@ -305,12 +372,32 @@ impl Work {
             }
             reached(Failpoint::OwnerEffect);
         }
+        let keep = self.config.borrow().history.keep_attempts.unwrap_or(u32::MAX);
         for event in events {
+            let AttemptId { id, attempt } = &event.attempt;
+            // Now and then, so that it costs a job that is restarted all the time next to nothing.
+            let begins = matches!(event.status, Status::Queued | Status::Starting | Status::Restarting);
+            if begins && *attempt > keep && attempt.is_multiple_of(FORGOTTEN_AT_ONCE) {
+                self.long_histories.push((id.clone(), *attempt));
+            }
             // Before anybody who waits for the end asks when something was written.
             self.recorder.heard(&event);
             self.hub.publish(&event);
         }
         Ok(())
+    }
+}
+
+/// The documents of all groups.
+fn all_groups(store: &dyn JobStore) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let mut groups: Vec<(String, Vec<u8>)> = Vec::new();
+    loop {
+        let after = groups.last().map(|(name, _)| name.clone());
+        let more = store.documents(DocumentKind::Group, "", after.as_deref(), 1_000)?;
+        if more.is_empty() {
+            return Ok(groups);
+        }
+        groups.extend(more);
     }
 }
 
@@ -367,7 +454,8 @@ fn event_of((unit, outcome): (&Unit, &UnitOutcome)) -> Option<JobEvent> {
     let (Some(change), UnitOutcome::Applied { event, .. }) = (&unit.job, outcome) else { return None };
     let (JobChange::Insert { id, state, .. }
     | JobChange::NewAttempt { id, state, .. }
-    | JobChange::Update { id, state, .. }) = change
+    | JobChange::Update { id, state, .. }
+    | JobChange::Redefine { id, state, .. }) = change
     else {
         return None;
     };
