@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completions, config, daemon, doctor, events, history, logs, ls, man, pause, prune, restart, rm,
-    run, send, signal, status, stop, store, top, wait,
+    attach, completions, config, daemon, doctor, edit, events, explain, group, history, logs, ls, man, pause,
+    prune, restart, rm, run, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -81,6 +81,9 @@ pub(crate) enum Command {
     History(history::History),
     Events(events::Events),
     Top(top::Top),
+    Group(group::Group),
+    Explain(explain::Explain),
+    Edit(edit::Edit),
     Daemon(daemon::Daemon),
     Store(store::Store),
     Doctor(doctor::Doctor),

@@ -6,7 +6,10 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod group;
 pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -59,6 +62,9 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Signal(signal) => signal.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
+        Command::Group(group) => group.execute(&target, format),
+        Command::Explain(explain) => explain.execute(&target, format),
+        Command::Edit(edit) => edit.execute(&target, format),
         Command::Top(top) => top.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
         Command::Events(events) => events.execute(&target, format),
@@ -118,6 +124,8 @@ mod tests {
             &["history"],
             &["send", "--eof"],
             &["attach"],
+            &["explain"],
+            &["edit", "--priority", "1"],
         ];
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());

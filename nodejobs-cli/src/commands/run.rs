@@ -2,6 +2,7 @@
 
 mod limits;
 mod options;
+mod place;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -16,6 +17,9 @@ use nodejobs::{JobId, RawText, Status};
 use nodejobs::{capture_context, new_submit_key};
 
 use options::JobOptions;
+
+pub(crate) use options::label;
+pub(crate) use place::need;
 
 use super::logs::Printer;
 use crate::connect::{Connection, Target};
@@ -63,6 +67,7 @@ Examples:
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
   nodejobs run --memory 2G --nice 10 -- ./train
+  nodejobs run --group train --slots 2 --need gpu=1 --priority 5 -- ./train
   nodejobs run --at 18:00 --label kind=report -- ./report
   nodejobs run --clean-env --env-file app.env --logfile app.log -- ./app
   echo 1+2 | nodejobs run --follow --stdin - -- bc
