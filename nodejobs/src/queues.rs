@@ -45,6 +45,10 @@ impl Owner {
         self.ask_group(name.to_owned(), request, reply)?;
         match answer.await.map_err(|_| stopped())?.answer {
             Answer::GroupChanged => Ok(()),
+            // Here it is what is asked about.
+            Answer::Refused(refusal @ Refusal::UnknownGroup { .. }) => {
+                Err(Error::new(ProblemKind::NotFound, refusal.to_string()))
+            }
             Answer::Refused(refusal) => Err(refused(&refusal)),
             Answer::NotStored => Err(Error::new(
                 ProblemKind::Unavailable,

@@ -74,11 +74,13 @@ pub(crate) fn group_name(text: &str) -> Result<String, InvalidName> {
 
 impl Group {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
-        let paused = |paused| GroupChange { slots: None, paused: Some(paused) };
+        let paused =
+            |paused| GroupChange { paused: Some(paused), must_exist: true, ..GroupChange::default() };
         match self.command {
             GroupCommand::Ls => list(&target.connect()?.ask(Client::groups)?, format)?,
             GroupCommand::Set(Set { group, slots, pause, resume }) => {
-                let change = GroupChange { slots, paused: (pause || resume).then_some(pause) };
+                let paused = (pause || resume).then_some(pause);
+                let change = GroupChange { slots, paused, ..GroupChange::default() };
                 tell(target, format, |client| client.set_group(&group.name, change))?;
             }
             GroupCommand::Pause(Named { name }) => {

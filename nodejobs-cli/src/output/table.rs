@@ -76,7 +76,7 @@ impl JobTable {
         [
             job.self_id.to_string(),
             fit(&name, self.screen.width.map(|_| NAME_WIDTH)),
-            job.group.as_deref().map(printable).unwrap_or_default(),
+            job.group.as_deref().map_or_else(absent, printable),
             job.status.to_string(),
             exit,
             job.started_at.map_or_else(absent, |time| ago(self.now, time)),
@@ -102,7 +102,7 @@ fn column_widths(
     if !usage {
         widths[USAGE].fill(0);
     }
-    if rows.iter().all(|row| row[GROUP].is_empty()) {
+    if rows.iter().all(|row| row[GROUP] == "-") {
         widths[GROUP] = 0;
     }
     let Some(screen) = screen else {

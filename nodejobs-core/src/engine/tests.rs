@@ -4,6 +4,7 @@ mod any_order;
 mod found;
 mod moves;
 mod places;
+mod queues;
 mod requests;
 mod restarts;
 mod simulation;

@@ -25,7 +25,7 @@ impl Client {
     ///
     /// let client = Client::connect("/var/lib/build/jobs".as_ref())?;
     /// let slots = Some(Slots::Limited(4));
-    /// println!("{:?}", client.set_group("train", GroupChange { slots, paused: None })?);
+    /// println!("{:?}", client.set_group("train", GroupChange { slots, ..GroupChange::default() })?);
     /// # Ok::<(), nodejobs::client::ClientError>(())
     /// ```
     ///

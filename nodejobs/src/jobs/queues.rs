@@ -32,7 +32,7 @@ impl Jobs {
     /// use nodejobs::spec::{Command, JobSpec};
     ///
     /// let slots = Some(Slots::Limited(4));
-    /// jobs.set_group("train", GroupChange { slots, paused: None }).await?;
+    /// jobs.set_group("train", GroupChange { slots, ..GroupChange::default() }).await?;
     /// jobs.run(JobSpec::new(Command::argv(["./train"]), "/src").group("train").slots(2).priority(5)).await?;
     /// # Ok(())
     /// # }
