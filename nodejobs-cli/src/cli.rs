@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completions, config, daemon, doctor, edit, events, history, logs, ls, man, pause, prune, restart,
-    rm, run, schedule, send, signal, status, stop, store, top, wait,
+    attach, completions, config, daemon, doctor, edit, events, explain, group, history, logs, ls, man, pause,
+    prune, restart, rm, run, schedule, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     History(history::History),
     Events(events::Events),
     Top(top::Top),
+    Group(group::Group),
+    Explain(explain::Explain),
     Schedule(schedule::Schedule),
     Daemon(daemon::Daemon),
     Store(store::Store),

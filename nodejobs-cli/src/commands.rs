@@ -8,6 +8,8 @@ pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod group;
 pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -59,9 +61,11 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Send(send) => send.execute(&target, format),
         Command::Attach(attach) => attach.execute(&target),
         Command::Signal(signal) => signal.execute(&target, format),
-        Command::Edit(edit) => edit.execute(&target, format),
         Command::Rm(rm) => rm.execute(&target, format),
         Command::Prune(prune) => prune.execute(&target, format),
+        Command::Group(group) => group.execute(&target, format),
+        Command::Explain(explain) => explain.execute(&target, format),
+        Command::Edit(edit) => edit.execute(&target, format),
         Command::Top(top) => top.execute(&target, format),
         Command::Schedule(schedule) => schedule.execute(&target, format),
         Command::History(history) => history.execute(&target, format),
@@ -123,6 +127,8 @@ mod tests {
             &["send", "--eof"],
             &["attach"],
             &["edit", "--no-after"],
+            &["explain"],
+            &["edit", "--priority", "1"],
         ];
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());

@@ -340,6 +340,11 @@ impl Turn {
         ids.any(|other| other == id || is_element(other))
     }
 
+    /// Whether a group is changed that is not yet so in the store.
+    pub fn concerns_groups(&self) -> bool {
+        self.units.iter().any(|unit| groups::are_of_groups(&unit.documents))
+    }
+
     /// Whether there is nothing to commit and nothing to do.
     pub fn is_empty(&self) -> bool {
         self.units.is_empty() && self.effects.is_empty() && self.receipts.is_empty()

@@ -47,7 +47,7 @@ pub struct JobFilter {
     pub id_prefix: Option<String>,
     /// Exactly this name.
     pub name: Option<String>,
-    /// Exactly this group.
+    /// Exactly this group. Jobs of the default group have none.
     pub group: Option<String>,
     /// All of these labels; an absent value accepts any.
     pub label: Vec<(String, Option<String>)>,

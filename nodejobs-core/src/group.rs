@@ -67,6 +67,9 @@ pub struct GroupChange {
     /// Whether its jobs are held back from now on; as before if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
+    /// Whether it is only changed if there is one already, and otherwise refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub must_exist: bool,
 }
 
 impl GroupChange {
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn slots_are_a_number_or_unlimited() {
         let read = |json: &str| serde_json::from_str::<GroupChange>(json);
-        let change = |slots| GroupChange { slots, paused: None };
+        let change = |slots| GroupChange { slots, ..GroupChange::default() };
         assert_eq!(read(r#"{"slots": 3}"#).expect("a number"), change(Some(Slots::Limited(3))));
         assert_eq!(read(r#"{"slots": "unlimited"}"#).expect("a word"), change(Some(Slots::Unlimited)));
         assert_eq!(read("{}").expect("nothing"), change(None));
@@ -221,9 +224,9 @@ mod tests {
     fn a_change_leaves_what_it_does_not_name() {
         let group = Group { slots: Some(2), paused: true };
         assert_eq!(GroupChange::default().of(group), group);
-        let resumed = GroupChange { slots: None, paused: Some(false) };
+        let resumed = GroupChange { paused: Some(false), ..GroupChange::default() };
         assert_eq!(resumed.of(group), Group { slots: Some(2), paused: false });
-        let unlimited = GroupChange { slots: Some(Slots::Unlimited), paused: None };
+        let unlimited = GroupChange { slots: Some(Slots::Unlimited), ..GroupChange::default() };
         assert_eq!(unlimited.of(group), Group { slots: None, paused: true });
     }
 

@@ -68,6 +68,12 @@ pub struct JobRecord {
     pub priority: i32,
     /// Places of its group that it takes.
     pub slots: u32,
+    /// How much it takes of named resources, if it names any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, u32>,
+    /// Which ones of each it has, by their numbers, or had.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub assigned: BTreeMap<String, Vec<u32>>,
     /// What it may use of the machine, and as whom it runs, if that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
@@ -134,6 +140,8 @@ impl JobRecord {
             group: definition.group.clone(),
             priority: definition.priority,
             slots: definition.slots,
+            needs: definition.needs.clone(),
+            assigned: state.assigned.clone(),
             limits: definition.policy.limits.clone(),
             after: definition.after.clone(),
             existing: false,

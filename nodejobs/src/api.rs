@@ -22,6 +22,11 @@
 //! | `GET /v1/jobs/{ref}/follow?attempt=N&tail=LINES&stdout_from=BYTES&stderr_from=BYTES` | | 200 events, see [`FollowEvent`] and [`FollowQuery`] |
 //! | `GET /v1/jobs/{ref}/bind?token=TOKEN&attempt=N&further_attempts=BOOL&heartbeat_ms=MS&tail=LINES&only_now=BOOL&since=TIME&until=TIME&times=BOOL` | | 200 events, see [`BindEvent`] and [`BindQuery`] |
 //! | `GET /v1/jobs/{ref}/process` | | 200 [`JobProcess`], or `null` if the job's main process is not alive |
+//! | `GET /v1/jobs/{ref}/explain` | | 200 [`Explanation`](crate::explain::Explanation): why it waits |
+//! | `POST /v1/jobs/{ref}/edit` | [`Edits`](crate::Edits) | 200 [`JobRecord`](crate::record::JobRecord), once the queued job is so on disk |
+//! | `GET /v1/groups` | | 200 array of [`GroupStatus`](crate::group::GroupStatus), the default group first |
+//! | `POST /v1/groups/{name}` | [`GroupChange`](crate::group::GroupChange) | 200 [`GroupStatus`](crate::group::GroupStatus), once the group is so on disk |
+//! | `POST /v1/groups/{name}/remove` | | 200 [`GroupStatus`](crate::group::GroupStatus) as it was, once it is gone |
 //! | `POST /v1/jobs/{ref}/input` | [`SendRequest`] | 200 [`SendAnswer`], once it is taken or the time is up |
 //! | `GET /v1/jobs/{ref}/terminal` | | 200 [`TerminalPlace`]: where the job's terminal is to be found |
 //! | `POST /v1/jobs/{ref}/after` | [`AfterRequest`](crate::spec::AfterRequest) | 200 [`JobRecord`](crate::record::JobRecord): the queued job waits for these from now on, for none if there is none |

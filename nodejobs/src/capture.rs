@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
 use nodejobs_core::RawText;
+use nodejobs_core::group::{CUDA_VARIABLE, RESOURCE_VARIABLE};
 use nodejobs_core::spec::{LaunchContext, ResourceLimit};
 use rustix::process::{Resource, getrlimit};
 #[cfg(feature = "local")]
@@ -81,11 +82,17 @@ pub fn new_submit_key() -> io::Result<String> {
 fn environment(
     variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
 ) -> Vec<(RawText, RawText)> {
+    let variables: Vec<_> = variables.map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+    let gpu = format!("{RESOURCE_VARIABLE}GPU");
+    let has_gpu = variables.iter().any(|(name, _)| *name == gpu.as_bytes());
     variables
-        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        .into_iter()
         // A name with `=` cannot be set again as what it is; the standard library splits "=a=b" so.
         .filter(|(name, _)| !name.is_empty() && !name.contains(&b'='))
         .filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| own.as_bytes() == name))
+        // What another job has of named resources.
+        .filter(|(name, _)| !name.starts_with(RESOURCE_VARIABLE.as_bytes()))
+        .filter(|(name, _)| !(has_gpu && name == CUDA_VARIABLE.as_bytes()))
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }

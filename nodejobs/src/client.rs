@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod events;
+mod queues;
 mod schedules;
 mod stopped;
 mod streams;

@@ -13,6 +13,9 @@
 //! [limits]              # of all jobs together; who finds no room is queued
 //! max_processes = 8
 //!
+//! [resources]           # of the machine, that jobs may need; they are numbered from 0
+//! gpu = 2
+//!
 //! [logs]
 //! cap = "10M"           # of each stream of a job that does not say it
 //!
@@ -39,6 +42,7 @@
 mod error;
 mod hook;
 mod reading;
+mod resources;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -73,7 +77,7 @@ pub struct Config {
     pub defaults: JobDefaults,
     /// `[daemon]`.
     pub daemon: DaemonSettings,
-    /// `[limits]`.
+    /// `[limits]` and `[resources]`.
     pub limits: Capacity,
     /// `cgroup` in `[limits]`: the directory of cgroup v2 in which those of jobs with limits of their whole trees are made.
     /// Read when the directory is opened; `NODEJOBS_CGROUP` goes before it. If absent, where the owner itself is.
@@ -245,7 +249,7 @@ impl Reading<'_> {
         let mut logs = LogSettings::default();
         let mut history = HistorySettings::default();
         let mut hooks = Vec::new();
-        let tables = ["defaults", "daemon", "limits", "logs", "history", "hooks"];
+        let tables = ["defaults", "daemon", "limits", "resources", "logs", "history", "hooks"];
         if let Some(file) = self.document(&tables) {
             let mut section = self.section(&file, "defaults");
             let policy = &mut defaults.policy;
@@ -279,6 +283,8 @@ impl Reading<'_> {
             section.setting("when_full", &mut limits.when_full, &values::WHEN_FULL);
             section.setting("cgroup", &mut cgroup, &values::ABSOLUTE_PATH);
             section.end();
+
+            limits.resources = self.resources(&file);
 
             let mut section = self.section(&file, "logs");
             section.setting("cap", &mut logs.cap, &values::LOG_CAP);

@@ -6,6 +6,7 @@ mod dependencies;
 mod input;
 mod next_owner;
 mod processes;
+mod queues;
 mod schedules;
 mod streams;
 

@@ -47,6 +47,7 @@
 //! | [`api`] | the socket interface: routes, messages, events, errors | |
 //! | [`spec`] | what is asked for: [`JobSpec`](spec::JobSpec), [`Command`](spec::Command) | |
 //! | [`record`] | what is told: [`JobRecord`](record::JobRecord), with [`Status`] and [`Reason`] | |
+//! | [`group`], [`explain`] | the queues in which jobs wait, and why one does |
 //! | [`filter`] | which jobs a listing wants: [`JobFilter`](filter::JobFilter), through [`ListQuery`](api::ListQuery) | |
 //! | [`words`], [`env_file`], [`units`] | how people write commands, variables, durations and sizes | |
 //! | [`schedule`] | what is run again and again: [`Overlap`](schedule::Overlap), [`CatchUp`](schedule::CatchUp) | |
@@ -109,6 +110,8 @@ mod processes;
 #[cfg(feature = "local")]
 mod prune;
 #[cfg(feature = "local")]
+mod queues;
+#[cfg(feature = "local")]
 mod reach;
 #[cfg(feature = "local")]
 mod recorder;
@@ -145,10 +148,10 @@ pub use capture::{OWN_VARIABLES, capture_context, new_submit_key};
 pub use error::Error;
 #[cfg(feature = "local")]
 pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
-pub use nodejobs_core::engine::{Capacity, WhenFull};
+pub use nodejobs_core::engine::{Capacity, Edits, WhenFull};
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, filter, id, job, logs, record, schedule,
-    signal, spec, status, text, time, units, words,
+    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, explain, filter, group, id, job, logs,
+    record, schedule, signal, spec, status, text, time, units, words,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};

@@ -11,8 +11,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
-use nodejobs_core::engine::{Answer, Capacity, Engine, ScheduleChange, StopRequest, Turn};
+use nodejobs_core::engine::{Answer, Capacity, Edits, Engine, ScheduleChange, StopRequest, Turn};
+use nodejobs_core::explain::Explanation;
 use nodejobs_core::filter::JobFilter;
+use nodejobs_core::group::{GroupChange, GroupStatus};
 use nodejobs_core::job::{Definition, Job};
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::{After, Unique};
@@ -78,6 +80,21 @@ pub(crate) enum Request {
         signal: Signal,
         scope: SignalScope,
     },
+    /// A queued one is to be another one.
+    Edit(Box<Edits>),
+}
+
+/// What can be asked of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GroupRequest {
+    Change(GroupChange),
+    Remove,
+}
+
+/// What can be seen of the queues. Nothing changes by it.
+pub(crate) enum Look {
+    Groups(oneshot::Sender<Vec<GroupStatus>>),
+    Explain(JobId, oneshot::Sender<Option<Explanation>>),
 }
 
 impl From<&SignalRequest> for Request {
@@ -99,6 +116,8 @@ enum Message {
     Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
     Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
     Schedule { name: String, change: ScheduleChange, reply: oneshot::Sender<Answered> },
+    Group { name: String, request: GroupRequest, reply: oneshot::Sender<Answered> },
+    Look(Look),
     Report(BackendReport),
     ClockSet,
     Capacity(Capacity),
@@ -108,6 +127,15 @@ enum Message {
 impl Message {
     /// Whether it is decided on what the store says of something that the turn changes.
     fn rests_on(&self, turn: &Turn, engine: &Engine) -> bool {
+        // What jobs may want of a group is decided on what it is.
+        let looks_at_groups = match self {
+            Message::Submit(_) | Message::Group { .. } => true,
+            Message::Ask { request, .. } => matches!(request, Request::Restart { .. } | Request::Edit(_)),
+            _ => false,
+        };
+        if looks_at_groups && turn.concerns_groups() {
+            return true;
+        }
         let not_live = |after: Option<&After>| awaited(after).any(|id| !engine.is_live(id));
         match self {
             // What is not live may have ended in this turn.
@@ -124,12 +152,16 @@ impl Message {
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
-            Message::Ask { id, request: Request::Restart { .. } | Request::Remove { .. }, .. } => {
-                turn.concerns(id)
-            }
+            Message::Ask {
+                id,
+                request: Request::Restart { .. } | Request::Remove { .. } | Request::Edit(_),
+                ..
+            } => turn.concerns(id),
             Message::Ask { .. }
             | Message::Keep { .. }
             | Message::Schedule { .. }
+            | Message::Group { .. }
+            | Message::Look(_)
             | Message::Report(_)
             | Message::ClockSet
             | Message::Capacity(_)
@@ -219,7 +251,7 @@ impl Owner {
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
-        let limits = settings.limits;
+        let limits = settings.limits.clone();
         let config = watch::Sender::new(Arc::new(settings));
         let work = Work::take_over(
             Engine::with_capacity(generation, limits),
@@ -289,6 +321,19 @@ impl Owner {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Schedule { name: name.to_owned(), change, reply })?;
         answer.await.map_err(|_| stopped())
+    }
+
+    pub(crate) fn ask_group(
+        &self,
+        name: String,
+        request: GroupRequest,
+        reply: oneshot::Sender<Answered>,
+    ) -> Result<(), Error> {
+        self.send(Message::Group { name, request, reply })
+    }
+
+    pub(crate) fn look(&self, look: Look) -> Result<(), Error> {
+        self.send(Message::Look(look))
     }
 
     /// Changes documents that are nothing to the jobs. Returns once they are on disk, or will be with the next commit that

@@ -2,6 +2,7 @@
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod queues;
 mod schedules;
 
 use std::convert::Infallible;
@@ -237,6 +238,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/jobs/{reference}/input", post(send_input))
         .route("/v1/jobs/{reference}/terminal", get(terminal))
         .route("/v1/jobs/{reference}/after", post(set_dependencies))
+        .merge(queues::routes())
         .route("/v1/processes", get(processes))
         .route("/v1/events", get(events))
         .route("/v1/wait", post(wait))

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
+use crate::queues::refused;
 use crate::store_status::status_of;
 use crate::users::Account;
 
@@ -154,7 +155,7 @@ impl Owner {
     pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
         let job = self.job(reference).await?;
         if !query.usage {
-            let record = record(&job);
+            let record = self.record_in_queue(&job).await?;
             return self.name_awaited(job, record).await;
         }
         let id = job.id.clone();
@@ -195,7 +196,7 @@ impl Owner {
             self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
         let config =
             loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
-        let (quota, limits) = (config.logs.quota, config.limits);
+        let (quota, limits) = (config.logs.quota, config.limits.clone());
         if self.config.send_replace(Arc::new(config)).logs.quota != quota {
             self.recorder.set_quota(quota);
         }
@@ -341,6 +342,13 @@ impl Owner {
         Ok(self.ask_of_all(&request.jobs, &request.into()).await)
     }
 
+    /// Asks something of one job.
+    pub(crate) async fn ask_of_one(&self, job: Job, request: &Request) -> Result<JobRecord, Error> {
+        let (job, answer) = self.ask_of(job, request.clone())?;
+        let answered = self.answered(request, &job, answer).await?;
+        self.outcome_of(request, job, answered).await
+    }
+
     async fn outcome_of(
         &self,
         request: &Request,
@@ -359,12 +367,18 @@ impl Owner {
             (Request::Restart { .. }, Some(Status::Stopping | Status::FailedStop)) => {
                 "somebody wants it stopped; restart it again once it is"
             }
+            (Request::Edit(_), _) => "only a queued job can be changed",
             (Request::Stop(_) | Request::Restart { .. } | Request::Remove { .. }, _) => "stop it first",
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),
             (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
             // Done, or begun before by an earlier sending of the same request.
+            (Answer::Edited(_), _) => {
+                let job = self.job(job.id.as_str()).await?;
+                self.record_in_queue(&job).await
+            }
+            (Answer::Refused(refusal), _) => Err(refused(&refusal)),
             (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
             (Answer::Conflict { status }, _) => {
                 let way_out = way_out(status);
@@ -382,6 +396,10 @@ impl Owner {
                 ProblemKind::Unavailable,
                 "the store cannot be written; the job waits as was asked for, which is written as soon as it can be",
             )),
+            (Answer::NotStored, _) if matches!(request, Request::Edit(_)) => Err(Error::new(
+                ProblemKind::Unavailable,
+                format!("the store cannot be written; job '{}' is changed as soon as it can be", job.id),
+            )),
             (Answer::NotStored, _) => {
                 let message = format!(
                     "the store cannot be written, so nothing was done to job '{}'; `nodejobs doctor` says more",
@@ -395,7 +413,8 @@ impl Owner {
                 | Answer::NoDependency(_)
                 | Answer::Cycle(_)
                 | Answer::Needed { .. }
-                | Answer::Scheduled,
+                | Answer::Scheduled
+                | Answer::GroupChanged,
                 _,
             ) => Err(stopped()),
         }
@@ -529,6 +548,7 @@ fn accepted(
             ))
         }
         Answer::Full { why } => Err(full(&why)),
+        Answer::Refused(refusal) => Err(refused(&refusal)),
         Answer::NotStored => Err(Error::new(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
@@ -540,7 +560,9 @@ fn accepted(
         | Answer::NoDependency(_)
         | Answer::Cycle(_)
         | Answer::Needed { .. }
-        | Answer::Scheduled => Err(stopped()),
+        | Answer::Scheduled
+        | Answer::GroupChanged
+        | Answer::Edited(_) => Err(stopped()),
     }
 }
 

@@ -35,6 +35,9 @@ The file config.toml in the data directory may say, for instance:
   cgroup = \"/sys/fs/cgroup/jobs\"  # where those of jobs are made, read when
                             # the daemon starts; else where that is
 
+  [resources]               # of the machine, that jobs may --need
+  gpu = 2
+
   [logs]
   cap = \"100M\"              # of each output, without --log-cap; or \"none\"
   quota = \"10G\"             # of all together: the oldest ended jobs lose

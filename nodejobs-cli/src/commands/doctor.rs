@@ -2,6 +2,7 @@
 
 use clap::Args;
 use nodejobs::doctor::{Finding, KeeperLook, KeptJob, Level, Rescued, examine, keepers, stop_without_owner};
+use nodejobs::group::RESOURCE_VARIABLE;
 use nodejobs::units::show_duration;
 use nodejobs::{JobId, OWN_VARIABLES};
 use serde_json::json;
@@ -168,7 +169,9 @@ fn variables(names: impl Iterator<Item = String>) -> Finding {
     let unknown: Vec<&str> = set
         .iter()
         .map(String::as_str)
-        .filter(|name| !KNOWN.contains(name) && !OWN_VARIABLES.contains(name))
+        .filter(|name| {
+            !KNOWN.contains(name) && !OWN_VARIABLES.contains(name) && !name.starts_with(RESOURCE_VARIABLE)
+        })
         .collect();
     if !unknown.is_empty() {
         let text = format!("{text}: {} means nothing", unknown.join(", "));

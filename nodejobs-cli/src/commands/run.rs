@@ -4,6 +4,7 @@ mod after;
 mod limits;
 mod once;
 mod options;
+mod place;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -20,6 +21,9 @@ use nodejobs::{capture_context, new_submit_key};
 pub(crate) use after::AfterOptions;
 use once::OnceOptions;
 pub(crate) use options::JobOptions;
+
+pub(crate) use options::label;
+pub(crate) use place::need;
 
 use super::logs::Printer;
 use crate::connect::{Connection, Target};
@@ -71,6 +75,7 @@ Examples:
   nodejobs run --timeout 1h --grace 30s -- ./import
   nodejobs run --restart on-failure --max-restarts 5 -- ./server
   nodejobs run --memory 2G --cpu 1.5 --nice 10 -- ./train
+  nodejobs run --group train --slots 2 --need gpu=1 --priority 5 -- ./train
   nodejobs run --retries 5 --backoff 10s..10m -- ./fetch
   nodejobs run --after build --after tests:any -- ./deploy
   nodejobs run --unique nightly --window 12h -- ./backup

@@ -65,10 +65,26 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("peak memory", record.peak_memory_mb.map(|size| format!("{size:.1} MiB")).as_deref());
     block.maybe("limits", record.limits.as_ref().map(ToString::to_string).as_deref());
     block.maybe("group", record.group.as_deref());
+    block.maybe("slots", (record.slots != 1).then(|| record.slots.to_string()).as_deref());
+    block.maybe("priority", (record.priority != 0).then(|| record.priority.to_string()).as_deref());
+    block.maybe("needs", needs(record).as_deref());
     block.maybe("labels", (!labels.is_empty()).then(|| labels.join(" ")).as_deref());
     block.line("log", &record.logfile.to_lossy());
     block.maybe("log size", record.log_bytes.map(size).as_deref());
     block.text
+}
+
+/// What a job takes of named resources, and which ones it has.
+fn needs(record: &JobRecord) -> Option<String> {
+    let each = record.needs.iter().map(|(name, count)| match record.assigned.get(name) {
+        Some(indices) => {
+            let indices: Vec<_> = indices.iter().map(u32::to_string).collect();
+            format!("{name}={count} (number {})", indices.join(", "))
+        }
+        None => format!("{name}={count}"),
+    });
+    let each: Vec<_> = each.collect();
+    (!each.is_empty()).then(|| each.join(" "))
 }
 
 /// Bytes for people, in powers of 1024.

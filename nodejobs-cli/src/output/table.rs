@@ -8,12 +8,14 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{Screen, signal_name};
 use crate::readable::{NAME_WIDTH, ago, fit, printable};
 
-const COLUMNS: [&str; 9] =
-    ["ID", "NAME", "STATUS", "EXIT", "STARTED", "RUNTIME", "%CPU", "MEMORY", "COMMAND"];
+const COLUMNS: [&str; 10] =
+    ["ID", "NAME", "GROUP", "STATUS", "EXIT", "STARTED", "RUNTIME", "%CPU", "MEMORY", "COMMAND"];
 const NAME: usize = 1;
-const STATUS: usize = 2;
+/// Shown only where a job has one.
+const GROUP: usize = 2;
+const STATUS: usize = 3;
 /// Shown only where it was asked for.
-const USAGE: std::ops::Range<usize> = 6..8;
+const USAGE: std::ops::Range<usize> = 7..9;
 const COMMAND: usize = COLUMNS.len() - 1;
 /// Of a name at least this is shown, even if lines then break.
 const MIN_NAME_WIDTH: usize = 8;
@@ -74,6 +76,7 @@ impl JobTable {
         [
             job.self_id.to_string(),
             fit(&name, self.screen.width.map(|_| NAME_WIDTH)),
+            job.group.as_deref().map_or_else(absent, printable),
             job.status.to_string(),
             exit,
             job.started_at.map_or_else(absent, |time| ago(self.now, time)),
@@ -98,6 +101,9 @@ fn column_widths(
     }
     if !usage {
         widths[USAGE].fill(0);
+    }
+    if rows.iter().all(|row| row[GROUP] == "-") {
+        widths[GROUP] = 0;
     }
     let Some(screen) = screen else {
         widths[COMMAND] = usize::MAX;

@@ -138,6 +138,23 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("record", all(said(&["history", "full"])));
     add("record", all(said(&["wait", "full", "killed"])));
 
+    std::fs::write(home.data_dir().join("config.toml"), "[resources]\ngpu = 1\n").expect("written");
+    home.ok(["daemon", "reload"]);
+    add("group", vec![said(&["group", "set", "work", "--slots", "1"]), said(&["group", "pause", "work"])]);
+    add("group", all(said(&["group", "ls"])));
+    let heavy = ["run", "--id", "heavy", "--group", "work", "--need", "gpu=1", "--", "sleep", "1000"];
+    home.ok(heavy);
+    add("explanation", vec![said(&["explain", "heavy"]), said(&["explain", "later"])]);
+    home.ok(["group", "resume", "work"]);
+    home.running("heavy");
+    for id in ["second", "third"] {
+        home.ok(["run", "--id", id, "--group", "work", "--need", "gpu=1", "--", "true"]);
+    }
+    add("record", vec![said(&["status", "heavy"]), said(&["edit", "third", "--priority", "1"])]);
+    add("explanation", vec![said(&["explain", "second"])]);
+    home.ok(["group", "set", "empty"]);
+    add("group", vec![said(&["group", "rm", "empty"])]);
+    home.ok(["stop", "--force", "second", "third", "heavy"]);
     add("action result", all(said(&["pause", "long", "later"])));
     add("action result", all(said(&["resume", "long", "nobody"])));
     add("action result", all(said(&["restart", "--force", "long"])));

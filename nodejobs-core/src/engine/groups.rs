@@ -52,9 +52,7 @@ pub enum Refusal {
         total: u32,
     },
     /// It is not empty.
-    #[error(
-        "group '{name}' has {running} jobs that run and {others} that are still to; stop them, or wait for them"
-    )]
+    #[error("group '{name}' has {running} running jobs and {others} that wait; stop them, or wait for them")]
     HasJobs {
         /// The group.
         name: String,
@@ -168,9 +166,15 @@ impl Engine {
     }
 
     pub(super) fn change_group(&mut self, ticket: Ticket, name: &str, change: GroupChange, turn: &mut Turn) {
-        let group = change.of(self.known_group(queued_name(name)).unwrap_or_default());
-        turn.units.push(Unit { job: None, documents: vec![group.document(name)] });
-        turn.effects.push(Effect::Reply { ticket, answer: Answer::GroupChanged });
+        let known = self.known_group(queued_name(name));
+        let answer = if known.is_none() && change.must_exist {
+            Answer::Refused(self.unknown_group(name))
+        } else {
+            let group = change.of(known.unwrap_or_default());
+            turn.units.push(Unit { job: None, documents: vec![group.document(name)] });
+            Answer::GroupChanged
+        };
+        turn.effects.push(Effect::Reply { ticket, answer });
     }
 
     pub(super) fn remove_group(&mut self, ticket: Ticket, name: &str, turn: &mut Turn) {

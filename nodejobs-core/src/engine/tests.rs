@@ -6,6 +6,7 @@ mod dependencies;
 mod found;
 mod moves;
 mod places;
+mod queues;
 mod requests;
 mod restarts;
 mod retries;

@@ -1,6 +1,8 @@
 //! The part of a request behind the question mark.
 
+use nodejobs_core::Status;
 use nodejobs_core::filter::{FilterError, JobFilter};
+use nodejobs_core::group::DEFAULT_GROUP;
 use nodejobs_core::store::Order;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,22 @@ impl ListQuery {
         self.filter.set(key, value)?;
         self.conditions.push((key.to_owned(), value.to_owned()));
         Ok(())
+    }
+
+    /// The jobs of a group that have not ended, first submitted first. Those of the default group are found among all: their
+    /// records have no group.
+    ///
+    /// # Errors
+    /// [`FilterError`] for what can be no group's name.
+    pub fn live_of_group(group: &str) -> Result<Self, FilterError> {
+        let mut query = Self { order: Order::OldestFirst, limit: Self::MAX_LIMIT, ..Self::default() };
+        for status in Status::ALL.into_iter().filter(|status| !status.is_terminal()) {
+            query.require("status", status.as_str())?;
+        }
+        if group != DEFAULT_GROUP {
+            query.require("group", group)?;
+        }
+        Ok(query)
     }
 
     /// The conditions, understood.

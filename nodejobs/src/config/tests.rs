@@ -41,6 +41,8 @@ max_processes = 8
 max_memory = "2G"
 when_full = "refuse"
 
+[resources]
+gpu = 2
 [logs]
 cap = "none"
 quota = "10G"
@@ -77,7 +79,12 @@ timeout = "1m"
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);
-    let limits = Capacity { max_processes: Some(8), max_memory: Some(2 << 30), when_full: WhenFull::Refuse };
+    let limits = Capacity {
+        max_processes: Some(8),
+        max_memory: Some(2 << 30),
+        when_full: WhenFull::Refuse,
+        resources: [("gpu".to_owned(), 2)].into(),
+    };
     assert_eq!(config.limits, limits);
     assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
     let history = HistorySettings {

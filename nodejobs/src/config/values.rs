@@ -223,3 +223,8 @@ fn millis(value: &DeValue<'_>) -> Result<u64, String> {
 fn wrong(what: &str, value: &DeValue<'_>) -> String {
     format!("write {what}; this is of type {}", value.type_str())
 }
+
+/// A number from 0 to this.
+pub(super) fn count(value: &DeValue<'_>, most: u32) -> Result<u32, String> {
+    number(value, 0, u64::from(most)).map(|count| u32::try_from(count).unwrap_or(most))
+}

@@ -4,6 +4,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, StartFailure};
+use nodejobs_core::group::resource_variables;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::Input as JobInput;
 use nodejobs_core::logs::LogLayout;
@@ -70,6 +71,10 @@ impl BackendHost for Host {
         let definition = job.definition;
         let limits = definition.policy.limits;
         let mut context = self.context(&definition.context_key)?;
+        for (name, value) in resource_variables(&job.state.assigned) {
+            context.environment.retain(|(known, _)| known.as_bytes() != name.as_bytes());
+            context.environment.push((name.into(), value.into()));
+        }
         let mut user = None;
         if let Some(name) = limits.as_ref().and_then(|limits| limits.user.as_ref()) {
             let account = Account::find(name).map_err(StartFailure::permanent)?;

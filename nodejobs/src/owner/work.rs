@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
-    Answer, Effect, Engine, Inconsistent, Input, NewDependencies, Removal, Restart, Submission, Ticket, Turn,
+    Answer, Edit, Effect, Engine, Inconsistent, Input, NewDependencies, Removal, Restart, Submission, Ticket,
+    Turn,
 };
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
 use nodejobs_core::logs::{LogPaths, index_path};
 use nodejobs_core::store::{
-    DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
+    DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit,
+    UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
 use nodejobs_core::{JobId, RawText, Status, Timestamp};
@@ -25,7 +27,7 @@ use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::now;
 use tokio::sync::{oneshot, watch};
 
-use super::{Answered, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
+use super::{Answered, GroupRequest, Look, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
 use crate::api::ProblemKind;
 use crate::config::Config;
 use crate::dependencies::{awaited, ended, unique_submit};
@@ -80,6 +82,11 @@ impl Work {
             config,
             long_histories: Vec::new(),
         };
+        work.engine.restore_groups(&all_groups(&*work.store)?).map_err(|(name, error)| {
+            let message =
+                format!("the store is damaged at document group '{name}'; restore it from a backup");
+            Error::new(ProblemKind::Unavailable, message).with_source(error)
+        })?;
         let live = live_jobs(&*work.store)?;
         let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
         let known = work.engine.restore(live, work.store.counters()?.last_event, now());
@@ -197,6 +204,14 @@ impl Work {
             Message::Schedule { name, change, reply } => {
                 Input::Schedule { ticket: self.ticket(reply), name, change }
             }
+            Message::Group { name, request, reply } => {
+                let ticket = self.ticket(reply);
+                match request {
+                    GroupRequest::Change(change) => Input::Group { ticket, name, change },
+                    GroupRequest::Remove => Input::RemoveGroup { ticket, name },
+                }
+            }
+            Message::Look(look) => return self.look(look),
             Message::Keep { documents, reply } => {
                 let ticket = self.ticket(reply);
                 Input::Keep { ticket, documents }
@@ -246,6 +261,10 @@ impl Work {
                 let job = self.store.job(&id)?;
                 job.map(|job| Input::Depend(Box::new(NewDependencies { ticket, job, after, ended })))
             }
+            Request::Edit(edits) => {
+                let job = self.store.job(&id)?;
+                job.map(|job| Input::Edit(Box::new(Edit { ticket, job, edits: *edits })))
+            }
             Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
                 let (logs, inputs) = belongings(&attempts, &self.own_logs);
@@ -254,6 +273,14 @@ impl Work {
                 newest.map(|job| Input::Remove(Box::new(Removal { ticket, job, logs, inputs })))
             }
         })
+    }
+
+    /// Whoever has asked may have gone.
+    fn look(&self, look: Look) {
+        match look {
+            Look::Groups(reply) => drop(reply.send(self.engine.groups())),
+            Look::Explain(id, reply) => drop(reply.send(self.engine.explain(&id))),
+        }
     }
 
     fn reply(&mut self, ticket: Ticket, answer: Answer, job: Option<Box<Job>>) {
@@ -380,6 +407,19 @@ impl Work {
             self.hub.publish(&event);
         }
         Ok(())
+    }
+}
+
+/// The documents of all groups.
+fn all_groups(store: &dyn JobStore) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let mut groups: Vec<(String, Vec<u8>)> = Vec::new();
+    loop {
+        let after = groups.last().map(|(name, _)| name.clone());
+        let more = store.documents(DocumentKind::Group, "", after.as_deref(), 1_000)?;
+        if more.is_empty() {
+            return Ok(groups);
+        }
+        groups.extend(more);
     }
 }
 

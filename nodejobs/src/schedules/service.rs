@@ -1,5 +1,7 @@
 //! What can be asked of an owner about schedules, by this process and through the socket alike.
 
+use std::collections::HashSet;
+
 use std::collections::VecDeque;
 
 use nodejobs_core::engine::{Answer, KnownSchedule, ScheduleChange};
@@ -37,7 +39,8 @@ impl Owner {
         for_each_occurrence(spec, name)?;
         self.check_limits(spec).await?;
         let (reply, _) = oneshot::channel();
-        let SubmitMessage { mut definition, context, .. } = self.submit_message(spec, false, reply)?;
+        let SubmitMessage { mut definition, context, .. } =
+            self.submit_message(spec, &HashSet::new(), false, reply).await?;
         definition.submit_key = None;
         definition.labels.insert(Schedule::LABEL.to_owned(), name.clone());
         let schedule = Schedule {
@@ -119,7 +122,7 @@ impl Owner {
         match answer {
             Answer::Scheduled | Answer::Accepted(_) => Ok((answer, job)),
             Answer::NotLive => Err(no_schedule(name)),
-            Answer::Refused { why } => Err(Error::new(ProblemKind::Conflict, why)),
+            Answer::Refused(why) => Err(Error::new(ProblemKind::Conflict, why.to_string())),
             Answer::Conflict { .. } => {
                 let message = format!("the id of a job of schedule '{name}' is taken; try again");
                 Err(Error::new(ProblemKind::Conflict, message))

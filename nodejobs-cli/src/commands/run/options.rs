@@ -15,6 +15,7 @@ use nodejobs::{OWN_VARIABLES, RawText, Timestamp, env_file};
 use rustix::termios::tcgetwinsize;
 
 use super::limits::LimitOptions;
+use super::place::PlaceOptions;
 use crate::exit::{FAILED, Failure, USAGE};
 use crate::times;
 
@@ -94,6 +95,8 @@ pub(crate) struct JobOptions {
     #[arg(long, value_name = "N", value_parser = give_up_after, help_heading = END)]
     give_up_after: Option<GiveUp>,
     #[command(flatten)]
+    place: PlaceOptions,
+    #[command(flatten)]
     limits: LimitOptions,
     /// A label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -165,6 +168,7 @@ impl JobOptions {
         if !self.success_codes.is_empty() {
             policy.success_codes = self.success_codes;
         }
+        self.place.apply(spec)?;
         self.limits.apply(spec);
         spec.start = match (self.delay, self.at) {
             (Some(delay), _) => Start::AfterMs(millis(delay)),
@@ -311,7 +315,7 @@ fn variable(text: OsString) -> Result<(RawText, RawText), String> {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),

@@ -6,7 +6,6 @@ use crate::array::{Counts, progress};
 use crate::filter::JobFilter;
 use crate::id::JobId;
 use crate::job::{Job, Origin};
-use crate::spec::Restart;
 use crate::status::Status;
 use crate::store::memory::MemoryStore;
 use crate::store::{JobStore, Order, PageRequest, Unit};
@@ -57,7 +56,7 @@ fn numbers(parent: &JobId, store: &MemoryStore) -> Checked {
         ensure(is_own, told)?;
         let policy = &element.definition.policy;
         let is_again = element.state.attempt > job.state.attempt;
-        let is_asked = element.definition.submit_key.is_some() || policy.restart != Restart::No;
+        let is_asked = element.definition.submit_key.is_some() || policy.begins_attempts();
         ensure(!is_again || is_asked || was_restarted(store, element), || {
             format!("{} has run more often than its array: {job:?}", element.id)
         })?;

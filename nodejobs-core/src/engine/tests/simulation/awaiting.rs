@@ -59,7 +59,11 @@ impl Awaiting {
                 Ok(())
             }
             JobChange::ForgetAttempts { .. } => Ok(()),
-            JobChange::Redefine { .. } => Err("nobody has asked for that".to_owned()),
+            JobChange::Redefine { definition, state, .. } => {
+                let same = self.waiting.get(id).is_none_or(|after| definition.after.as_ref() == Some(after));
+                ensure(same, || format!("nobody has asked that {id} waits for others"))?;
+                self.moves(id, state)
+            }
         }
     }
 

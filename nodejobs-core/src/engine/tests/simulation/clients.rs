@@ -40,6 +40,11 @@ pub(super) enum Ask {
 impl Ask {
     /// Whether it is decided on what the store says of something that the turn changes.
     pub(super) fn rests_on(&self, turn: &Turn) -> bool {
+        if turn.concerns_groups()
+            && !matches!(self, Ask::Stop(..) | Ask::Pause(_) | Ask::Resume(_) | Ask::Remove(_))
+        {
+            return true;
+        }
         match self {
             Ask::Submit { spec, .. } if spec.after.is_some() => !turn.units.is_empty(),
             Ask::Submit { id: None, again, .. } | Ask::Array { again, .. } => {

@@ -48,7 +48,7 @@ pub(super) fn make_groups(store: &MemoryStore, random: &mut Random) {
 
 pub(super) fn any_group(random: &mut Random) -> Ask {
     let name = GROUPS[usize::try_from(random.below(3)).unwrap_or(0)].to_owned();
-    Ask::Group(name, GroupChange { slots: None, paused: Some(random.below(2) == 0) })
+    Ask::Group(name, GroupChange { paused: Some(random.below(2) == 0), ..GroupChange::default() })
 }
 
 /// A place that a job may want.
@@ -153,7 +153,7 @@ impl Simulation {
     /// Whoever was held back is so no longer.
     pub(super) fn resume_groups(&mut self) {
         for name in GROUPS {
-            let change = GroupChange { slots: None, paused: Some(false) };
+            let change = GroupChange { paused: Some(false), ..GroupChange::default() };
             let (ticket, ask) = self.clients.asks(Ask::Group(name.to_owned(), change));
             if let Some(owner) = &mut self.owner {
                 owner.inbox.push_back(Message::Ask(ticket, ask));

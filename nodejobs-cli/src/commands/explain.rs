@@ -1,0 +1,62 @@
+//! `nodejobs explain`: why a job waits.
+
+use clap::Args;
+use nodejobs::explain::Explanation;
+
+use crate::connect::Target;
+use crate::exit::Failure;
+use crate::output::{self, Format};
+use crate::readable::{ahead, now, printable};
+
+/// Say why a job waits: its position, what there is not enough of, and who has it
+#[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Explain {
+    /// An id, a unique beginning of an id, or a unique name
+    #[arg(value_name = "ID")]
+    job: String,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  nodejobs explain ID
+  nodejobs explain ID -o json | jq .queue.position
+
+Exit status: 0, whether it waits or not; 3 if there is no such job.";
+
+impl Explain {
+    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+        super::require_references(std::slice::from_ref(&self.job))?;
+        let explanation = target.connect()?.ask(|client| client.explain(&self.job))?;
+        match format {
+            Format::Table => output::print(&sentences(&explanation))?,
+            Format::Json | Format::Jsonl => output::print_json(&explanation)?,
+        }
+        Ok(0)
+    }
+}
+
+fn sentences(explanation: &Explanation) -> String {
+    let Explanation { id, status, waiting_on, next_start_at, queue, attempt: _ } = explanation;
+    let Some(waiting_on) = waiting_on else { return format!("{id} is {status} and waits for nothing\n") };
+    let Some(place) = queue else {
+        let due = next_start_at.map(|due| format!(": {due} ({})", ahead(now(), due)));
+        return format!("{id} waits for {waiting_on}{}\n", due.unwrap_or_default());
+    };
+    let mut text = format!(
+        "{id} waits for a place: it is {} of {} in group '{}', with priority {}\n",
+        place.position, place.waiting, place.group, place.priority
+    );
+    for lack in &place.lacks {
+        text.push_str(&format!("  {lack}\n"));
+        if let Some(holders) = lack.held_by() {
+            text.push_str(&format!("    held by {holders}\n"));
+        }
+    }
+    if let Some(behind) = &place.behind {
+        text.push_str(&format!(
+            "  '{behind}' is before it, and waits for what it wants: nodejobs explain {behind}\n"
+        ));
+    }
+    text.split_inclusive('\n').map(|line| format!("{}\n", printable(line.trim_end_matches('\n')))).collect()
+}
