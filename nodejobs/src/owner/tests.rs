@@ -132,6 +132,7 @@ fn callers_that_come_during_a_flush_share_the_next_one() {
             definition,
             context: Vec::new(),
             input: None,
+            array: None,
             resend: false,
             reply,
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use nodejobs_core::array::{self, split_element_id};
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
     Answer, Effect, Engine, Inconsistent, Input, Removal, Restart, Submission, Ticket, Turn,
@@ -63,8 +64,10 @@ impl Work {
         let mut work =
             Self { engine, store, backend, hub, recorder, own_logs, waiting: HashMap::new(), last_ticket: 0 };
         let live = live_jobs(&*work.store)?;
-        let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
-        let known = work.engine.restore(live, work.store.counters()?.last_event, now());
+        let with_output = live.iter().filter(|job| job.definition.array.is_none());
+        let attempts: Vec<_> = with_output.map(Job::attempt_id).collect();
+        let arrays = array::contents(&*work.store, &live)?;
+        let known = work.engine.restore(live, arrays, work.store.counters()?.last_event, now());
         let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
         // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
@@ -162,13 +165,26 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, input, resend, reply } = *submit;
+                let SubmitMessage { id, definition, context, input, array, resend, reply } = *submit;
                 let ticket = self.ticket(reply);
+                match array.as_ref().zip(id.as_ref()).map(|(_, id)| self.has_elements(id)) {
+                    None | Some(Ok(false)) => {}
+                    Some(Ok(true)) => return self.reply(ticket, Answer::Conflict { status: None }, None),
+                    Some(Err(error)) => return self.refuse(ticket, error),
+                }
                 let existing = match self.find_existing(id.as_ref(), &definition, resend) {
                     Ok(existing) => existing,
                     Err(error) => return self.refuse(ticket, error),
                 };
-                Input::Submit(Box::new(Submission { ticket, id, definition, context, input, existing }))
+                Input::Submit(Box::new(Submission {
+                    ticket,
+                    id,
+                    definition,
+                    context,
+                    input,
+                    existing,
+                    array,
+                }))
             }
             Message::Quit => return,
         };
@@ -182,10 +198,16 @@ impl Work {
             Request::Pause => Some(Input::Pause { ticket, id }),
             Request::Resume => Some(Input::Resume { ticket, id }),
             Request::Signal { signal, scope } => Some(Input::Signal { ticket, id, signal, scope }),
-            Request::Restart { submit_key, how } => self
-                .store
-                .job(&id)?
-                .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
+            Request::Restart { submit_key, how: request, failed: _ } => self.store.job(&id)?.map(|job| {
+                Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array: None }))
+            }),
+            Request::RestartArray { submit_key, how: request, revision, content } => {
+                self.store.job(&id)?.map(|job| {
+                    // Without it the engine says that the job is not as it was.
+                    let array = (job.revision == revision).then(|| Box::new((*content).clone()));
+                    Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array }))
+                })
+            }
             Request::Remove { revision } => {
                 let attempts = self.store.attempts(&id)?;
                 let (logs, inputs) = belongings(&attempts, &self.own_logs);
@@ -212,6 +234,23 @@ impl Work {
         self.last_ticket += 1;
         self.waiting.insert(self.last_ticket, reply);
         self.last_ticket
+    }
+
+    /// Whether jobs have ids that an array of this id would give.
+    fn has_elements(&self, id: &JobId) -> Result<bool, StoreError> {
+        let mut after = None;
+        loop {
+            let filter = JobFilter { id_prefix: Some(format!("{id}.")), ..JobFilter::default() };
+            let page =
+                self.store.jobs(&PageRequest { filter, order: Order::OldestFirst, after, limit: 200 })?;
+            let is_element = |job: &Job| {
+                split_element_id(job.id.as_str()).is_some_and(|(parent, _)| parent == id.as_str())
+            };
+            after = page.next;
+            if page.jobs.iter().any(is_element) || after.is_none() {
+                return Ok(page.jobs.iter().any(is_element));
+            }
+        }
     }
 
     fn find_existing(
@@ -322,7 +361,9 @@ fn belongings(attempts: &[Job], own_logs: &RawText) -> (Vec<LogPaths>, Vec<Strin
         let index = index_path(own_logs, &job.attempt_id());
         LogPaths { stdout: index.clone(), stderr: index }
     });
-    let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
+    // What an element reads is its array's.
+    let own = attempts.iter().filter(|job| !job.definition.is_element());
+    let inputs = own.filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
         JobInput::Null | JobInput::File(_) | JobInput::Pipe | JobInput::Terminal(_) => None,
     });
