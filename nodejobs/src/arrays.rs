@@ -54,7 +54,9 @@ impl Owner {
     /// What is to be asked of which job so that this one begins its next attempt: an array that has ended has a plan of
     /// what is to run again, and an element of such a one is run again by its array.
     pub(crate) async fn restart_of(&self, job: Job, request: &Request) -> Result<(Job, Request), Error> {
-        let Request::Restart { submit_key, how, failed } = request else { return Ok((job, request.clone())) };
+        let Request::Restart { submit_key, how, ended, failed } = request else {
+            return Ok((job, request.clone()));
+        };
         let (parent, which) = match &job.definition.origin {
             _ if job.definition.array.is_some() => {
                 (Some(job.clone()), if *failed { Which::Unfinished } else { Which::All })
@@ -69,10 +71,10 @@ impl Owner {
         if *failed && job.definition.array.is_none() && job.state.status == Status::Finished {
             return Err(nothing_failed(&job, "it"));
         }
-        if *failed && !job.state.status.is_terminal() {
+        let is_begun = job.definition.submit_key.as_ref() == Some(submit_key);
+        if (*failed || *ended) && !job.state.status.is_terminal() && !is_begun {
             let Job { id, state, .. } = &job;
-            let message =
-                format!("job '{id}' is {}; what failed is run again once it has ended", state.status);
+            let message = format!("job '{id}' is {}; what has ended can be run again", state.status);
             return Err(Error::new(ProblemKind::Conflict, message));
         }
         let Some(parent) = parent else { return Ok((job, request.clone())) };

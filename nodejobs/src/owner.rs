@@ -63,6 +63,8 @@ pub(crate) enum Request {
         /// Of the next attempt; one that has it already is the answer.
         submit_key: String,
         how: StopRequest,
+        /// Not if it lives.
+        ended: bool,
         /// Not if it has finished, see [`Owner::restart_of`].
         failed: bool,
     },
@@ -101,8 +103,8 @@ impl From<&SignalRequest> for Request {
 
 impl From<RestartRequest> for Request {
     fn from(request: RestartRequest) -> Self {
-        let RestartRequest { jobs: _, submit_key, signal, grace_ms, force, failed } = request;
-        Request::Restart { submit_key, how: StopRequest { signal, grace_ms, force }, failed }
+        let RestartRequest { jobs: _, submit_key, signal, grace_ms, force, ended, failed } = request;
+        Request::Restart { submit_key, how: StopRequest { signal, grace_ms, force }, ended, failed }
     }
 }
 

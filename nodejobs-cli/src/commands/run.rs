@@ -1,7 +1,7 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
-mod limits;
-mod options;
+pub(super) mod limits;
+pub(super) mod options;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -29,27 +29,27 @@ use crate::watch::{self, Until};
 pub(crate) struct Run {
     /// The job's id, made of A-Z a-z 0-9 . _ - [default: a new one]
     #[arg(long, value_name = "ID")]
-    id: Option<JobId>,
+    pub(super) id: Option<JobId>,
     /// A name for people; several jobs may share it
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// The directory to run in [default: the current one]
     #[arg(long, value_name = "DIR")]
-    cwd: Option<PathBuf>,
+    pub(super) cwd: Option<PathBuf>,
     /// Wait for the end of the job, and end with its exit code
     #[arg(long)]
-    wait: bool,
+    pub(super) wait: bool,
     /// Show the job's output while waiting for its end; the id goes to standard error
     #[arg(long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// Take the one argument as a script for /bin/sh, also after `--`
     #[arg(long)]
-    shell: bool,
+    pub(super) shell: bool,
     #[command(flatten)]
-    options: JobOptions,
+    pub(super) options: JobOptions,
     /// The command: a program and its arguments, or one script for /bin/sh
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    words: Vec<OsString>,
+    pub(super) words: Vec<OsString>,
 }
 
 const EXAMPLES: &str = "\
@@ -100,7 +100,7 @@ impl Run {
         if wait || follow { mirrored(run()) } else { run() }
     }
 
-    fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
+    pub(super) fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
         let cannot = |what: &str| {
             let message = format!("cannot {what}");
             move |error: std::io::Error| Failure::caused(FAILED, message, &error)
@@ -123,14 +123,18 @@ impl Run {
     }
 }
 
-fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {
+pub(super) fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => output::print(&format!("{}\n", record.self_id)),
         Format::Json | Format::Jsonl => output::print_json(record),
     }
 }
 
-fn wait_for_it(connection: &mut Connection<'_>, record: &JobRecord, format: Format) -> Result<u8, Failure> {
+pub(super) fn wait_for_it(
+    connection: &mut Connection<'_>,
+    record: &JobRecord,
+    format: Format,
+) -> Result<u8, Failure> {
     // One JSON document is what was asked for, so it is the last word; lines may tell both.
     if format != Format::Json {
         print_it(record, format)?;

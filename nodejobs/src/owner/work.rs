@@ -198,9 +198,11 @@ impl Work {
             Request::Pause => Some(Input::Pause { ticket, id }),
             Request::Resume => Some(Input::Resume { ticket, id }),
             Request::Signal { signal, scope } => Some(Input::Signal { ticket, id, signal, scope }),
-            Request::Restart { submit_key, how: request, failed: _ } => self.store.job(&id)?.map(|job| {
-                Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array: None }))
-            }),
+            Request::Restart { submit_key, how: request, ended: _, failed: _ } => {
+                self.store.job(&id)?.map(|job| {
+                    Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array: None }))
+                })
+            }
             Request::RestartArray { submit_key, how: request, revision, content } => {
                 self.store.job(&id)?.map(|job| {
                     // Without it the engine says that the job is not as it was.
