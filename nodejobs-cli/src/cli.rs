@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, completions, config, daemon, doctor, edit, events, explain, group, history, logs, ls, man, pause,
-    prune, restart, rm, run, schedule, send, signal, status, stop, store, top, wait,
+    array, attach, completions, config, daemon, doctor, edit, events, explain, group, history, joblog, logs,
+    ls, man, pause, prune, restart, retry, rm, run, schedule, send, signal, status, stop, store, top, wait,
 };
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
@@ -26,6 +26,7 @@ Examples:
   nodejobs run -- make all            start a job; prints its id
   nodejobs run 'make all > out.txt'   one argument is a script for /bin/sh
   nodejobs run --wait -- make test    wait, and end with the job's exit code
+  nodejobs array --range 1-100 -- CMD {}   the same command with many values
   nodejobs ls --status running        what runs
   nodejobs logs -f ID                 its output, as it is written
   nodejobs stop ID                    end it, with everything it started
@@ -65,12 +66,15 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<run::Run>),
+    Array(Box<array::Array>),
     Ls(ls::Ls),
     Status(status::Status),
     Logs(logs::Logs),
     Wait(wait::Wait),
+    Joblog(joblog::Joblog),
     Stop(stop::Stop),
     Restart(restart::Restart),
+    Retry(retry::Retry),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Signal(signal::Signal),

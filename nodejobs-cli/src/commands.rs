@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod action;
+pub(crate) mod array;
 pub(crate) mod attach;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -11,12 +12,14 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod group;
 pub(crate) mod history;
+pub(crate) mod joblog;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod prune;
 pub(crate) mod restart;
+pub(crate) mod retry;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod schedule;
@@ -50,12 +53,15 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
     let target = Target::new(cli.global.data_dir, cli.global.store)?;
     match command {
         Command::Run(run) => run.execute(&target, format),
+        Command::Array(array) => array.execute(&target, format),
         Command::Ls(ls) => ls.execute(&target, format),
         Command::Status(status) => status.execute(&target, format),
         Command::Logs(logs) => logs.execute(&target, format),
         Command::Wait(wait) => wait.execute(&target, format),
         Command::Stop(stop) => stop.execute(&target, format),
         Command::Restart(restart) => restart.execute(&target, format),
+        Command::Retry(retry) => retry.execute(&target, format),
+        Command::Joblog(joblog) => joblog.execute(&target, format),
         Command::Pause(pause) => pause.execute(&target, format),
         Command::Resume(resume) => resume.execute(&target, format),
         Command::Send(send) => send.execute(&target, format),
@@ -119,6 +125,8 @@ mod tests {
             &["wait"],
             &["stop"],
             &["restart"],
+            &["retry"],
+            &["joblog"],
             &["pause"],
             &["resume"],
             &["signal", "HUP"],

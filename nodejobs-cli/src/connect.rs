@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nodejobs::Timestamp;
-use nodejobs::api::{Problem, START_LOCK_NAME};
+use nodejobs::api::{ArrayRequest, Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
 use nodejobs::config::Config;
 use nodejobs::daemon::{LOG_NAME, foreign_file, in_scope_of_its_own};
@@ -326,6 +326,11 @@ impl Connection<'_> {
     /// Submits a job, with the same promise.
     pub(crate) fn submit(&mut self, spec: &JobSpec) -> Result<JobRecord, Failure> {
         self.client.submit_or_resend(spec, || self.target.reach())
+    }
+
+    /// Submits an array, over as many connections as it takes.
+    pub(crate) fn submit_array(&mut self, array: &ArrayRequest) -> Result<JobRecord, Failure> {
+        self.client.submit_array_or_resend(array, || self.target.reach())
     }
 
     /// Gives up this connection for a new one.

@@ -131,6 +131,10 @@ pub(crate) fn problem_code(problem: &Problem) -> u8 {
 
 /// The code of an ended job, as a shell would have it had the job been its child.
 pub(crate) fn job_code(record: &JobRecord) -> u8 {
+    if record.progress.is_some() && record.status.is_terminal() && record.status != Status::Cancelled {
+        // An array has no code of its own.
+        return if record.status == Status::Finished { 0 } else { FAILED };
+    }
     match (record.status, record.reason) {
         (Status::Failed, Some(Reason::Timeout)) => TIMEOUT,
         (Status::Finished | Status::Failed | Status::Stopped, _) => {

@@ -15,7 +15,7 @@ use nodejobs::units::show_duration;
 use nodejobs::{Reason, Status};
 use serde::Serialize;
 
-pub(crate) use block::{daemon_block, record_block, store_block};
+pub(crate) use block::{daemon_block, record_block, store_block, values};
 pub(crate) use columns::columns;
 pub(crate) use schedules::{next_sentence, schedule_block, schedule_table};
 pub(crate) use table::JobTable;

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
 use crate::job::{Definition, Job, JobState, Origin, WaitingOn};
-use crate::spec::{Elements, InvalidPlaceholder, Placeholders, Start};
+use crate::spec::{Elements, InvalidPlaceholder, Placeholders, Start, UNIQUE_LABEL};
 use crate::status::{Reason, Status};
 use crate::time::Timestamp;
 
 pub use stored::{Which, contents, elements, next_attempt, progress, template};
 
+/// The label that every element has; its value is the id of its array. So they are found by an index.
+pub const LABEL: &str = "array";
 /// The longest id that a parent can have, in characters: its elements add a dot and up to seven digits.
 pub const MAX_PARENT_ID: usize = JobId::MAX_LEN - 8;
 /// So many elements may be cancelled one by one before it is their turn.
@@ -47,6 +49,10 @@ pub fn split_element_id(id: &str) -> Option<(&str, u32)> {
     let index = digits.parse().ok().filter(|_| is_number && !parent.is_empty())?;
     Some((parent, index))
 }
+
+/// Keys of the documents of kind [`Meta`](crate::store::DocumentKind::Meta) that say which arrays still have to have their
+/// script for the end run begin so; id and attempt follow.
+pub const ON_DONE: &str = "on-done/";
 
 /// The key of the document with the plan of a further attempt of an array.
 pub fn plan_key(parent: &JobId, attempt: u32) -> String {
@@ -232,10 +238,23 @@ impl Template {
         Ok(Self { parent, definition: Box::new(definition.clone()), placeholders, elements })
     }
 
+    fn redefine(&mut self, definition: &Definition) -> Result<(), InvalidPlaceholder> {
+        let placeholders = Placeholders::of(&definition.command)?;
+        placeholders.check(&self.elements.names())?;
+        self.placeholders = placeholders;
+        self.definition = Box::new(definition.clone());
+        Ok(())
+    }
+
     /// What the element of that number runs.
     pub fn definition(&self, index: u32, now: Timestamp) -> Definition {
         let values = self.elements.values(index);
+        let mut labels = self.definition.labels.clone();
+        labels.insert(LABEL.to_owned(), self.parent.to_string());
+        // The array is the only one of its key, not each of its elements.
+        labels.remove(UNIQUE_LABEL);
         Definition {
+            labels,
             // A name would mean all of them.
             name: None,
             command: self.placeholders.fill(index, &values),
@@ -293,6 +312,11 @@ impl Running {
     /// Whether the first failure ends it.
     pub(crate) fn fails_fast(&self) -> bool {
         self.template.definition.array.as_ref().is_some_and(|array| array.fail_fast)
+    }
+
+    /// Makes another definition that of its elements.
+    pub(crate) fn redefine(&mut self, definition: &Definition) -> Result<(), InvalidPlaceholder> {
+        self.template.redefine(definition)
     }
 
     /// How many more elements may be begun, as far as the array itself says.

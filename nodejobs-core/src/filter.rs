@@ -71,6 +71,9 @@ pub struct JobFilter {
     pub started: TimeRange,
     /// Ended in this span.
     pub ended: TimeRange,
+    /// Whether they are elements of an array.
+    #[serde(default)]
+    pub is_element: Option<bool>,
 }
 
 /// A condition that cannot be understood.
@@ -91,7 +94,7 @@ pub enum FilterError {
 
 impl JobFilter {
     /// Every key that [`set`](Self::set) understands.
-    pub const KEYS: [&'static str; 20] = [
+    pub const KEYS: [&'static str; 21] = [
         "status",
         "self_id",
         "id_prefix",
@@ -112,6 +115,7 @@ impl JobFilter {
         "started_until",
         "ended_from",
         "ended_until",
+        "is_element",
     ];
 
     /// Adds one condition. `status` and `label` may be given several times: any of the statuses, all of the labels.
@@ -189,6 +193,7 @@ impl JobFilter {
             "started_until" => once(key, &mut self.started.until, parse(key, value)?)?,
             "ended_from" => once(key, &mut self.ended.from, parse(key, value)?)?,
             "ended_until" => once(key, &mut self.ended.until, parse(key, value)?)?,
+            "is_element" => once(key, &mut self.is_element, parse(key, value)?)?,
             _ => return Err(FilterError::UnknownKey(key.to_owned())),
         }
         Ok(())
@@ -234,6 +239,7 @@ impl JobFilter {
             && is(&self.logdir, &definition.logs.directory())
             && self.logfile.as_ref().is_none_or(|wanted| *wanted == job.log_paths().stdout)
             && self.created.contains(Some(definition.created_at))
+            && self.is_element.is_none_or(|wanted| wanted == definition.is_element())
     }
 }
 
@@ -247,6 +253,7 @@ mod tests {
             let value = match key {
                 "status" => "running,failed",
                 "last_pid" | "exit_code" => "7",
+                "is_element" => "true",
                 _ if key.ends_with("_from") || key.ends_with("_until") => "2026-07-14T03:33:20Z",
                 _ => "x",
             };
@@ -264,6 +271,7 @@ mod tests {
             let value = match key {
                 "status" => "running",
                 "last_pid" | "exit_code" => "7",
+                "is_element" => "true",
                 _ if key.ends_with("_from") || key.ends_with("_until") => "2026-07-14T03:33:20Z",
                 _ => "x",
             };

@@ -119,7 +119,7 @@ pub struct Array {
     pub max_running: Option<u32>,
     /// A script that is run once the array has ended, by `/bin/sh` in its surroundings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_done: Option<RawText>,
+    pub on_done: Option<String>,
 }
 
 impl Definition {

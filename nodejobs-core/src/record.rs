@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::array::Counts;
 use crate::id::JobId;
-use crate::job::{ExitStatus, Job, WaitingOn};
-use crate::spec::{After, Command, Limits};
+use crate::job::{ExitStatus, Job, Origin, WaitingOn};
+use crate::spec::{After, Command, Limits, Values};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{Moment, Timestamp};
@@ -83,6 +84,12 @@ pub struct JobRecord {
     /// Whether it was there before: the answer to a further submit of the same unique key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existing: bool,
+    /// Of an array: how many of its elements came how far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Counts>,
+    /// Of an element of an array: which one it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub element: Option<ElementRecord>,
     /// Free `key=value` pairs.
     pub labels: BTreeMap<String, String>,
     /// What it waits for while queued.
@@ -97,6 +104,17 @@ pub struct JobRecord {
     pub cpu_ms: Option<u64>,
     /// Bytes of output on disk.
     pub log_bytes: Option<u64>,
+}
+
+/// Which element of which array a job is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ElementRecord {
+    /// The id of the array.
+    pub array: JobId,
+    /// Its number, from 1.
+    pub index: u32,
+    /// Its values, by name.
+    pub values: Values,
 }
 
 impl JobRecord {
@@ -145,6 +163,13 @@ impl JobRecord {
             limits: definition.policy.limits.clone(),
             after: definition.after.clone(),
             existing: false,
+            progress: None,
+            element: match &definition.origin {
+                Some(Origin::Element { array, index, values }) => {
+                    Some(ElementRecord { array: array.clone(), index: *index, values: values.clone() })
+                }
+                Some(Origin::Schedule { .. }) | None => None,
+            },
             labels: definition.labels.clone(),
             waiting_on: state.waiting_on.map(|waiting| waiting.as_str().to_owned()),
             memory_mb: None,

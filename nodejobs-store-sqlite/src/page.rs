@@ -196,6 +196,10 @@ impl Query {
                 None => format!("jobs.seq IN (SELECT l.seq FROM job_labels AS l WHERE l.key = {key})"),
             });
         }
+        if let Some(is_element) = filter.is_element {
+            let not = if is_element { "" } else { "NOT " };
+            conditions.push(format!("{not}(jobs.origin IS NOT NULL AND jobs.origin LIKE '{{\"element\":%')"));
+        }
         let spans = [
             ("last_update", filter.last_update),
             ("created_at", filter.created),

@@ -15,6 +15,7 @@
 //! | `GET /v1/store` | | 200 [`StoreStatus`]; reads every document, so it takes a while where there are many |
 //! | `POST /v1/jobs` | [`JobSpec`](crate::spec::JobSpec) | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/jobs/batch` | array of [`JobSpec`](crate::spec::JobSpec) | 201 array of [`BatchResult`], in the order of the specs |
+//! | `POST /v1/arrays` | [`ArrayRequest`] | 201 [`JobRecord`](crate::record::JobRecord) of the array, once it is on disk |
 //! | `GET /v1/jobs?KEY=VALUE&order=…&after=SEQ&limit=N` | | 200 [`JobPage`], see [`ListQuery`] |
 //! | `GET /v1/jobs/{ref}` | | 200 [`JobRecord`](crate::record::JobRecord) |
 //! | `GET /v1/jobs/{ref}/attempts` | | 200 array of [`JobRecord`](crate::record::JobRecord), the first attempt first |
@@ -45,7 +46,7 @@
 //! | `POST /v1/schedules/{name}/run` | | 201 [`JobRecord`](crate::record::JobRecord), once the job is on disk |
 //! | `POST /v1/stop` | [`StopRequest`] | 200 [`StopAnswer`], once each of them has ended or could not be ended |
 //!
-//! `POST /v1/jobs?resend=true` says that the spec may have arrived before, over a connection that broke: if a job with
+//! `POST /v1/jobs?resend=true`, and likewise `/v1/arrays`, says that the spec may have arrived before, over a connection that broke: if a job with
 //! the same `submit_key` exists, it is the answer.
 //!
 //! Every other status carries an [`ErrorBody`] whose [`ProblemKind`] decides the status. Unknown query keys and unknown
@@ -62,6 +63,7 @@
 //! under it, and lets it go once the daemon can be reached. A daemon that leaves takes the same lock before it stops
 //! listening and holds it until its process ends, so nobody meets a directory that is still owned but not served.
 
+mod array;
 mod bind;
 mod candidate;
 mod config;
@@ -77,6 +79,7 @@ mod signal;
 mod status_event;
 mod store_status;
 
+pub use array::ArrayRequest;
 pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
 pub use config::{ConfigStatus, Setting};

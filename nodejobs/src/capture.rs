@@ -6,14 +6,15 @@ use std::sync::OnceLock;
 
 use nodejobs_core::RawText;
 use nodejobs_core::group::{CUDA_VARIABLE, RESOURCE_VARIABLE};
-use nodejobs_core::spec::{LaunchContext, ResourceLimit};
+use nodejobs_core::spec::{ARRAY_VARIABLE, INDEX_VARIABLE, LaunchContext, ResourceLimit, value_variable};
 use rustix::process::{Resource, getrlimit};
 #[cfg(feature = "local")]
 use rustix::process::{Rlimit, setrlimit};
 use rustix::rand::GetRandomFlags;
 
 /// Variables that nodejobs sets for a job. They speak of that job, so they are not passed on to what it submits.
-pub const OWN_VARIABLES: [&str; 3] = ["JOB_ID", "NODEJOBS_ATTEMPT", "NODEJOBS_MARK"];
+pub const OWN_VARIABLES: [&str; 5] =
+    ["JOB_ID", "NODEJOBS_ATTEMPT", "NODEJOBS_MARK", ARRAY_VARIABLE, INDEX_VARIABLE];
 
 const LIMITS: [(ResourceLimit, Resource); 16] = [
     (ResourceLimit::Cpu, Resource::Cpu),
@@ -93,6 +94,8 @@ fn environment(
         // What another job has of named resources.
         .filter(|(name, _)| !name.starts_with(RESOURCE_VARIABLE.as_bytes()))
         .filter(|(name, _)| !(has_gpu && name == CUDA_VARIABLE.as_bytes()))
+        // A job that an element of an array submits has none of that one's values.
+        .filter(|(name, _)| !name.starts_with(value_variable("").as_bytes()))
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
 }

@@ -22,10 +22,10 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 use crate::api::{
-    self, ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
-    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem, ProblemKind,
-    PruneAnswer, PruneRequest, RestartRequest, SendAnswer, SendRequest, SignalRequest, StatusQuery,
-    StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitRequest,
+    self, ActionAnswer, ArrayRequest, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody,
+    EventsQuery, FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, Problem,
+    ProblemKind, PruneAnswer, PruneRequest, RestartRequest, SendAnswer, SendRequest, SignalRequest,
+    StatusQuery, StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitRequest,
 };
 
 #[cfg(feature = "local")]
@@ -309,6 +309,39 @@ impl Client {
     /// [`ClientError`] if the batch as a whole has no answer.
     pub fn submit_batch(&self, specs: &[JobSpec]) -> Result<Vec<BatchResult>, ClientError> {
         self.post("/v1/jobs/batch", specs, 201)?.json()
+    }
+
+    /// Submits an array; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError`]. After [`ClientError::Broken`] the array may exist or not: see
+    /// [`submit_array_or_resend`](Self::submit_array_or_resend).
+    pub fn submit_array(&self, array: &ArrayRequest) -> Result<JobRecord, ClientError> {
+        self.send_array(array, Sending::First)
+    }
+
+    /// Submits an array, and again over the connection that `reconnect` makes when one breaks, if its spec has a
+    /// `submit_key`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when connections keep breaking, or what `reconnect` says.
+    pub fn submit_array_or_resend<E: From<ClientError>>(
+        &mut self,
+        array: &ArrayRequest,
+        reconnect: impl FnMut() -> Result<Client, E>,
+    ) -> Result<JobRecord, E> {
+        if array.spec.submit_key.is_none() {
+            return Ok(self.submit_array(array)?);
+        }
+        self.retry_sending(|client, sending| client.send_array(array, sending), reconnect)
+    }
+
+    fn send_array(&self, array: &ArrayRequest, sending: Sending) -> Result<JobRecord, ClientError> {
+        let path = match sending {
+            Sending::First => "/v1/arrays".to_owned(),
+            Sending::Again => format!("/v1/arrays?{}=true", api::RESEND),
+        };
+        self.post(&path, array, 201)?.json()
     }
 
     /// A part of the listing.

@@ -99,6 +99,7 @@ async fn serve(config: Config, ready: impl FnOnce()) -> Result<Option<Signal>, E
         connections: server.connections.clone(),
         stay: server.stay_requested.clone(),
         hooks: owner.hooks_busy.subscribe(),
+        on_done: owner.on_done_busy.subscribe(),
         leaves: config.leaves_when_idle,
         config: owner.config.subscribe(),
     };
@@ -154,6 +155,7 @@ struct Idle {
     connections: watch::Receiver<usize>,
     stay: watch::Receiver<bool>,
     hooks: watch::Receiver<bool>,
+    on_done: watch::Receiver<bool>,
     leaves: bool,
     config: watch::Receiver<Arc<Settings>>,
 }
@@ -164,7 +166,8 @@ impl Idle {
         let live_jobs = *self.live_jobs.borrow_and_update();
         let connections = *self.connections.borrow_and_update();
         let hooks = *self.hooks.borrow_and_update();
-        !stay && !hooks && live_jobs == 0 && connections == 0
+        let on_done = *self.on_done.borrow_and_update();
+        !stay && !hooks && !on_done && live_jobs == 0 && connections == 0
     }
 
     /// Returns once nobody has needed the owner for as long as was given; never, if nothing was.
@@ -184,6 +187,7 @@ impl Idle {
                 Ok(()) = self.connections.changed() => {}
                 Ok(()) = self.stay.changed() => {}
                 Ok(()) = self.hooks.changed() => {}
+                Ok(()) = self.on_done.changed() => {}
                 Ok(()) = self.config.changed() => {}
             }
         }
@@ -206,19 +210,22 @@ mod tests {
         let (live_jobs, connections, stay) =
             (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(false));
         let hooks = watch::Sender::new(false);
+        let on_done = watch::Sender::new(false);
         let config = watch::Sender::new(settings("20ms"));
         let mut idle = Idle {
             live_jobs: live_jobs.subscribe(),
             connections: connections.subscribe(),
             stay: stay.subscribe(),
             hooks: hooks.subscribe(),
+            on_done: on_done.subscribe(),
             leaves: true,
             config: config.subscribe(),
         };
         let long = Duration::from_millis(60);
         // A job counts before it runs as well: whoever waits for its time is live.
-        let needs: [&dyn Fn(bool); 4] = [
+        let needs: [&dyn Fn(bool); 5] = [
             &|needed| _ = hooks.send_replace(needed),
+            &|needed| _ = on_done.send_replace(needed),
             &|needed| _ = live_jobs.send_replace(usize::from(needed)),
             &|needed| _ = connections.send_replace(usize::from(needed)),
             &|needed| _ = stay.send_replace(needed),

@@ -5,7 +5,7 @@
 //! has left running is ended before. Hooks wait in the store, as events that have not been read yet; at most
 //! [`AT_A_TIME`] run.
 
-mod run;
+pub(crate) mod run;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -148,7 +148,8 @@ impl<'a> Dispatch<'a> {
                 let (owner, hook) = (Arc::clone(self.owner), Arc::clone(&self.hooks[number]));
                 let mark = format!("{}{}", mark(self.owner), event.seq);
                 self.running.spawn(async move {
-                    run::run(&owner, &hook, number, &event, &mark).await;
+                    let name = format!("hook {}", number + 1);
+                    run::run(&owner, &hook, &name, None, &event, &mark).await;
                     event.seq
                 });
             }

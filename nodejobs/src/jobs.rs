@@ -24,8 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::{
-    BatchResult, DaemonStatus, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery, LogStream,
-    ProblemKind, SOCKET_NAME, StatusQuery, StopAnswer, StopRequest, StopResult, StoreStatus, WaitRequest,
+    ArrayRequest, BatchResult, DaemonStatus, FollowEvent, FollowQuery, JobPage, ListQuery, LogQuery,
+    LogStream, ProblemKind, SOCKET_NAME, StatusQuery, StopAnswer, StopRequest, StopResult, StoreStatus,
+    WaitRequest,
 };
 use crate::client::{Client, ClientError};
 use crate::directory::{DataDirectory, Lock};
@@ -181,6 +182,33 @@ impl Jobs {
         match &self.mode {
             Mode::Owner { owner, .. } => owner.run(&spec, false).await,
             Mode::Connected { .. } => self.ask(move |client| client.submit(&spec)).await,
+        }
+    }
+
+    /// Accepts an array: many jobs of one spec that differ in their values. It is on disk when this returns, with one write
+    /// whatever its size; its elements become jobs as they are started, with the ids `<array>.<number>`.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: nodejobs::Jobs) -> Result<(), Box<dyn std::error::Error>> {
+    /// use nodejobs::api::ArrayRequest;
+    /// use nodejobs::spec::{Command, Elements, JobSpec};
+    ///
+    /// let spec = JobSpec::new(Command::argv(["gzip", "{}"]), "/data");
+    /// let files = Elements::lines("a.txt\nb.txt\n");
+    /// let array = jobs.submit_array(ArrayRequest { fail_fast: true, ..ArrayRequest::new(spec, files) }).await?;
+    /// let ended = jobs.wait(array.self_id.as_str()).await?;
+    /// println!("{:?}", ended.progress);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProblemKind::Usage`] for values, placeholders or a spec that cannot be run, [`ProblemKind::Conflict`] when a job
+    /// has the id, [`ProblemKind::Unavailable`] when it cannot be stored.
+    pub async fn submit_array(&self, array: ArrayRequest) -> Result<JobRecord, Error> {
+        match &self.mode {
+            Mode::Owner { owner, .. } => owner.submit_array(&array, false).await,
+            Mode::Connected { .. } => self.ask(move |client| client.submit_array(&array)).await,
         }
     }
 

@@ -61,6 +61,8 @@
 
 pub mod api;
 #[cfg(feature = "local")]
+mod arrays;
+#[cfg(feature = "local")]
 mod bind;
 #[cfg(feature = "client")]
 mod capture;
@@ -150,8 +152,8 @@ pub use error::Error;
 pub use jobs::{JobLogs, JobOutput, JobPages, Jobs, OpenOptions, Waited};
 pub use nodejobs_core::engine::{Capacity, Edits, WhenFull};
 pub use nodejobs_core::{
-    JobId, Moment, RawText, Reason, Status, Timestamp, env_file, explain, filter, group, id, job, logs,
-    record, schedule, signal, spec, status, text, time, units, words,
+    JobId, Moment, RawText, Reason, Status, Timestamp, array, env_file, explain, filter, group, id, job,
+    logs, record, schedule, signal, spec, status, text, time, units, words,
 };
 #[cfg(feature = "local")]
 pub use nodejobs_proc::keeper::{main as keeper_main, serve_if_asked as serve_keeper_if_asked};

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nodejobs_core::array::Content;
 use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
 use nodejobs_core::engine::{Answer, Capacity, Edits, Engine, ScheduleChange, StopRequest, Turn};
 use nodejobs_core::explain::Explanation;
@@ -46,6 +47,8 @@ pub(crate) struct SubmitMessage {
     /// What it reads, if that is kept with the job.
     pub(crate) input: Option<Vec<u8>>,
     pub(crate) unique: Option<Unique>,
+    /// What makes it an array.
+    pub(crate) array: Option<Box<Content>>,
     pub(crate) resend: bool,
     pub(crate) reply: oneshot::Sender<Answered>,
 }
@@ -65,6 +68,18 @@ pub(crate) enum Request {
         /// Of the next attempt; one that has it already is the answer.
         submit_key: String,
         how: StopRequest,
+        /// Not if it lives.
+        ended: bool,
+        /// Not if it has finished, see [`Owner::restart_of`].
+        failed: bool,
+    },
+    /// The next attempt of an array that has ended.
+    RestartArray {
+        submit_key: String,
+        how: StopRequest,
+        /// The array's when it was decided what is run again. Its elements do not change but with it.
+        revision: u64,
+        content: Arc<Content>,
     },
     /// Wait for these from now on.
     Depend {
@@ -97,6 +112,18 @@ pub(crate) enum Look {
     Explain(JobId, oneshot::Sender<Option<Explanation>>),
 }
 
+impl Request {
+    fn rests_on_store(&self) -> bool {
+        matches!(
+            self,
+            Request::Restart { .. }
+                | Request::RestartArray { .. }
+                | Request::Remove { .. }
+                | Request::Edit(_)
+        )
+    }
+}
+
 impl From<&SignalRequest> for Request {
     fn from(request: &SignalRequest) -> Self {
         let scope = if request.tree { SignalScope::Tree } else { SignalScope::Main };
@@ -106,8 +133,8 @@ impl From<&SignalRequest> for Request {
 
 impl From<RestartRequest> for Request {
     fn from(request: RestartRequest) -> Self {
-        let RestartRequest { jobs: _, submit_key, signal, grace_ms, force } = request;
-        Request::Restart { submit_key, how: StopRequest { signal, grace_ms, force } }
+        let RestartRequest { jobs: _, submit_key, signal, grace_ms, force, ended, failed } = request;
+        Request::Restart { submit_key, how: StopRequest { signal, grace_ms, force }, ended, failed }
     }
 }
 
@@ -152,11 +179,7 @@ impl Message {
             // Looked for by its key: any of the new jobs may be the one that it has made.
             Message::Submit(submit) if submit.id.is_none() => submit.resend && !turn.units.is_empty(),
             Message::Submit(submit) => submit.id.as_ref().is_some_and(|id| turn.concerns(id)),
-            Message::Ask {
-                id,
-                request: Request::Restart { .. } | Request::Remove { .. } | Request::Edit(_),
-                ..
-            } => turn.concerns(id),
+            Message::Ask { id, request, .. } if request.rests_on_store() => turn.concerns(id),
             Message::Ask { .. }
             | Message::Keep { .. }
             | Message::Schedule { .. }
@@ -186,6 +209,10 @@ pub(crate) struct Owner {
     pub(crate) directory_id: String,
     /// Whether hooks run or wait.
     pub(crate) hooks_busy: watch::Sender<bool>,
+    /// Counts what has been accepted that has a script for its end.
+    pub(crate) on_done_wanted: watch::Sender<u64>,
+    /// Whether something has such a script that is not through.
+    pub(crate) on_done_busy: watch::Sender<bool>,
     inputs: Sender<Message>,
     /// Its sender is gone with the thread.
     stopped: watch::Receiver<()>,
@@ -285,6 +312,8 @@ impl Owner {
             last_looks: LastLooks::default(),
             directory_id: String::new(),
             hooks_busy: watch::Sender::new(false),
+            on_done_wanted: watch::Sender::new(0),
+            on_done_busy: watch::Sender::new(false),
             inputs,
             stopped,
             thread: Mutex::new(Some(thread)),

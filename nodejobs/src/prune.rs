@@ -50,6 +50,8 @@ impl Owner {
         let Selection { filter, order, mut skip, mut most } = selection;
         let mut gone = Vec::new();
         let Some(filter) = of_statuses(&filter, Status::is_terminal) else { return Ok(gone) };
+        // Elements go with their array.
+        let filter = JobFilter { is_element: Some(false), ..filter };
         let mut after = None;
         while most > 0 {
             let request = PageRequest { filter: filter.clone(), order, after, limit: BATCH };
@@ -82,7 +84,12 @@ impl Owner {
         }
         for (job, answer) in asked {
             match answer.await.map_err(|_| stopped())?.answer {
-                Answer::Removed(_) => gone.push(pruned(job)),
+                Answer::Removed(id) => {
+                    gone.push(pruned(job));
+                    if job.definition.array.is_some() {
+                        Box::pin(self.forget_elements(&id)).await?;
+                    }
+                }
                 Answer::NotStored => {
                     let message = format!(
                         "the store cannot be written; {} jobs were removed before; `nodejobs doctor` says more",

@@ -153,7 +153,11 @@ fn due(store: &dyn JobStore, after: u64, limit: Timestamp) -> Result<Due, Error>
                 break;
             }
             let job = store.job(&event.attempt.id)?;
-            let is_due = |job: &Job| job.state.status.is_terminal() && job.state.last_update <= limit;
+            let is_due = |job: &Job| {
+                let is_old = job.state.status.is_terminal() && job.state.last_update <= limit;
+                // Elements go with their array.
+                is_old && !job.definition.is_element()
+            };
             let is_new = |job: &Job| due.jobs.iter().all(|known| known.id != job.id);
             due.jobs.extend(job.filter(|job| is_due(job)).filter(is_new));
         }

@@ -32,10 +32,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::api::{
-    ActionAnswer, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery, FollowEvent,
-    FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind, PruneAnswer,
-    PruneRequest, RestartRequest, SOCKET_NAME, SendAnswer, SendRequest, SignalRequest, StatusEvent,
-    StatusQuery, StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitEvent,
+    ActionAnswer, ArrayRequest, BatchResult, BindQuery, ConfigStatus, DaemonStatus, ErrorBody, EventsQuery,
+    FollowEvent, FollowQuery, JobPage, JobProcess, JobsRequest, ListQuery, LogQuery, LogStream, ProblemKind,
+    PruneAnswer, PruneRequest, RestartRequest, SOCKET_NAME, SendAnswer, SendRequest, SignalRequest,
+    StatusEvent, StatusQuery, StopAnswer, StopRequest, StoreStatus, TerminalPlace, WaitEvent,
 };
 use crate::error::Error;
 use crate::follow::follow;
@@ -229,6 +229,7 @@ fn router(state: ServerState) -> axum::Router {
         .route("/v1/store", get(store_status))
         .route("/v1/jobs", post(run).get(list))
         .route("/v1/jobs/batch", post(run_batch))
+        .route("/v1/arrays", post(submit_array))
         .route("/v1/jobs/{reference}", get(status))
         .route("/v1/jobs/{reference}/attempts", get(history))
         .route("/v1/jobs/{reference}/logs/{stream}", get(logs))
@@ -351,6 +352,16 @@ async fn run(
     let RunQuery { resend } = query(parameters)?;
     let spec: JobSpec = parse(body)?;
     Ok((StatusCode::CREATED, Json(state.owner.run(&spec, resend).await?)))
+}
+
+async fn submit_array(
+    State(state): State<ServerState>,
+    parameters: QueryOf<RunQuery>,
+    body: BodyBytes,
+) -> Result<(StatusCode, Json<JobRecord>), Error> {
+    let RunQuery { resend } = query(parameters)?;
+    let array: ArrayRequest = parse(body)?;
+    Ok((StatusCode::CREATED, Json(state.owner.submit_array(&array, resend).await?)))
 }
 
 async fn run_batch(

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nodejobs_core::array::split_element_id;
 use nodejobs_core::engine::{Answer, StopRequest as EngineStop};
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
@@ -20,6 +21,9 @@ use tokio::sync::oneshot;
 use crate::api::{
     self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
     LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult, StoreStatus,
+};
+use crate::arrays::{
+    fill, find, is_pending, record_with_progress, refuse_element_id, refuse_output, resolve_element,
 };
 use crate::config::Config;
 use crate::dependencies::{refusal, way_out as dependencies_way_out};
@@ -46,6 +50,7 @@ impl Owner {
     /// Accepts a job. It is on disk when this returns.
     pub(crate) async fn run(&self, spec: &JobSpec, resend: bool) -> Result<JobRecord, Error> {
         self.check_limits(spec).await?;
+        self.check_id(spec).await?;
         let (reply, answer) = oneshot::channel();
         self.submit(self.submit_message(spec, &HashSet::new(), resend, reply).await?)?;
         match accepted(answer.await, spec)? {
@@ -61,7 +66,11 @@ impl Owner {
         let mut before = HashSet::new();
         for spec in specs {
             let (reply, answer) = oneshot::channel();
-            let message = match self.check_limits(spec).await {
+            let checked = match self.check_limits(spec).await {
+                Ok(()) => self.check_id(spec).await,
+                refused => refused,
+            };
+            let message = match checked {
                 Ok(()) => self.submit_message(spec, &before, false, reply).await,
                 Err(error) => Err(error),
             };
@@ -76,6 +85,14 @@ impl Owner {
             });
         }
         results
+    }
+
+    /// Refuses an id that only an array gives.
+    async fn check_id(&self, spec: &JobSpec) -> Result<(), Error> {
+        match spec.id.clone().filter(|id| split_element_id(id.as_str()).is_some()) {
+            Some(id) => self.blocking(move |store| Ok(refuse_element_id(store, &id)?)).await,
+            None => Ok(()),
+        }
     }
 
     /// `batch` are those that come before it in the same batch.
@@ -104,7 +121,16 @@ impl Owner {
             Stdin::Null | Stdin::File(_) | Stdin::Pipe | Stdin::Terminal(_) => None,
         };
         let unique = spec.unique.clone();
-        Ok(SubmitMessage { id: spec.id.clone(), definition, context, input, unique, resend, reply })
+        Ok(SubmitMessage {
+            id: spec.id.clone(),
+            definition,
+            context,
+            input,
+            unique,
+            array: None,
+            resend,
+            reply,
+        })
     }
 
     /// Refuses limits that could not be enforced.
@@ -143,17 +169,38 @@ impl Owner {
         };
         if query.usage {
             let page = self.blocking(move |store| Ok(store.jobs(&request)?)).await?;
-            return Ok(JobPage { jobs: self.records_with_usage(page.jobs).await?, next: page.next });
+            let arrays: Vec<Option<Job>> =
+                page.jobs.iter().map(|job| job.definition.array.is_some().then(|| job.clone())).collect();
+            let mut records = self.records_with_usage(page.jobs).await?;
+            if arrays.iter().any(Option::is_some) {
+                records = self
+                    .blocking(move |store| {
+                        for (record, job) in records.iter_mut().zip(&arrays) {
+                            job.as_ref().map_or(Ok(()), |job| fill(store, job, record))?;
+                        }
+                        Ok(records)
+                    })
+                    .await?;
+            }
+            return Ok(JobPage { jobs: records, next: page.next });
         }
         self.blocking(move |store| {
             let page = store.jobs(&request)?;
-            Ok(JobPage { jobs: page.jobs.iter().map(record).collect(), next: page.next })
+            let records = page.jobs.iter().map(|job| record_with_progress(store, job));
+            Ok(JobPage { jobs: records.collect::<Result<_, _>>()?, next: page.next })
         })
         .await
     }
 
     pub(crate) async fn status(&self, reference: &str, query: &StatusQuery) -> Result<JobRecord, Error> {
         let job = self.job(reference).await?;
+        if job.definition.array.is_some() {
+            let with_progress = job.clone();
+            let counted = self.blocking(move |store| record_with_progress(store, &with_progress)).await?;
+            let queued = self.record_in_queue(&job).await?;
+            let record = JobRecord { detail: queued.detail, ..counted };
+            return self.name_awaited(job, record).await;
+        }
         if !query.usage {
             let record = self.record_in_queue(&job).await?;
             return self.name_awaited(job, record).await;
@@ -216,16 +263,27 @@ impl Owner {
         loop {
             // Anew each time: what was heard of an ended attempt says nothing about the next one.
             let mut changes = self.hub.watch(id);
+            // An element that has no job yet gets one, or its array ends before.
+            let parent = split_element_id(id.as_str()).and_then(|(parent, _)| JobId::new(parent).ok());
+            let mut parent = parent.map(|parent| self.hub.watch(&parent));
             let wanted = id.clone();
-            let job = self.blocking(move |store| Ok(store.job(&wanted)?)).await?;
+            let job = self.blocking(move |store| find(store, &wanted)).await?;
             let job = job.ok_or_else(|| Error::not_found(id.as_str()))?;
             if enough(job.state.attempt, job.state.status) {
                 return Ok(job);
             }
+            let has_ended = |change: &LastChange| change.is_some_and(|(_, status)| status.is_terminal());
+            let array_ends = async {
+                match parent.as_mut().filter(|_| is_pending(&job)) {
+                    Some(parent) => parent.wait_for(has_ended).await.map(drop),
+                    None => std::future::pending().await,
+                }
+            };
             let is_enough =
                 |change: &LastChange| change.is_some_and(|(number, status)| enough(number, status));
             tokio::select! {
                 changed = changes.wait_for(is_enough) => drop(changed.map_err(|_| stopped())?),
+                ended = array_ends => ended.map_err(|_| stopped())?,
                 () = self.hub.left() => return Err(stopped()),
             }
         }
@@ -238,6 +296,9 @@ impl Owner {
 
     /// The record of an ended job, once all that it has written to its terminal is in its log.
     pub(crate) async fn last_record(&self, job: Job) -> Result<JobRecord, Error> {
+        if job.definition.array.is_some() {
+            return self.blocking(move |store| record_with_progress(store, &job)).await;
+        }
         if !matches!(job.definition.input, Input::Terminal(_)) {
             return Ok(record(&job));
         }
@@ -297,8 +358,11 @@ impl Owner {
     pub(crate) async fn ask_of_all(&self, references: &[String], request: &Request) -> ActionAnswer {
         let mut asked = Vec::with_capacity(references.len());
         for reference in references {
-            let job = self.job(reference).await;
-            asked.push((reference.clone(), job.and_then(|job| self.ask_of(job, request.clone()))));
+            let job = match self.job(reference).await {
+                Ok(job) => self.meant(job, request).await,
+                Err(error) => Err(error),
+            };
+            asked.push((reference.clone(), job.and_then(|(job, request)| self.ask_of(job, request))));
         }
         let mut results = Vec::with_capacity(asked.len());
         for (job, asked) in asked {
@@ -315,6 +379,18 @@ impl Owner {
             });
         }
         ActionAnswer { results }
+    }
+
+    /// What is really to be asked, of which job.
+    async fn meant(&self, job: Job, request: &Request) -> Result<(Job, Request), Error> {
+        match request {
+            Request::Restart { .. } => self.restart_of(job, request).await,
+            Request::Remove { .. } => {
+                self.refuse_element(&job).await?;
+                Ok((job, request.clone()))
+            }
+            _ => Ok((job, request.clone())),
+        }
     }
 
     /// The answer, which for a job that is being started is asked for again once it runs: whoever has its id from
@@ -368,10 +444,25 @@ impl Owner {
                 "somebody wants it stopped; restart it again once it is"
             }
             (Request::Edit(_), _) => "only a queued job can be changed",
+            (Request::Restart { .. }, Some(status))
+                if status.is_terminal() && job.definition.is_element() =>
+            {
+                "its array still runs, and can run it again once that has ended"
+            }
+            (Request::RestartArray { .. }, _) => "it has changed meanwhile; try again",
             (Request::Stop(_) | Request::Restart { .. } | Request::Remove { .. }, _) => "stop it first",
         };
         match (answer, begun) {
-            (Answer::Removed(_), _) => Ok(JobRecord::new(&job, now())),
+            (Answer::Removed(_), _) => {
+                if job.definition.array.is_some() {
+                    self.forget_elements(&job.id).await?;
+                }
+                Ok(JobRecord::new(&job, now()))
+            }
+            (Answer::Accepted(_), Some(begun)) if begun.definition.array.is_some() => {
+                self.on_done_wanted.send_modify(|count| *count += 1);
+                self.blocking(move |store| record_with_progress(store, &begun)).await
+            }
             (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
             // Done, or begun before by an earlier sending of the same request.
             (Answer::Edited(_), _) => {
@@ -510,7 +601,12 @@ pub(crate) fn record_of_attempt(
 ) -> Result<Option<JobRecord>, Error> {
     let attempts = store.attempts(&attempt.id)?;
     let place = attempts.iter().position(|job| job.state.attempt == attempt.attempt);
-    Ok(place.map(|place| record_before(&attempts[place], &attempts[place + 1..])))
+    let Some(place) = place else { return Ok(None) };
+    let mut record = record_before(&attempts[place], &attempts[place + 1..]);
+    if place + 1 == attempts.len() {
+        fill(store, &attempts[place], &mut record)?;
+    }
+    Ok(Some(record))
 }
 
 /// The record of an attempt, with those after it.
@@ -526,9 +622,9 @@ fn record_before(job: &Job, later: &[Job]) -> JobRecord {
 type Asked = (Job, oneshot::Receiver<Answered>);
 
 /// With whether it is another one of its key.
-type Accepted = (JobId, Option<Box<Job>>, bool);
+pub(crate) type Accepted = (JobId, Option<Box<Job>>, bool);
 
-fn accepted(
+pub(crate) fn accepted(
     answered: Result<Answered, oneshot::error::RecvError>,
     spec: &JobSpec,
 ) -> Result<Accepted, Error> {
@@ -579,16 +675,20 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
     {
         return Ok(job);
     }
-    let find = |filter: JobFilter| -> Result<Vec<Job>, Error> {
+    if let Some(element) = resolve_element(store, reference)? {
+        return Ok(element);
+    }
+    let look = |filter: JobFilter| -> Result<Vec<Job>, Error> {
         let request =
             PageRequest { filter, order: Order::NewestFirst, after: None, limit: Candidate::COUNTED };
         Ok(store.jobs(&request)?.jobs)
     };
-    let mut found = find(JobFilter { name: Some(reference.to_owned()), ..JobFilter::default() })?;
+    // The beginning of an array's id is that of all its elements' ids, and means the array.
+    let own = JobFilter { is_element: Some(false), ..JobFilter::default() };
+    let mut found = look(JobFilter { name: Some(reference.to_owned()), ..own.clone() })?;
     match JobId::new(reference) {
         Ok(prefix) => {
-            let by_prefix =
-                find(JobFilter { id_prefix: Some(prefix.as_str().to_owned()), ..JobFilter::default() })?;
+            let by_prefix = look(JobFilter { id_prefix: Some(prefix.as_str().to_owned()), ..own.clone() })?;
             found.extend(by_prefix);
         }
         // What cannot be an id may still be a name; if it is not, the rule it breaks is the more helpful answer.
@@ -614,6 +714,7 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
 /// One attempt of a job, the newest if none is named.
 pub(crate) fn attempt_of(store: &dyn JobStore, reference: &str, attempt: Option<u32>) -> Result<Job, Error> {
     let newest = resolve(store, reference)?;
+    refuse_output(&newest)?;
     let Some(number) = attempt.filter(|number| *number != newest.state.attempt) else { return Ok(newest) };
     let attempts = store.attempts(&newest.id)?;
     let oldest = attempts.first().map_or(1, |job| job.state.attempt);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::arrays::{finish_forgetting, on_done};
 use crate::hooks;
 use crate::owner::Owner;
 use crate::retention::retain;
@@ -11,6 +12,6 @@ use crate::retention::retain;
 /// Goes on until the owner leaves.
 pub(crate) fn spawn(owner: Arc<Owner>) -> JoinHandle<()> {
     tokio::spawn(async move {
-        tokio::join!(retain(&owner), hooks::serve(&owner));
+        tokio::join!(retain(&owner), hooks::serve(&owner), finish_forgetting(&owner), on_done::serve(&owner));
     })
 }

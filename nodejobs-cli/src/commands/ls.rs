@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nodejobs::api::{ListQuery, Order};
+use nodejobs::array::LABEL;
+use nodejobs::record::JobRecord;
 use nodejobs::{Status, Timestamp};
 
 use crate::connect::{Connection, Target};
@@ -46,6 +48,12 @@ pub(crate) struct Ls {
     /// Only jobs submitted until then, written in the same way
     #[arg(long, value_name = "TIME", value_parser = times::passed)]
     until: Option<Timestamp>,
+    /// Only the elements of this array
+    #[arg(long, value_name = "ID", conflicts_with = "elements")]
+    array: Option<String>,
+    /// Also elements of arrays, which are left out otherwise
+    #[arg(long)]
+    elements: bool,
     /// Only jobs that meet this condition; may be repeated, all have to hold
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = condition)]
     filters: Vec<(String, String)>,
@@ -83,6 +91,7 @@ Examples:
   nodejobs ls --sort runtime --reverse --limit 5     those that ran longest
   nodejobs ls --filter exit_code=1 --filter dirname=src
   nodejobs ls --status running --usage               what they use now
+  nodejobs ls --array ID --status failed             elements of an array
   nodejobs ls -q --all --status failed | xargs -r nodejobs rm
   nodejobs ls --all -o json | jq -r '.[].self_id'
 
@@ -97,6 +106,7 @@ Keys of --filter:
   cwd, dirname               its working directory; the last part of that
   logdir, logfile            where its output goes
   exit_code, last_pid        whole numbers
+  is_element                 true or false: of an array
   created_from, created_until, started_from, started_until,
   ended_from, ended_until, last_update_from, last_update_until
                              times, such as 2026-07-14T03:33:20Z
@@ -110,6 +120,9 @@ zone are of the local clock; both ends count.
 --usage shows what the whole tree of a job uses: %CPU is of one processor, over the last moment; MEMORY is what it has in \
 memory, with its part of what it shares with others (PSS). Sorted by neither, and nobody looks when it is not asked for.
 
+An array is one line, with how many of its elements have ended. They are shown with --array and --elements, and if an \
+id, a process or their label (array=ID) is asked for; so it is with JSON.
+
 If there are more jobs than --limit shows, standard error says with which --after the next part begins. It is the `seq` \
 of the last job shown, so with -o json it is in the last record. With -o json the listing is one array, with -o jsonl a \
 record a line; docs/json.md in the source describes every field.";
@@ -119,10 +132,11 @@ impl Ls {
         if self.quiet && format != Format::Table {
             return Err(Failure::new(USAGE, "--quiet prints ids, which are not JSON; leave out -o"));
         }
-        let query = self.query()?;
+        let mut query = self.query()?;
         let left = if self.all { usize::MAX } else { self.limit };
         let mut connection = target.connect()?;
         let mut printer = Printer::new(format, self.quiet, self.usage);
+        self.choose_elements(&mut connection, &mut query)?;
         match self.sort {
             None => in_order_of_submission(&mut connection, query, left, &mut printer)?,
             Some(key) => {
@@ -131,6 +145,25 @@ impl Ls {
             }
         }
         Ok(0)
+    }
+
+    /// Of an array with 10,000 elements its own line says most; they are shown to those who ask for them.
+    fn choose_elements(&self, connection: &mut Connection<'_>, query: &mut ListQuery) -> Result<(), Failure> {
+        let refused = |error: nodejobs::filter::FilterError| Failure::new(USAGE, error.to_string());
+        if let Some(reference) = &self.array {
+            let record = array_of(connection, reference)?;
+            let label = format!("{LABEL}={}", record.self_id);
+            return query.require("label", &label).map_err(refused);
+        }
+        let filter = query.filter();
+        let is_meant = |label: &(String, Option<String>)| label.0 == LABEL;
+        let is_asked = self.elements
+            || filter.is_element.is_some()
+            || filter.self_id.is_some()
+            || filter.last_pid.is_some()
+            || filter.label.iter().any(is_meant)
+            || filter.id_prefix.as_ref().is_some_and(|prefix| prefix.contains('.'));
+        if is_asked { Ok(()) } else { query.require("is_element", "false").map_err(refused) }
     }
 
     fn query(&self) -> Result<ListQuery, Failure> {
@@ -163,6 +196,21 @@ impl Ls {
         }
         Ok(query)
     }
+}
+
+/// The record of an array, and of nothing else.
+pub(super) fn array_of(connection: &mut Connection<'_>, reference: &str) -> Result<JobRecord, Failure> {
+    if reference.is_empty() {
+        return Err(Failure::new(USAGE, "the id of an array is empty; `nodejobs ls` lists them"));
+    }
+    let record = connection.ask(|client| client.job(reference))?;
+    if record.progress.is_none() {
+        return Err(Failure::new(
+            USAGE,
+            format!("job '{}' is no array, so it has no elements", record.self_id),
+        ));
+    }
+    Ok(record)
 }
 
 /// Prints each part as it comes.

@@ -44,6 +44,7 @@ impl Restart {
             signal: self.how.signal,
             grace_ms: self.how.grace_ms(),
             force: self.how.force,
+            ..RestartRequest::default()
         };
         let answer = target.connect()?.ask(|client| client.restart(&request))?;
         super::action::tell(&answer.results, format, |record| format!("attempt {}", record.attempt))

@@ -1,9 +1,9 @@
 //! `nodejobs run`: submits a job, and stays with it if asked to.
 
 mod after;
-mod limits;
+pub(super) mod limits;
 mod once;
-mod options;
+pub(super) mod options;
 mod place;
 
 use std::ffi::{OsStr, OsString};
@@ -19,7 +19,7 @@ use nodejobs::{JobId, RawText, Status};
 use nodejobs::{capture_context, new_submit_key};
 
 pub(crate) use after::AfterOptions;
-use once::OnceOptions;
+pub(super) use once::OnceOptions;
 pub(crate) use options::JobOptions;
 
 pub(crate) use options::label;
@@ -37,31 +37,31 @@ use crate::watch::{self, Until};
 pub(crate) struct Run {
     /// The job's id, made of A-Z a-z 0-9 . _ - [default: a new one]
     #[arg(long, value_name = "ID")]
-    id: Option<JobId>,
+    pub(super) id: Option<JobId>,
     /// A name for people; several jobs may share it
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// The directory to run in [default: the current one]
     #[arg(long, value_name = "DIR")]
-    cwd: Option<PathBuf>,
+    pub(super) cwd: Option<PathBuf>,
     /// Wait for the end of the job, and end with its exit code
     #[arg(long)]
-    wait: bool,
+    pub(super) wait: bool,
     /// Show the job's output while waiting for its end; the id goes to standard error
     #[arg(long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// Take the one argument as a script for /bin/sh, also after `--`
     #[arg(long)]
-    shell: bool,
+    pub(super) shell: bool,
     #[command(flatten)]
-    after: AfterOptions,
+    pub(super) after: AfterOptions,
     #[command(flatten)]
-    once: OnceOptions,
+    pub(super) once: OnceOptions,
     #[command(flatten)]
-    options: JobOptions,
+    pub(super) options: JobOptions,
     /// The command: a program and its arguments, or one script for /bin/sh
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    words: Vec<OsString>,
+    pub(super) words: Vec<OsString>,
 }
 
 const EXAMPLES: &str = "\
@@ -121,7 +121,7 @@ impl Run {
         if wait || follow { mirrored(run()) } else { run() }
     }
 
-    fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
+    pub(super) fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
         let Self { id, name, cwd, shell, options, after, once, words, .. } = self;
         let mut spec = spec_of(words, shell, cwd, options, settings)?;
         (spec.id, spec.name) = (id, name);
@@ -158,14 +158,18 @@ pub(super) fn spec_of(
     Ok(spec)
 }
 
-fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {
+pub(super) fn print_it(record: &JobRecord, format: Format) -> Result<(), Failure> {
     match format {
         Format::Table => output::print(&format!("{}\n", record.self_id)),
         Format::Json | Format::Jsonl => output::print_json(record),
     }
 }
 
-fn wait_for_it(connection: &mut Connection<'_>, record: &JobRecord, format: Format) -> Result<u8, Failure> {
+pub(super) fn wait_for_it(
+    connection: &mut Connection<'_>,
+    record: &JobRecord,
+    format: Format,
+) -> Result<u8, Failure> {
     // One JSON document is what was asked for, so it is the last word; lines may tell both.
     if format != Format::Json {
         print_it(record, format)?;

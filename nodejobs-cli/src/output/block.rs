@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use nodejobs::api::{DaemonStatus, StoreStatus};
-use nodejobs::record::JobRecord;
-use nodejobs::spec::{Condition, Dependency};
+use nodejobs::array::Counts;
+use nodejobs::record::{ElementRecord, JobRecord};
+use nodejobs::spec::{Condition, Dependency, Values};
 use nodejobs::units::show_duration;
 use nodejobs::{Status, Timestamp};
 
@@ -68,8 +69,12 @@ pub(crate) fn record_block(record: &JobRecord, screen: Screen, now: Timestamp) -
     block.maybe("slots", (record.slots != 1).then(|| record.slots.to_string()).as_deref());
     block.maybe("priority", (record.priority != 0).then(|| record.priority.to_string()).as_deref());
     block.maybe("needs", needs(record).as_deref());
+    block.maybe("elements", record.progress.as_ref().map(elements).as_deref());
+    block.maybe("element", record.element.as_ref().map(element).as_deref());
     block.maybe("labels", (!labels.is_empty()).then(|| labels.join(" ")).as_deref());
-    block.line("log", &record.logfile.to_lossy());
+    if record.progress.is_none() {
+        block.line("log", &record.logfile.to_lossy());
+    }
     block.maybe("log size", record.log_bytes.map(size).as_deref());
     block.text
 }
@@ -85,6 +90,31 @@ fn needs(record: &JobRecord) -> Option<String> {
     });
     let each: Vec<_> = each.collect();
     (!each.is_empty()).then(|| each.join(" "))
+}
+
+/// How far an array got: `100: 57 finished, 3 failed, 2 running, 38 pending`.
+fn elements(counts: &Counts) -> String {
+    let Counts { size, pending, running, finished, failed, stopped } = *counts;
+    let parts = [
+        (finished, "finished"),
+        (failed, "failed"),
+        (stopped, "stopped"),
+        (running, "running"),
+        (pending, "pending"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    format!("{size}: {}", parts.collect::<Vec<_>>().join(", "))
+}
+
+/// Which element it is: `57 of 2mxp3x0r01, lr=0.1 seed=3`.
+fn element(element: &ElementRecord) -> String {
+    format!("{} of {}, {}", element.index, element.array, values(&element.values))
+}
+
+/// The values of an element in one line.
+pub(crate) fn values(values: &Values) -> String {
+    let pairs = values.iter().map(|(name, value)| format!("{name}={}", printable(&value.to_lossy())));
+    pairs.collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes for people, in powers of 1024.

@@ -77,7 +77,7 @@ impl JobTable {
             job.self_id.to_string(),
             fit(&name, self.screen.width.map(|_| NAME_WIDTH)),
             job.group.as_deref().map_or_else(absent, printable),
-            job.status.to_string(),
+            status(job),
             exit,
             job.started_at.map_or_else(absent, |time| ago(self.now, time)),
             job.runtime_ms.map_or_else(absent, show_duration),
@@ -85,6 +85,14 @@ impl JobTable {
             job.memory_mb.map_or_else(absent, |size| format!("{size:.1}M")),
             printable(&job.command.to_string()),
         ]
+    }
+}
+
+/// The status, of an array with how many of its elements have ended: `running 57/100`.
+fn status(job: &JobRecord) -> String {
+    match &job.progress {
+        Some(counts) => format!("{} {}/{}", job.status, counts.ended(), counts.size),
+        None => job.status.to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::de::DeserializeOwned;
 
-use super::{Again, Content, Plan, Progress, Template, element_id, plan_key};
+use super::{Again, Content, LABEL, Plan, Progress, Template, plan_key};
 use crate::filter::JobFilter;
 use crate::id::JobId;
 use crate::job::{Job, Origin};
@@ -95,7 +95,7 @@ pub fn contents(store: &dyn JobStore, live: &[Job]) -> Result<HashMap<JobId, Con
 /// The next attempt of an array that has ended. Its plan is empty if there is nothing to run again.
 ///
 /// # Errors
-/// When the store cannot be read, or a stranger has the id of an element.
+/// When the store cannot be read, or what is there makes no array.
 pub fn next_attempt(store: &dyn JobStore, parent: &Job, which: Which) -> Result<Content, StoreError> {
     let elements = template(store, parent)?.elements;
     let size = parent.definition.array.as_ref().map_or(0, |array| array.size);
@@ -133,23 +133,14 @@ fn each_element(
 ) -> Result<(), StoreError> {
     let mut after = None;
     loop {
-        let filter = JobFilter { id_prefix: Some(format!("{parent}.")), ..JobFilter::default() };
+        let label = vec![(LABEL.to_owned(), Some(parent.to_string()))];
+        let filter = JobFilter { label, is_element: Some(true), ..JobFilter::default() };
         let page = store.jobs(&PageRequest { filter, order: Order::OldestFirst, after, limit: BATCH })?;
         for job in &page.jobs {
-            match &job.definition.origin {
-                Some(Origin::Element { array, index, .. }) if array == parent => visit(job, *index),
-                // It only begins like them, or is an element of such a one.
-                _ => {
-                    let place = super::split_element_id(job.id.as_str()).map(|(_, index)| index);
-                    if place.and_then(|index| element_id(parent, index)).as_ref() == Some(&job.id) {
-                        let why = format!(
-                            "job '{}' is not of array '{parent}', and has the id of one of its \
-                             elements; remove it",
-                            job.id
-                        );
-                        return Err(damaged(DocumentKind::Array, parent.as_str(), why));
-                    }
-                }
+            if let Some(Origin::Element { array, index, .. }) = &job.definition.origin
+                && array == parent
+            {
+                visit(job, *index);
             }
         }
         after = page.next;

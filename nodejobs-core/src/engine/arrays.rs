@@ -3,7 +3,7 @@
 //! The queue has to know one thing of this: whose turn it is and has an array does not start, but begins an element
 //! ([`Engine::begin_element`]), and waits on in its place as long as there are more.
 
-use crate::array::{Content, Counts, Running, Template, element_id, plan_key, split_element_id};
+use crate::array::{Content, Counts, ON_DONE, Running, Template, element_id, plan_key, split_element_id};
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, JobState};
 use crate::spec::InvalidPlaceholder;
@@ -26,10 +26,21 @@ pub(super) fn running(
 }
 
 /// What is stored with a new array.
-pub(super) fn documents(parent: &JobId, content: &Content) -> [DocumentChange; 2] {
+pub(super) fn documents(parent: &JobId, definition: &Definition, content: &Content) -> Vec<DocumentChange> {
     // Numbers and texts, which always are JSON.
     let elements = serde_json::to_vec(&content.elements).unwrap_or_default();
-    [put(DocumentKind::Array, parent.to_string(), elements), progress(parent, content.progress.to_json())]
+    let mut documents = vec![
+        put(DocumentKind::Array, parent.to_string(), elements),
+        progress(parent, content.progress.to_json()),
+    ];
+    documents.extend(on_done(parent, 1, definition));
+    documents
+}
+
+/// Says that the array's script is to be run once this attempt has ended.
+fn on_done(parent: &JobId, attempt: u32, definition: &Definition) -> Option<DocumentChange> {
+    definition.array.as_ref()?.on_done.as_ref()?;
+    Some(put(DocumentKind::Meta, format!("{ON_DONE}{}", plan_key(parent, attempt)), Vec::new()))
 }
 
 /// What goes with a parent that is forgotten. Its progress stays until its elements are gone as well: it says that they are
@@ -261,11 +272,12 @@ impl Engine {
             serde_json::to_vec(&content.plan).unwrap_or_default(),
         );
         let earlier = plan_key(&job.id, job.state.attempt);
-        let documents = vec![
+        let mut documents = vec![
             plan,
             DocumentChange::Remove { kind: DocumentKind::Array, key: earlier },
             progress(&job.id, content.progress.to_json()),
         ];
+        documents.extend(on_done(&job.id, number, &definition));
         let Ok(array) = running(&job.id, &definition, *content) else {
             return turn.effects.push(Effect::Reply { ticket, answer: Answer::Conflict { status } });
         };

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::DEFAULT_GROUP;
 use crate::job::{Definition, Job};
-use crate::spec::{Command, InvalidSpec, JobSpec, Restart};
+use crate::spec::{Command, InvalidSpec, JobSpec};
 use crate::status::Status;
 use crate::store::JobChange;
 use crate::time::Moment;
 
 use super::queue::{Place, Standing};
-use super::{Answer, Effect, Engine, Ticket, Turn};
+use super::{Answer, Effect, Engine, Refusal, Ticket, Turn};
 
 /// What is changed of a queued job. What is absent stays.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -98,14 +98,17 @@ impl Engine {
             return Answer::Refused(refusal);
         }
         let Some(live) = self.live.get_mut(&id) else { return Answer::NotLive };
+        if let Some(Err(error)) = live.array.as_mut().map(|array| array.redefine(&definition)) {
+            return Answer::Refused(Refusal::Time(error.to_string()));
+        }
         let (order, waits) = (live.place.order, live.place.standing == Standing::Waits);
         live.leave_place(&mut self.queue);
         live.place = Place::of(&definition);
         live.place.order = order;
         if waits {
-            self.queue.wait(&id, &mut live.place, 1);
+            self.queue.wait(&id, &mut live.place, live.array.as_ref().map_or(1, |array| array.may_begin()));
         }
-        live.again = (definition.policy.restart != Restart::No).then(|| Box::new(definition.clone()));
+        live.again = live.policy.begins_attempts().then(|| Box::new(definition.clone()));
         live.state.last_update = now.wall;
         live.revision += 1;
         let (definition, state) = (Box::new(definition), live.state.clone());

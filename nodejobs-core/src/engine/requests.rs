@@ -77,7 +77,8 @@ impl Engine {
             definition.input = JobInput::Stored(key.clone());
             documents.push(DocumentChange::Put { kind: DocumentKind::Input, key, body });
         }
-        documents.extend(array.iter().flat_map(|content| super::arrays::documents(&id, content)));
+        documents
+            .extend(array.iter().flat_map(|content| super::arrays::documents(&id, &definition, content)));
         let state = &mut live.state;
         state.launch_asked = now.boot;
         if !is_due {

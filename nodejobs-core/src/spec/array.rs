@@ -10,6 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::text::RawText;
 
@@ -151,6 +152,11 @@ impl Elements {
         Elements::Lines(Lines::new(text.into()))
     }
 
+    /// A JSON object each, a line each.
+    pub fn objects(text: impl Into<Vec<u8>>) -> Self {
+        Elements::Objects(Lines::new(text.into()))
+    }
+
     /// Every combination of parameters, each `name=value,value` or `name=first..last`.
     ///
     /// # Errors
@@ -282,11 +288,11 @@ fn one(value: RawText) -> Values {
 
 /// The values of a JSON object: text as it is, anything else as JSON.
 fn object(line: &[u8]) -> Result<Values, String> {
-    let object: BTreeMap<String, serde_json::Value> =
+    let object: BTreeMap<String, &RawValue> =
         serde_json::from_slice(line).map_err(|error| format!("not a JSON object: {error}"))?;
-    let text = |value| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
+    // Not as a number, which may lose digits.
+    let text = |value: &RawValue| {
+        serde_json::from_str::<String>(value.get()).unwrap_or_else(|_| value.get().to_owned())
     };
     Ok(object.into_iter().map(|(name, value)| (name, text(value).into())).collect())
 }

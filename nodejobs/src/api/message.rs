@@ -132,6 +132,12 @@ pub struct RestartRequest {
     /// Kill without asking.
     #[serde(default)]
     pub force: bool,
+    /// Only what has ended: a living job is refused instead of stopped.
+    #[serde(default)]
+    pub ended: bool,
+    /// Only what has ended without success: jobs that did not finish, and of arrays the elements that did not.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 /// What became of something that was asked of jobs.

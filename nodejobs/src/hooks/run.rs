@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nodejobs_core::RawText;
 use nodejobs_core::store::JobEvent;
 use nodejobs_proc::marked::{MARK_VARIABLE, kill_marked};
 use rustix::io::Errno;
@@ -24,11 +26,24 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Between two tries where the machine has no room for a process.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
+/// Where a hook runs that is not one of the directory's.
+pub(crate) struct Surroundings {
+    pub(crate) environment: Vec<(RawText, RawText)>,
+    pub(crate) cwd: RawText,
+}
+
 /// Runs a hook to its end, and says in the log if it failed.
-pub(super) async fn run(owner: &Arc<Owner>, hook: &Hook, number: usize, event: &JobEvent, mark: &str) {
+pub(crate) async fn run(
+    owner: &Arc<Owner>,
+    hook: &Hook,
+    name: &str,
+    surroundings: Option<&Surroundings>,
+    event: &JobEvent,
+    mark: &str,
+) {
     let failed = |what: &str| {
         let JobEvent { attempt, status, .. } = event;
-        log::warn!("hook {} ({}) for '{}', which is {status}: {what}", number + 1, hook.command, attempt.id);
+        log::warn!("{name} ({}) for '{}', which is {status}: {what}", hook.command, attempt.id);
     };
     let wanted = event.attempt.clone();
     let record = owner.blocking(move |store| record_of_attempt(store, &wanted)).await;
@@ -41,7 +56,7 @@ pub(super) async fn run(owner: &Arc<Owner>, hook: &Hook, number: usize, event: &
         Err(error) => return failed(&error.to_problem().message),
     };
     let mut child = loop {
-        match command(owner, hook, event, mark).spawn() {
+        match command(owner, hook, surroundings, event, mark).spawn() {
             Ok(child) => break child,
             Err(error) if is_no_room(&error) => tokio::time::sleep(NO_ROOM).await,
             Err(error) => return failed(&format!("it cannot be started: {error}")),
@@ -78,7 +93,13 @@ pub(super) async fn run(owner: &Arc<Owner>, hook: &Hook, number: usize, event: &
     }
 }
 
-fn command(owner: &Owner, hook: &Hook, event: &JobEvent, mark: &str) -> Command {
+fn command(
+    owner: &Owner,
+    hook: &Hook,
+    surroundings: Option<&Surroundings>,
+    event: &JobEvent,
+    mark: &str,
+) -> Command {
     let mut command = match &hook.command {
         HookCommand::Shell(script) => {
             let mut command = Command::new("/bin/sh");
@@ -100,11 +121,16 @@ fn command(owner: &Owner, hook: &Hook, event: &JobEvent, mark: &str) -> Command 
         ("NODEJOBS_DIR", owner.directory.path().into()),
         (MARK_VARIABLE, mark.into()),
     ];
+    command.current_dir("/");
+    if let Some(Surroundings { environment, cwd }) = surroundings {
+        let os = |text: &RawText| OsString::from_vec(text.as_bytes().to_vec());
+        command.env_clear().envs(environment.iter().map(|(name, value)| (os(name), os(value))));
+        command.current_dir(os(cwd));
+    }
     command
         .env_remove("NODEJOBS_FAILPOINT")
         .envs(hook.variables.iter().map(|(name, value)| (name, value)))
         .envs(ours)
-        .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nodejobs_core::backend::{BackendHost, BackendReport, LaunchInput, LaunchSpec, StartFailure};
 use nodejobs_core::group::resource_variables;
 use nodejobs_core::id::AttemptId;
-use nodejobs_core::job::Input as JobInput;
+use nodejobs_core::job::{Input as JobInput, Origin};
 use nodejobs_core::logs::LogLayout;
-use nodejobs_core::spec::LaunchContext;
+use nodejobs_core::spec::{ARRAY_VARIABLE, INDEX_VARIABLE, LaunchContext, Values, value_variable};
 use nodejobs_core::store::{DocumentKind, JobStore, StoreError};
+use nodejobs_core::{JobId, RawText};
 
 use super::Message;
 use crate::error::Error;
@@ -75,6 +76,9 @@ impl BackendHost for Host {
             context.environment.retain(|(known, _)| known.as_bytes() != name.as_bytes());
             context.environment.push((name.into(), value.into()));
         }
+        if let Some(Origin::Element { array, index, values }) = &definition.origin {
+            context.environment.extend(element_variables(array, *index, values));
+        }
         let mut user = None;
         if let Some(name) = limits.as_ref().and_then(|limits| limits.user.as_ref()) {
             let account = Account::find(name).map_err(StartFailure::permanent)?;
@@ -101,6 +105,18 @@ impl BackendHost for Host {
     fn warn(&self, message: String) {
         log::warn!("{message}");
     }
+}
+
+/// What an element finds in its environment beside what it was submitted with.
+fn element_variables<'v>(
+    array: &JobId,
+    index: u32,
+    values: &'v Values,
+) -> impl Iterator<Item = (RawText, RawText)> + use<'v> {
+    let own =
+        [(ARRAY_VARIABLE.into(), array.as_str().into()), (INDEX_VARIABLE.into(), index.to_string().into())];
+    let values = values.iter().map(|(name, value)| (value_variable(name).into(), value.clone()));
+    own.into_iter().chain(values)
 }
 
 /// What is damaged stays so; anything else may be over soon, such as a want of descriptors.

@@ -133,6 +133,7 @@ fn callers_that_come_during_a_flush_share_the_next_one() {
             context: Vec::new(),
             input: None,
             unique: None,
+            array: None,
             resend: false,
             reply,
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use nodejobs_core::array::{self, split_element_id};
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
     Answer, Edit, Effect, Engine, Inconsistent, Input, NewDependencies, Removal, Restart, Submission, Ticket,
@@ -88,8 +89,10 @@ impl Work {
             Error::new(ProblemKind::Unavailable, message).with_source(error)
         })?;
         let live = live_jobs(&*work.store)?;
-        let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
-        let known = work.engine.restore(live, work.store.counters()?.last_event, now());
+        let with_output = live.iter().filter(|job| job.definition.array.is_none());
+        let attempts: Vec<_> = with_output.map(Job::attempt_id).collect();
+        let arrays = array::contents(&*work.store, &live)?;
+        let known = work.engine.restore(live, arrays, work.store.counters()?.last_event, now());
         let ended = ended(&*work.store, &work.engine, &work.engine.awaited_ended_jobs())?;
         work.engine.know_ended(ended);
         work.engine.restore_schedules(crate::schedules::stored(&*work.store)?, now());
@@ -225,8 +228,13 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, input, unique, resend, reply } = *submit;
+                let SubmitMessage { id, definition, context, input, unique, array, resend, reply } = *submit;
                 let ticket = self.ticket(reply);
+                match array.as_ref().zip(id.as_ref()).map(|(_, id)| self.has_elements(id)) {
+                    None | Some(Ok(false)) => {}
+                    Some(Ok(true)) => return self.reply(ticket, Answer::Conflict { status: None }, None),
+                    Some(Err(error)) => return self.refuse(ticket, error),
+                }
                 let known = self.find_existing(id.as_ref(), &definition, resend).and_then(|existing| {
                     let ended = ended(&*self.store, &self.engine, awaited(definition.after.as_ref()))?;
                     let unique = unique.map(|unique| unique_submit(&*self.store, &self.engine, unique));
@@ -237,7 +245,7 @@ impl Work {
                     Err(error) => return self.refuse(ticket, error),
                 };
                 let submission =
-                    Submission { ticket, id, definition, context, input, existing, ended, unique };
+                    Submission { ticket, id, definition, context, input, existing, ended, unique, array };
                 Input::Submit(Box::new(submission))
             }
             Message::Quit => return,
@@ -252,10 +260,18 @@ impl Work {
             Request::Pause => Some(Input::Pause { ticket, id }),
             Request::Resume => Some(Input::Resume { ticket, id }),
             Request::Signal { signal, scope } => Some(Input::Signal { ticket, id, signal, scope }),
-            Request::Restart { submit_key, how } => self
-                .store
-                .job(&id)?
-                .map(|job| Input::Restart(Box::new(Restart { ticket, job, submit_key, request: how }))),
+            Request::Restart { submit_key, how: request, ended: _, failed: _ } => {
+                self.store.job(&id)?.map(|job| {
+                    Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array: None }))
+                })
+            }
+            Request::RestartArray { submit_key, how: request, revision, content } => {
+                self.store.job(&id)?.map(|job| {
+                    // Without it the engine says that the job is not as it was.
+                    let array = (job.revision == revision).then(|| Box::new((*content).clone()));
+                    Input::Restart(Box::new(Restart { ticket, job, submit_key, request, array }))
+                })
+            }
             Request::Depend { after } => {
                 let ended = ended(&*self.store, &self.engine, awaited(after.as_ref()))?;
                 let job = self.store.job(&id)?;
@@ -299,6 +315,23 @@ impl Work {
         self.last_ticket += 1;
         self.waiting.insert(self.last_ticket, reply);
         self.last_ticket
+    }
+
+    /// Whether jobs have ids that an array of this id would give.
+    fn has_elements(&self, id: &JobId) -> Result<bool, StoreError> {
+        let mut after = None;
+        loop {
+            let filter = JobFilter { id_prefix: Some(format!("{id}.")), ..JobFilter::default() };
+            let page =
+                self.store.jobs(&PageRequest { filter, order: Order::OldestFirst, after, limit: 200 })?;
+            let is_element = |job: &Job| {
+                split_element_id(job.id.as_str()).is_some_and(|(parent, _)| parent == id.as_str())
+            };
+            after = page.next;
+            if page.jobs.iter().any(is_element) || after.is_none() {
+                return Ok(page.jobs.iter().any(is_element));
+            }
+        }
     }
 
     fn find_existing(
@@ -431,7 +464,9 @@ fn belongings(attempts: &[Job], own_logs: &RawText) -> (Vec<LogPaths>, Vec<Strin
         let index = index_path(own_logs, &job.attempt_id());
         LogPaths { stdout: index.clone(), stderr: index }
     });
-    let inputs = attempts.iter().filter_map(|job| match &job.definition.input {
+    // What an element reads is its array's.
+    let own = attempts.iter().filter(|job| !job.definition.is_element());
+    let inputs = own.filter_map(|job| match &job.definition.input {
         JobInput::Stored(key) => Some(key.clone()),
         JobInput::Null | JobInput::File(_) | JobInput::Pipe | JobInput::Terminal(_) => None,
     });

@@ -42,7 +42,10 @@ impl LimitOptions {
 }
 
 /// Says what is weaker than it sounds.
-pub(super) fn say_how_kept(connection: &mut Connection<'_>, spec: &JobSpec) -> Result<(), Failure> {
+pub(in crate::commands) fn say_how_kept(
+    connection: &mut Connection<'_>,
+    spec: &JobSpec,
+) -> Result<(), Failure> {
     if spec.policy.memory_limit().is_none() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use super::options::millis;
 const AFTER: &str = "After other jobs, and once";
 
 #[derive(Args, Debug)]
-pub(super) struct OnceOptions {
+pub(crate) struct OnceOptions {
     /// Do not submit it while a job of this key lives: its id is the answer. The key is the job's label `unique`
     #[arg(long, value_name = "KEY", help_heading = AFTER)]
     unique: Option<String>,

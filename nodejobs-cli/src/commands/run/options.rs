@@ -104,6 +104,11 @@ pub(crate) struct JobOptions {
 }
 
 impl JobOptions {
+    /// Whether standard input is the job's.
+    pub(in crate::commands) fn reads_input(&self) -> bool {
+        self.stdin.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
     /// Puts into the spec, which has the surroundings of this process, what was said.
     pub(crate) fn apply(self, spec: &mut JobSpec) -> Result<(), Failure> {
         if self.clean_env {

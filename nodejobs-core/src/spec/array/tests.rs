@@ -61,7 +61,7 @@ fn lines_are_one_value_each_without_the_empty_ones() {
 fn an_object_gives_its_names_values() {
     let objects = |text: &str| Elements::Objects(Lines::new(text.into()));
     let text = r#"{"a":"x y","n":1.50,"list":[1,2],"no":null}"#;
-    assert_eq!(all(&objects(text)), [r#"a=x y list=[1,2] n=1.5 no=null"#]);
+    assert_eq!(all(&objects(text)), [r#"a=x y list=[1,2] n=1.50 no=null"#]);
     let two = objects("{\"a\":1,\"b\":2}\n{\"b\":3,\"c\":4}");
     assert_eq!(two.names(), ["b".to_owned()].into());
     for (bad, why) in [

@@ -137,7 +137,7 @@ fn origins() -> impl Strategy<Value = Origin> {
 }
 
 fn arrays() -> impl Strategy<Value = Array> {
-    let on_done = option::of(raw_texts());
+    let on_done = option::of(texts());
     (any::<u32>(), any::<bool>(), option::of(any::<u32>()), on_done)
         .prop_map(|(size, fail_fast, max_running, on_done)| Array { size, fail_fast, max_running, on_done })
 }
@@ -278,6 +278,7 @@ prop_compose! {
         logfile in sometimes(often, (raw_texts(), ids(), 1_u32..3)),
         (last_pid, exit_code) in (sometimes(often, 0_u32..3), sometimes(often, 0..3)),
         (last_update, created, started, ended) in (ranges(often), ranges(often), ranges(often), ranges(often)),
+        is_element in sometimes(often, any::<bool>()),
     ) -> JobFilter {
         let logfile = logfile.map(|(logdir, id, attempt)| {
             Logs::new(&Output::default(), logdir).paths(&AttemptId { id, attempt }).stdout
@@ -285,14 +286,14 @@ prop_compose! {
         JobFilter {
             status: status.unwrap_or_default(), label: label.unwrap_or_default(),
             self_id, id_prefix, name, group, cwd, dirname, logdir, logfile, last_pid, exit_code, last_update, created,
-            started, ended,
+            started, ended, is_element,
         }
     }
 }
 
 /// One condition alone: together with others it would seldom be the one that decides.
 fn single_filters() -> impl Strategy<Value = JobFilter> {
-    (filters(0.999), 0..16).prop_map(|(all, field)| {
+    (filters(0.999), 0..17).prop_map(|(all, field)| {
         let mut one = JobFilter::default();
         match field {
             0 => one.status = all.status,
@@ -310,6 +311,7 @@ fn single_filters() -> impl Strategy<Value = JobFilter> {
             12 => one.last_update = all.last_update,
             13 => one.created = all.created,
             14 => one.started = all.started,
+            15 => one.is_element = all.is_element,
             _ => one.ended = all.ended,
         }
         one

@@ -10,7 +10,7 @@ use super::jobs::{
     update_attempt,
 };
 use crate::filter::JobFilter;
-use crate::job::{ExitStatus, Job, Process};
+use crate::job::{ExitStatus, Job, Origin, Process};
 use crate::time::{BootTime, Moment};
 use crate::{JobId, Status, Timestamp};
 
@@ -140,6 +140,11 @@ fn varied(store: &dyn JobStore) -> Vec<Job> {
         if number % 7 == 0 {
             definition.labels.insert("rare".to_owned(), String::new());
         }
+        definition.origin = match number % 4 {
+            0 => Some(Origin::Element { array: id("a0"), index: number, values: Default::default() }),
+            1 => Some(Origin::Schedule { name: "element".to_owned(), due: time }),
+            _ => None,
+        };
         let mut state = state(1, Status::ALL[number as usize % Status::ALL.len()]);
         state.last_update = time;
         state.process = Some(Process { handle: String::new(), pid: Some(number % 4) });
@@ -181,6 +186,8 @@ fn conditions() -> Vec<(&'static str, String)> {
         ("logfile", &logfile),
         ("last_pid", "2"),
         ("exit_code", "1"),
+        ("is_element", "true"),
+        ("is_element", "false"),
     ]
     .map(|(key, value)| (key, value.to_owned()))
     .into();

@@ -166,7 +166,8 @@ impl Checks {
             // Whoever sends it again after others have begun a further attempt has one made, too.
             let is_superseded = |(seq, attempt): Key| {
                 self.keys.get(&seq).is_none_or(|(newest, key)| {
-                    *newest > attempt && key.as_ref().is_some_and(|key| key != submit_key)
+                    // By somebody else, or by its array, which has no key.
+                    *newest > attempt && key.as_ref() != Some(submit_key)
                 })
             };
             let again = made.filter(|made| !is_superseded(*made));
