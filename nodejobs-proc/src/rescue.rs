@@ -9,6 +9,7 @@ use nodejobs_core::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::backend::ending::{Ending, Progress, max_held};
+use crate::cgroup::group::Group;
 use crate::launch;
 use crate::look::FoundJob;
 use crate::machine::{Machine, now};
@@ -31,7 +32,8 @@ pub fn end_trees(
     let plan = EndPlan { signal, deadline: now().boot.plus_millis(grace_ms) };
     let ending = |job: &FoundJob| {
         let mark = launch::mark(directory_id, &job.attempt);
-        Ending::new(job.process.clone(), mark, None, plan)
+        let group = Group::around(job.pid, directory_id, &job.attempt);
+        Ending::new(job.process.clone(), mark, group, plan)
     };
     let mut endings: Vec<(Ending, Option<Vec<TreeMember>>)> =
         jobs.iter().map(|job| (ending(job), None)).collect();

@@ -108,7 +108,7 @@ pub fn examine(data_dir: &Path) -> Vec<Finding> {
         ("store", store::look),
         ("keepers", owner::keeper_findings),
         ("limits", limits::look),
-        ("machine", |_, _| machine::look()),
+        ("machine", |_, running| machine::look(running.daemon())),
     ];
     let mut findings = Vec::new();
     for (check, look) in looks {

@@ -58,8 +58,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// The code that the guest's script says at its end.
 fn verdict(console: &str) -> Option<i32> {
-    let said = console.lines().filter_map(|line| line.trim_end().strip_prefix(guest::VERDICT));
-    said.last()?.trim().parse().ok()
+    let mut said = console.lines().filter_map(|line| line.trim_end().strip_prefix(guest::VERDICT));
+    said.next_back()?.trim().parse().ok()
 }
 
 fn summary(console: &str) -> String {

@@ -5,6 +5,7 @@
 //! points are double kills: those who went on after the first kill are killed again.
 
 mod child;
+mod groups;
 mod guard;
 mod orphans;
 mod owner;

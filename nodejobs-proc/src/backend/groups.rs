@@ -200,9 +200,10 @@ impl Loop {
 
     /// Takes over the groups that earlier owners have made. To be called before anything is heard of their attempts.
     pub(super) fn find_groups(&mut self, attempts: &[KnownAttempt]) {
+        let limits: HashMap<&AttemptId, Option<u64>> =
+            attempts.iter().map(|known| (&known.attempt, known.memory_limit)).collect();
         for (attempt, group) in Group::all_linked(&self.config.keepers) {
-            let known = attempts.iter().find(|known| known.attempt == attempt);
-            let memory = known.and_then(|known| known.memory_limit).filter(|_| group.limits_memory());
+            let memory = limits.get(&attempt).copied().flatten().filter(|_| group.limits_memory());
             self.groups.keep(attempt, group, memory);
         }
     }

@@ -11,7 +11,7 @@ use nodejobs_core::job::ResourceUsage;
 use nodejobs_core::spec::Limits;
 
 use super::base::Base;
-use super::{groups_in, name_of, processes_in, write};
+use super::{Place, groups_in, job_group_around, name_of, processes_in, write};
 use crate::identity::{ProcStat, if_there};
 use crate::tree::{DAEMON_MARK, marks_of};
 
@@ -123,6 +123,14 @@ impl Group {
             .collect();
         found.sort_by_key(|(_, more, _)| *more);
         found.into_iter().map(|(attempt, _, group)| (attempt, group)).collect()
+    }
+
+    /// The group in which the main process of an attempt is, for whoever has no links to go by, and removes nothing.
+    pub(crate) fn around(pid: u32, directory_id: &str, attempt: &AttemptId) -> Option<Self> {
+        let directory = job_group_around(&Place::of(pid)?.directory)?;
+        let name = directory.file_name()?.to_str()?;
+        let rest = name.strip_prefix(name_of(directory_id, attempt, 0).as_str())?;
+        (rest.is_empty() || rest.starts_with('~')).then(|| Self { directory, link: PathBuf::new() })
     }
 
     fn at_link(link: &Path) -> Option<Self> {

@@ -346,9 +346,8 @@ impl Keeper {
                 return self.note_start_failure(attempt, Stage::Message, errno);
             }
         };
-        let group = match header.group.clone().map(CString::new).transpose() {
-            Ok(group) => group,
-            Err(_) => return self.note_start_failure(attempt, Stage::Message, libc::EINVAL),
+        let Ok(group) = header.group.clone().map(CString::new).transpose() else {
+            return self.note_start_failure(attempt, Stage::Message, libc::EINVAL);
         };
         // Closed here when the child has it.
         let held = header.held.map(|held| {

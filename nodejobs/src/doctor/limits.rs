@@ -7,6 +7,7 @@ use nodejobs_proc::{Base, Controllers, NoBase, Origin};
 use super::Finding;
 use super::owner::Running;
 use crate::config::Config;
+use crate::daemon::in_scope_of_its_own;
 
 const CHECK: &str = "limits";
 /// Kept wherever there are processes.
@@ -20,13 +21,23 @@ pub(super) fn look(data_dir: &Path, running: &Running) -> Vec<Finding> {
         Running::Nobody | Running::Silent => None,
     };
     let base = nodejobs_proc::look_for_base(setting.as_deref(), daemon.map(|status| status.pid));
-    let mut findings = vec![limits(base.as_ref(), has_version_1())];
+    let asks = matches!(running, Running::Nobody) && in_scope_of_its_own(Path::new("nodejobs")).is_some();
+    let mut findings = vec![if asks { in_scope() } else { limits(base.as_ref(), has_version_1()) }];
     if let Some(status) = daemon {
         let keepers = status.keepers.iter().flat_map(|keeper| [keeper.pid, keeper.worker_pid]).flatten();
         let inside = [status.pid].into_iter().chain(keepers);
         findings.extend(inside.filter_map(|pid| Some(stuck(pid, &nodejobs_proc::job_group_of(pid)?))));
     }
     findings
+}
+
+/// What nobody has yet.
+fn in_scope() -> Finding {
+    let text = format!(
+        "a daemon that a command starts from here asks the user's systemd for a scope of its own, where memory, processor \
+         time and processes are limited by the kernel as far as systemd has the controllers; {ALWAYS}"
+    );
+    Finding::ok(CHECK, text)
 }
 
 fn limits(base: Result<&Base, &NoBase>, has_version_1: bool) -> Finding {

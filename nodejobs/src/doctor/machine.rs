@@ -8,16 +8,18 @@ use nodejobs_proc::machine::Machine;
 use rustix::process::{Resource, getrlimit};
 
 use super::Finding;
+use crate::daemon::in_scope_of_its_own;
 
 /// With fewer open files than this, an owner of many jobs runs short.
 const FEW_FILES: u64 = 4096;
 /// With fewer processes than this, jobs soon cannot be started.
 const FEW_PROCESSES: u64 = 1024;
 
-pub(super) fn look() -> Vec<Finding> {
+/// `daemon` is the process of a daemon that answers.
+pub(super) fn look(daemon: Option<u32>) -> Vec<Finding> {
     let mut findings = identity();
     findings.extend([trees(), open_files(), processes(), inotify()]);
-    findings.push(logout(&Surroundings::read()));
+    findings.push(logout(&Surroundings::read(daemon)));
     findings.push(keeper_program());
     findings
 }
@@ -154,16 +156,20 @@ fn shown(limit: Option<u64>) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Surroundings {
     has_systemd: bool,
-    /// Whether this process is in the scope of a login session, which ends with it.
+    /// Whether the daemon is in the scope of a login session, which ends with it, or would be if it was started from here.
     in_session: bool,
     kills_user_processes: bool,
     lingers: bool,
 }
 
 impl Surroundings {
-    fn read() -> Self {
+    fn read(daemon: Option<u32>) -> Self {
         let uid = rustix::process::geteuid();
-        let cgroup = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (process, has_scope) = match daemon {
+            Some(pid) => (pid, false),
+            None => (std::process::id(), in_scope_of_its_own(Path::new("nodejobs")).is_some()),
+        };
+        let cgroup = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
         let drop_ins = ["/usr/lib", "/run", "/etc"].map(|place| format!("{place}/systemd/logind.conf.d"));
         let mut settings: Vec<PathBuf> =
             vec!["/usr/lib/systemd/logind.conf".into(), "/etc/systemd/logind.conf".into()];
@@ -185,7 +191,7 @@ impl Surroundings {
             && Path::new("/var/lib/systemd/linger").join(user).exists();
         Self {
             has_systemd: Path::new("/run/systemd/system").exists(),
-            in_session: cgroup.contains("/session-") && cgroup.contains(".scope"),
+            in_session: !has_scope && cgroup.contains("/session-") && cgroup.contains(".scope"),
             kills_user_processes: kills_user_processes(&texts) && !uid.is_root(),
             lingers,
         }

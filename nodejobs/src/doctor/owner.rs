@@ -29,6 +29,16 @@ pub(super) enum Running {
     Silent,
 }
 
+impl Running {
+    /// The process of a daemon that answers.
+    pub(super) fn daemon(&self) -> Option<u32> {
+        match self {
+            Running::Daemon(status) => Some(status.pid),
+            Running::Nobody | Running::Silent => None,
+        }
+    }
+}
+
 /// A keeper that was looked at without its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeeperLook {

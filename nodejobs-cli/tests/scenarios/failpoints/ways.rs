@@ -60,6 +60,43 @@ pub(super) const LAUNCH: Way = Way {
     known: failed_with_7,
 };
 
+/// A job that has a cgroup, where there are any, is launched and ends by itself.
+pub(super) const GROUPED: Way = Way {
+    before: None,
+    act: |home| {
+        let run = ["run", "--id", "a", "--memory", "500M", "--stdin", "-", "--shell", "--", AT_ONCE];
+        Some(start(home, &run))
+    },
+    known: |home| {
+        failed_with_7(home);
+        has_no_group(home);
+    },
+};
+
+/// The same is stopped.
+pub(super) const GROUPED_STOP: Way = Way {
+    before: Some(|home| {
+        home.ok(["run", "--id", "a", "--memory", "500M", ON_GO]);
+        home.running("a");
+        is_executed(home, "a 1 7");
+    }),
+    act: |home| Some(start(home, &["stop", "a"])),
+    known: |home| {
+        let record = ended(home, "a");
+        assert_eq!(text(&record, "status"), "stopped", "{record}");
+        assert_eq!(home.job_processes(), []);
+        has_no_group(home);
+    },
+};
+
+fn has_no_group(home: &Home) {
+    eventually("no link to a cgroup is left", || {
+        let mut entries = std::fs::read_dir(home.data_dir().join("keepers")).expect("keepers").flatten();
+        let is_link = |entry: std::fs::DirEntry| entry.file_name().as_encoded_bytes().ends_with(b".cgroup");
+        (!entries.any(is_link)).then_some(())
+    });
+}
+
 /// A job that reads what is sent to it is launched, and reads it.
 pub(super) const HELD: Way = Way {
     before: None,
