@@ -9,6 +9,7 @@ use crate::status::{Reason, Status};
 use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
+use super::dependencies::end_of;
 use super::live::{Live, NextAttempt};
 use super::{
     Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull, remove_input,
@@ -72,7 +73,7 @@ impl Engine {
         } else if !has_place {
             self.places.queue(&mut state);
         }
-        let before = existing.as_ref().map(|job| job.state.status);
+        let before = existing.as_ref().map(|job| end_of(job, turn));
         let live = Live { before, ..Live::new(&definition, state.clone()) };
         let definition = Box::new(definition);
         let begun = id.clone();
