@@ -175,6 +175,13 @@ fn end_in(turn: &Turn, id: &JobId) -> Option<Ended> {
     })
 }
 
+/// How a job has ended that is not live, also if that could not be written yet.
+pub(super) fn end_of(job: &Job, turn: &Turn) -> Status {
+    let stored = job.state.status;
+    let decided = || end_in(turn, &job.id).map_or(stored, |end| end.status);
+    if stored.is_terminal() { stored } else { decided() }
+}
+
 impl Engine {
     /// Whether a job has not ended.
     pub fn is_live(&self, id: &JobId) -> bool {

@@ -9,6 +9,7 @@ use crate::status::{Reason, Status};
 use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
+use super::dependencies::end_of;
 use super::live::{Live, NextAttempt};
 use super::places::queue_for_place;
 use super::{
@@ -54,12 +55,13 @@ impl Engine {
             Ok(after) => after,
             Err(answer) => return turn.effects.push(Effect::Reply { ticket, answer }),
         };
+        let before = existing.as_ref().map(|job| end_of(job, turn));
         let mut reply = |answer| turn.effects.push(Effect::Reply { ticket, answer });
         // An array waits, and begins its elements when its turns come.
         let starts = is_due && after.is_none() && array.is_none();
         let number = existing.as_ref().map_or(1, |job| job.state.attempt + 1);
         let mut live = Live::new(&definition, JobState::new(number, Status::Starting, now.wall));
-        live.before = existing.as_ref().map(|job| job.state.status);
+        live.before = before;
         let has_place = starts && live.admitted_by(&self.queue);
         if let Some(why) = (starts && !has_place).then(|| self.why_full(&live)).flatten() {
             return reply(Answer::Full { why });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use nodejobs::spec::{JobSpec, Retry, Unique};
+use nodejobs::spec::{JobSpec, Restart, Retry, Unique};
 use nodejobs::units::parse_duration;
 
 use super::options::millis;
@@ -48,6 +48,8 @@ impl OnceOptions {
             retry.park_codes = attempts.is_some();
         }
         spec.policy.retry = Some(Box::new(retry));
+        // One of `config.toml`, as none was said.
+        spec.policy.restart = Restart::No;
     }
 }
 

@@ -122,7 +122,7 @@ fn the_next_owner_knows_groups_and_who_has_which_of_a_resource() {
     bench.engine = Engine::with_capacity(2, capacity);
     bench.engine.restore_groups(&groups).expect("understood");
     let last_event = bench.store.counters().expect("memory").last_event;
-    let _ = bench.engine.restore(live, last_event, bench.now);
+    let _ = bench.engine.restore(live, HashMap::new(), last_event, bench.now);
     let mut turn = bench.engine.begin_turn();
     bench.engine.resume(bench.now, &mut turn);
     let _ = bench.commit(turn);

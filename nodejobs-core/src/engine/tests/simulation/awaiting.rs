@@ -18,6 +18,8 @@ pub(super) struct Awaiting {
     waiting: BTreeMap<JobId, After>,
     /// Those that somebody has asked to start at once.
     hurried: BTreeSet<JobId>,
+    /// The store has kept what it said it could not, and its owner has made other plans.
+    pub(super) was_deceived: bool,
 }
 
 fn is_before_gate(state: &JobState) -> bool {
@@ -74,11 +76,13 @@ impl Awaiting {
         let Some(after) = self.waiting.remove(id) else { return Ok(()) };
         let met: Vec<Option<bool>> = self.met(&after);
         if state.status == Status::Cancelled {
-            let has_cause = state.reason != Some(Reason::Dependency)
+            let has_cause = self.was_deceived
+                || state.reason != Some(Reason::Dependency)
                 || (after.unmet == Unmet::Cancel && met.contains(&Some(false)));
             return ensure(has_cause, || format!("{id} is cancelled: {after:?} {met:?}"));
         }
-        let may_start = self.hurried.remove(id) || met.iter().all(|met| *met == Some(true));
+        let may_start =
+            self.was_deceived || self.hurried.remove(id) || met.iter().all(|met| *met == Some(true));
         ensure(may_start, || format!("{id} starts: {after:?} {met:?} {:?}", self.statuses))
     }
 

@@ -255,6 +255,7 @@ impl Simulation {
             return Ok(None);
         }
         let outcomes = self.store.commit(&turn.units).map_err(|error| error.to_string())?;
+        self.checks.awaiting.was_deceived = self.was_deceived;
         self.checks.committed(&turn.units, &outcomes, &self.store, &mut self.world)?;
         if luck == 1 {
             self.note(|| "  the commit reports failure and is written".to_owned());
