@@ -43,12 +43,11 @@ fn job(script: &str) -> JobSpec {
 fn the_order_is_exactly_that_of_priorities_and_age() {
     let home = Home::new();
     home.ok(["group", "set", "work", "--slots", "3", "--pause"]);
-    let priorities = |number: i32| (number * 7) % 10 - 5;
+    let priorities = |number: usize| i32::try_from(number * 7 % 10).expect("small") - 5;
     let specs: Vec<_> =
         (0..1_000).map(|number| job("true").group("work").priority(priorities(number))).collect();
     let ids = home.submit_all(&specs);
-    let mut expected: Vec<(i32, usize)> =
-        (0..1_000).map(|number| (-priorities(number), number as usize)).collect();
+    let mut expected: Vec<(i32, usize)> = (0..1_000).map(|number| (-priorities(number), number)).collect();
     expected.sort_unstable();
     let place = |id: &str| home.nodejobs(["-o", "json", "explain", id]).json()["queue"]["position"].clone();
     let last = &ids[expected[999].1];

@@ -161,7 +161,7 @@ impl Both {
         Self { queue: Queue::default(), model: Model::default(), places: BTreeMap::new(), last: 0 }
     }
 
-    fn comes(&mut self, want: Want, priority: i32) {
+    fn comes(&mut self, want: &Want, priority: i32) {
         self.last += 1;
         let number = self.last;
         let mut place = Place::with(want.clone(), priority);
@@ -174,8 +174,8 @@ impl Both {
             assigned: BTreeMap::new(),
         };
         self.model.entries.push(entry);
-        let is_admitted = self.queue.admits(&want, priority);
-        assert_eq!(is_admitted, self.queue.lacks(&want, priority).is_empty(), "{want:?}");
+        let is_admitted = self.queue.admits(want, priority);
+        assert_eq!(is_admitted, self.queue.lacks(want, priority).is_empty(), "{want:?}");
         assert_eq!(is_admitted, self.model.turns() == [number], "{want:?} of {:?}", self.model);
         if is_admitted {
             let assigned = self.queue.take(&mut place);
@@ -257,7 +257,7 @@ fn it_does_what_a_search_of_a_list_would() {
             match random.below(20) {
                 0..10 => {
                     let priority = i32::try_from(random.below(3)).expect("small");
-                    both.comes(any_want(&mut random), priority);
+                    both.comes(&any_want(&mut random), priority);
                 }
                 10..16 => {
                     let present: Vec<u64> = both.places.keys().copied().collect();
@@ -297,14 +297,14 @@ fn light_ones_do_not_starve_a_heavy_one() {
     let mut both = Both::new();
     both.set_group("a", Group { slots: Some(4), paused: false });
     for _ in 0..4 {
-        both.comes(light("a"), 0);
+        both.comes(&light("a"), 0);
     }
     let heavy = both.last + 1;
-    both.comes(Want { slots: 4, ..light("a") }, 0);
+    both.comes(&Want { slots: 4, ..light("a") }, 0);
     // However many light ones come: as those that run end, nobody else starts before it.
     for number in 1..=4 {
         for _ in 0..10 {
-            both.comes(light("a"), 0);
+            both.comes(&light("a"), 0);
         }
         assert_eq!(both.fill(), [0; 0]);
         both.goes(number);
@@ -321,11 +321,11 @@ fn a_heavy_one_does_not_keep_other_groups_from_the_machine() {
     both.queue.set_capacity(capacity.clone());
     both.model.capacity = capacity;
     both.set_group("a", Group { slots: Some(1), paused: false });
-    both.comes(light("a"), 0);
-    both.comes(light("a"), 5);
-    both.comes(light("b"), 0);
+    both.comes(&light("a"), 0);
+    both.comes(&light("a"), 5);
+    both.comes(&light("b"), 0);
     assert_eq!(both.queue.running(), 2, "who waits for its group takes nothing of the machine");
-    both.comes(light("b"), 0);
+    both.comes(&light("b"), 0);
     both.goes(1);
     assert_eq!(both.fill(), [2], "and is the next");
 }
@@ -336,10 +336,10 @@ fn what_waits_for_more_than_there_is_keeps_nobody_back() {
     let gpus = |count| Want { needs: [("gpu".to_owned(), count)].into(), ..light("a") };
     both.queue.set_capacity(Capacity { resources: [("gpu".to_owned(), 2)].into(), ..Capacity::default() });
     both.model.capacity = both.queue.capacity().clone();
-    both.comes(gpus(3), 9);
-    both.comes(gpus(2), 0);
+    both.comes(&gpus(3), 9);
+    both.comes(&gpus(2), 0);
     assert_eq!(both.queue.running(), 1);
-    both.comes(gpus(1), 0);
+    both.comes(&gpus(1), 0);
     both.goes(2);
     assert_eq!(both.fill(), [3]);
     both.check();
