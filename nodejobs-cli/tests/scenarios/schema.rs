@@ -131,6 +131,13 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     add("record", all(said(&["history", "full"])));
     add("record", all(said(&["wait", "full", "killed"])));
 
+    let script = "case {} in 1) true;; 2) kill -9 $$;; *) exit 3;; esac";
+    add("record", vec![said(&["array", "--id", "many", "--range", "1-3", "--shell", "--", script])]);
+    add("record", all(said(&["wait", "many", "many.2"])));
+    add("element", all(said(&["joblog", "many"])));
+    add("action result", all(said(&["retry", "--failed", "many", "full"])));
+    home.ok(["stop", "full", "many"]);
+    home.ok(["rm", "many"]);
     add("action result", all(said(&["pause", "long", "later"])));
     add("action result", all(said(&["resume", "long", "nobody"])));
     add("action result", all(said(&["restart", "--force", "long"])));
