@@ -1,6 +1,7 @@
 //! What users try, through the real binary on real processes.
 
 mod again;
+mod arrays;
 mod config;
 mod daemon;
 mod dependencies;

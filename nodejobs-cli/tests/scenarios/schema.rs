@@ -155,6 +155,13 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     home.ok(["group", "set", "empty"]);
     add("group", vec![said(&["group", "rm", "empty"])]);
     home.ok(["stop", "--force", "second", "third", "heavy"]);
+    let script = "case {} in 1) true;; 2) kill -9 $$;; *) exit 3;; esac";
+    add("record", vec![said(&["array", "--id", "many", "--range", "1-3", "--shell", "--", script])]);
+    add("record", all(said(&["wait", "many", "many.2"])));
+    add("element", all(said(&["joblog", "many"])));
+    add("action result", all(said(&["retry", "--failed", "many", "full"])));
+    home.ok(["stop", "full", "many"]);
+    home.ok(["rm", "many"]);
     add("action result", all(said(&["pause", "long", "later"])));
     add("action result", all(said(&["resume", "long", "nobody"])));
     add("action result", all(said(&["restart", "--force", "long"])));
