@@ -491,11 +491,9 @@ fn accepted(
             ProblemKind::Unavailable,
             "the store cannot be written, so the job was not accepted; `nodejobs doctor` says more",
         )),
-        Answer::Stopping(_)
-        | Answer::NotLive
-        | Answer::Done
-        | Answer::Removed(_)
-        | Answer::Scheduled => Err(stopped()),
+        Answer::Stopping(_) | Answer::NotLive | Answer::Done | Answer::Removed(_) | Answer::Scheduled => {
+            Err(stopped())
+        }
         Answer::Refused { why } => Err(Error::new(ProblemKind::Usage, why)),
     }
 }

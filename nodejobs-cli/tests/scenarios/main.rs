@@ -41,6 +41,7 @@ mod races;
 mod real;
 mod restarts;
 mod retention;
+mod schedules;
 mod schema;
 mod secrets;
 mod sending;

@@ -45,12 +45,14 @@ fn a_time_on_the_wall_clock_moves_with_that_clock() {
 #[test]
 fn a_time_that_has_passed_is_refused_unless_it_passed_on_the_way() {
     let mut bench = Bench::new();
-    let at = |bench: &Bench, millis: i64| {
-        Start::At(Timestamp::from_millis(bench.now.wall.as_millis() - millis))
-    };
+    let at =
+        |bench: &Bench, millis: i64| Start::At(Timestamp::from_millis(bench.now.wall.as_millis() - millis));
     let past = at(&bench, 10_001);
     let effects = bench.turn(vec![bench.submission_with(|spec| spec.start = past)]);
-    assert!(matches!(answers(&effects)[0], Answer::Refused { why } if why.contains("has passed")), "{effects:?}");
+    assert!(
+        matches!(answers(&effects)[0], Answer::Refused { why } if why.contains("has passed")),
+        "{effects:?}"
+    );
     assert_eq!(bench.engine.live_jobs(), 0);
     let start = at(&bench, 10_000);
     let submit = |bench: &Bench| {
