@@ -92,7 +92,7 @@ fn require_name(name: &str) -> Result<(), Failure> {
 }
 
 fn list(target: &Target, format: Format) -> Result<(), Failure> {
-    let records = target.connect()?.ask(|client| client.schedules())?;
+    let records = target.connect()?.ask(nodejobs::client::Client::schedules)?;
     match format {
         Format::Table => output::print(&schedule_table(&records, now())),
         Format::Json => output::print_json(&records),

@@ -47,6 +47,7 @@ mod real;
 mod restarts;
 mod retention;
 mod retries;
+mod schedules;
 mod schema;
 mod secrets;
 mod sending;

@@ -206,6 +206,16 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     // Where pidfds cannot be opened; the unit test of the command has the same.
     add("daemon stop", vec![json!({"stopped": null, "leaving": 7})]);
 
+    let add_each = ["schedule", "add", "each", "--every", "1d", "--until", "9999-01-01", "--", "true"];
+    add("schedule", vec![said(&add_each)]);
+    add("schedule", vec![said(&["schedule", "add", "night", "--cron", "30 2 * * *", "true; true"])]);
+    add("record", vec![said(&["schedule", "run", "night"])]);
+    add("schedule", all(said(&["schedule", "ls"])));
+    add("schedule", vec![said(&["schedule", "show", "night"])]);
+    add("schedule", vec![said(&["schedule", "pause", "night"]), said(&["schedule", "resume", "night"])]);
+    add("schedule", vec![said(&["schedule", "rm", "night"]), said(&["schedule", "rm", "each"])]);
+    home.ok(["daemon", "stop"]);
+
     // As `doctor.rs` has it from the program.
     add("rescued job", vec![json!({"self_id": "a", "survivors": ["12 (sleep)"]})]);
     add("store", vec![said(&["store", "info"])]);

@@ -23,8 +23,12 @@ use crate::hub::stopped;
 use crate::owner::{Answered, Owner, SubmitMessage};
 use crate::service::record;
 
-fn usage(message: impl ToString) -> Error {
-    Error::new(ProblemKind::Usage, message.to_string())
+fn usage(message: String) -> Error {
+    Error::new(ProblemKind::Usage, message)
+}
+
+fn invalid(problem: &InvalidSchedule) -> Error {
+    usage(problem.to_string())
 }
 
 impl Owner {
@@ -32,7 +36,7 @@ impl Owner {
     pub(crate) async fn add_schedule(&self, request: &ScheduleRequest) -> Result<ScheduleRecord, Error> {
         let ScheduleRequest { name, when, overlap, catch_up, until, replace, spec } = request;
         // Before the job, so that what is wrong is told in the order in which it is written.
-        Schedule::check_name(name).map_err(usage)?;
+        Schedule::check_name(name).map_err(|problem| invalid(&problem))?;
         let now = now().wall;
         let timing = timing(when, now)?;
         let calendar = calendar(&timing).map_err(usage)?;
@@ -57,7 +61,7 @@ impl Owner {
             waiting: VecDeque::new(),
             last: None,
         };
-        schedule.validate(&*calendar, now).map_err(usage)?;
+        schedule.validate(&*calendar, now).map_err(|problem| invalid(&problem))?;
         let known = Box::new(KnownSchedule { schedule, calendar: Some(calendar) });
         let change = ScheduleChange::Add { known, context, replace: *replace };
         self.change(name, change).await?;
@@ -159,7 +163,7 @@ fn timing(when: &When, now: Timestamp) -> Result<Timing, Error> {
 
 /// Refuses what only a single job can have.
 fn for_each_occurrence(spec: &JobSpec, name: &str) -> Result<(), Error> {
-    let only_for_one = |what| Err(usage(InvalidSchedule::OnlyForOne(what)));
+    let only_for_one = |what| Err(invalid(&InvalidSchedule::OnlyForOne(what)));
     if spec.id.is_some() {
         return only_for_one("id for its jobs; they are made of its name and the time");
     }

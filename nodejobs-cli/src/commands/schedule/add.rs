@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use nodejobs::Timestamp;
 use nodejobs::api::{ScheduleRequest, When};
 use nodejobs::machine_time_zone;
@@ -24,19 +24,20 @@ const WHEN: &str = "When it runs";
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 // What only a single job can have is refused by the owner; here it is not offered.
+#[command(group(ArgGroup::new("when").required(true).args(["cron", "every"])))]
 #[command(mut_arg("delay", |arg| arg.hide(true)), mut_arg("at", |arg| arg.hide(true)))]
 pub(super) struct Add {
     /// The name of the schedule, made of A-Z a-z 0-9 . _ -
     #[arg(value_name = "NAME")]
     schedule: String,
     /// Run it whenever the clock fits: minute, hour, day of the month, month, day of the week
-    #[arg(long, value_name = "EXPRESSION", required_unless_present = "every", help_heading = WHEN)]
+    #[arg(long, value_name = "EXPRESSION", help_heading = WHEN)]
     cron: Option<String>,
     /// The time zone of --cron, such as Europe/Berlin [default: that of TZ or /etc/localtime]
-    #[arg(long, value_name = "ZONE", requires = "cron", help_heading = WHEN)]
+    #[arg(long, value_name = "ZONE", conflicts_with = "every", help_heading = WHEN)]
     tz: Option<String>,
     /// Run it each time so much time has passed, such as 90s, 10m or 1d; at least 1s
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "cron", help_heading = WHEN)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = WHEN)]
     every: Option<Duration>,
     /// If the last run has not ended: skip this one, queue it, or replace the last one [default: skip]
     #[arg(long, value_name = "WHAT", default_value_t, hide_default_value = true, help_heading = WHEN)]
