@@ -182,7 +182,20 @@ fn restart_has_a_waiting_job_wait_no_longer_and_a_stop_takes_those_along_that_wa
     assert_eq!(home.ended("c")["detail"], "'never' was cancelled, and was to succeed");
 }
 
-/// One file of specs in a batch, each after the one before it, by the library.
+/// Its end may be decided and not yet written when it is named.
+#[test]
+fn who_waits_for_what_ends_at_that_very_instant_does_not_wait_for_ever() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    let each = "$NODEJOBS run --id a$n -- true && $NODEJOBS run --id b$n --after a$n -- true || exit 1";
+    let script = format!("for n in $(seq 60); do ({each}) & done; wait");
+    assert_eq!(said(&mut home.shell(&script)).code, 0);
+    for number in 1..=60 {
+        assert_eq!(text(&home.ended(&format!("b{number}")), "status"), "finished", "b{number}");
+    }
+}
+
+/// Submits them as one batch, by the library.
 fn batch(home: &Home, specs: &[nodejobs::spec::JobSpec]) {
     home.ok(["daemon", "start"]);
     let client = nodejobs::client::Client::connect(home.data_dir()).expect("connected");

@@ -326,6 +326,21 @@ fn what_could_not_be_stored_has_changed_nothing() {
     assert_eq!(launched(&bench.turn(Vec::new())), ["b"]);
 }
 
+#[test]
+fn an_edit_that_could_not_be_stored_is_not_confirmed_and_is_written_later() {
+    let mut bench = Bench::new();
+    ["a", "b"].iter().for_each(|name| bench.submit(name));
+    let _ = bench.submit_after("c", on_success(&["a"]));
+    let mut turn = bench.engine.begin_turn();
+    let edit = bench.depend("c", Some(on_success(&["b"])));
+    bench.engine.handle(edit, bench.now, &mut turn);
+    let effects = bench.engine.settle(turn, None, bench.now).expect("nobody else writes");
+    assert_eq!(answers(&effects), [&Answer::NotStored]);
+    let _ = bench.turn(vec![Input::Tick]);
+    assert_eq!(bench.job("c").definition.after, Some(on_success(&["b"])));
+    assert_eq!(launched(&bench.ends("b", 0)), ["c"]);
+}
+
 /// A chain that ends with the first one's failure, and a job that many are waited for by.
 #[test]
 fn ten_thousand_in_a_row_and_five_thousand_at_once_are_told_in_one_turn() {
