@@ -136,7 +136,7 @@ fn what_a_group_cannot_be_is_refused() {
         (&["group", "resume", "none"], 3, "there is no group 'none'"),
         (&["group", "rm", "none"], 3, "there is no group 'none'"),
         (&["group", "rm", "default"], 4, "stays"),
-        (&["group", "rm", "work"], 4, "group 'work' has 1 running jobs and 1 that wait"),
+        (&["group", "rm", "work"], 4, "group 'work' still has jobs: 1 running, 1 waiting"),
         (&["edit", "later", "--group", "none"], 2, "there is no group 'none'"),
         (&["edit", "later", "--slots", "3"], 2, "group 'work' has 2"),
         (&["edit", "later", "--need", "gpu=3"], 2, "there are 2"),

@@ -110,7 +110,10 @@ fn never_do_more_run_than_may() {
     // Each notes how many are at it.
     let script = "mkdir -p at; touch at/$JOB_ID; ls at | wc -l; sleep 0.05; rm at/$JOB_ID";
     let each = format!("for n in $(seq 40); do $NODEJOBS run --id j$n --shell -- '{script}' || exit 1; done");
+    // All are there before the first one starts, however long it takes to submit them.
+    home.ok(["group", "pause", "default"]);
     assert_eq!(crate::support::said(&mut home.shell(&each)).code, 0);
+    home.ok(["group", "resume", "default"]);
     let counts: Vec<usize> = (1..=40)
         .map(|number| {
             let id = format!("j{number}");

@@ -52,7 +52,9 @@ pub enum Refusal {
         total: u32,
     },
     /// It is not empty.
-    #[error("group '{name}' has {running} running jobs and {others} that wait; stop them, or wait for them")]
+    #[error(
+        "group '{name}' still has jobs: {running} running, {others} waiting; stop them, or wait for them"
+    )]
     HasJobs {
         /// The group.
         name: String,

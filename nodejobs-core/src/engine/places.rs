@@ -132,7 +132,7 @@ impl Engine {
 pub(super) fn in_order_of_age(jobs: &mut [crate::job::Job]) {
     jobs.sort_by_key(|job| {
         let accepted = job.definition.created_at;
-        let waited_first = !matches!(job.state.status, Status::Queued | Status::Restarting);
-        (Reverse(waited_first), job.definition.start.due(accepted).map_or(accepted, |due| due.max(accepted)))
+        let has_place = !matches!(job.state.status, Status::Queued | Status::Restarting);
+        (Reverse(has_place), job.definition.start.due(accepted).map_or(accepted, |due| due.max(accepted)))
     });
 }

@@ -9,6 +9,7 @@
 //! waited for longer on anything that it wants. Places of the machine as a whole are not put aside: whatever has to end
 //! to let it start gives one back.
 
+mod bounds;
 mod free;
 mod resources;
 #[cfg(test)]
@@ -19,67 +20,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::group::Group;
 use crate::id::JobId;
 
 use free::Free;
 use resources::Resources;
 
+pub(super) use bounds::Load;
+pub use bounds::{Capacity, WhenFull};
 pub(super) use free::Lack;
 pub(super) use want::{Place, Standing, Want};
-
-/// How much may run at a time in a whole data directory. What is absent is not limited.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Capacity {
-    /// Jobs.
-    pub max_processes: Option<u32>,
-    /// Bytes of memory that running jobs may have together by their own limits. A job without a limit on its memory
-    /// counts for nothing.
-    pub max_memory: Option<u64>,
-    /// What becomes of a job for which there is no room by these two.
-    pub when_full: WhenFull,
-    /// How many there are of each named resource that jobs may need, such as `gpu`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub resources: BTreeMap<String, u32>,
-}
-
-/// What becomes of a job for which there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WhenFull {
-    /// It is queued.
-    #[default]
-    Queue,
-    /// It is refused. What was accepted before is queued all the same, such as a restart or what was due later. Who waits
-    /// for its group or for a named resource is queued, too.
-    Refuse,
-}
-
-/// A group as far as it is filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Load {
-    /// What was set, `None` for one that nobody has made: a job of an earlier time is of it.
-    pub(super) settings: Option<Group>,
-    /// Slots of those who run.
-    pub(super) taken: u64,
-    /// Jobs that have a place.
-    pub(super) running: u32,
-    /// Jobs that wait for one.
-    pub(super) waiting: u32,
-}
-
-impl Load {
-    pub(super) fn is_paused(&self) -> bool {
-        self.settings.is_some_and(|group| group.paused)
-    }
-
-    pub(super) fn slots(&self) -> Option<u32> {
-        self.settings.and_then(|group| group.slots)
-    }
-}
 
 /// Where somebody stands in the order of all: higher priority first, then age.
 pub(super) type Key = (Reverse<i32>, u64);
@@ -266,7 +216,11 @@ impl Queue {
     /// the queue is [settled](Self::settle).
     pub(super) fn turns(&self) -> Vec<(JobId, u32)> {
         let mut turns = Vec::new();
-        Free::new(self).walk(None, |waiter, starts| turns.push((waiter.id.clone(), starts)));
+        Free::new(self).walk(None, |_, waiter, starts| {
+            if starts > 0 {
+                turns.push((waiter.id.clone(), starts));
+            }
+        });
         turns
     }
 
@@ -274,7 +228,7 @@ impl Queue {
     pub(super) fn lacks(&self, want: &Want, priority: i32) -> Vec<Lack> {
         let mut free = Free::new(self);
         if self.waiting > 0 {
-            free.walk(Some((Reverse(priority), u64::MAX)), |_, _| ());
+            free.walk(Some((Reverse(priority), u64::MAX)), |_, _, _| ());
         }
         free.lacks(want)
     }
@@ -307,7 +261,7 @@ impl Queue {
         let mut free = Free::new(self);
         let want = place.want();
         let mut keeper = None;
-        free.walk_with(Some(place.key()), |free, waiter| {
+        free.walk(Some(place.key()), |free, waiter, _| {
             if keeper.is_none() && !free.fits(want) {
                 keeper = Some(waiter.id.clone());
             }

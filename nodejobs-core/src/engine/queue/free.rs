@@ -148,9 +148,9 @@ impl<'q> Free<'q> {
         !self.load(want.group.as_deref()).is_paused() && want.needs.iter().all(exists)
     }
 
-    /// Goes through those who wait, up to this one, and tells who may start and how often. What is free afterwards is so
-    /// for whoever is behind them.
-    pub(super) fn walk(&mut self, until: Option<Key>, mut may_start: impl FnMut(&Waiter, u32)) {
+    /// Goes through those who wait, up to this one, and shows of each what it leaves and how often it may start. What is
+    /// free afterwards is so for whoever is behind them.
+    pub(super) fn walk(&mut self, until: Option<Key>, mut look: impl FnMut(&Self, &Waiter, u32)) {
         let mut heads = Heads::new(self.queue, until);
         while let Some((want, waiter)) = heads.first() {
             if !self.processes.fits(1) {
@@ -162,9 +162,6 @@ impl<'q> Free<'q> {
                 self.put_aside(want, true);
                 starts += 1;
             }
-            if starts > 0 {
-                may_start(waiter, starts);
-            }
             if starts == waiter.starts {
                 heads.next_of_class();
             } else {
@@ -174,23 +171,7 @@ impl<'q> Free<'q> {
                 }
                 heads.drop_class();
             }
-        }
-    }
-
-    /// Goes through those who are before this one, and shows what each of them leaves.
-    pub(super) fn walk_with(&mut self, until: Option<Key>, mut look: impl FnMut(&Self, &Waiter)) {
-        let mut heads = Heads::new(self.queue, until);
-        while let Some((want, waiter)) = heads.first() {
-            if self.fits(want) {
-                self.put_aside(want, true);
-                heads.next_of_class();
-            } else {
-                if self.is_possible(want) {
-                    self.put_aside(want, false);
-                }
-                heads.drop_class();
-            }
-            look(self, waiter);
+            look(self, waiter, starts);
         }
     }
 }
