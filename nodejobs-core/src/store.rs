@@ -76,6 +76,13 @@ pub enum JobChange {
         /// The revision this was decided on.
         expected: u64,
     },
+    /// Earlier attempts are forgotten; the newest one is as it was, with its revision.
+    ForgetAttempts {
+        /// The job's id.
+        id: JobId,
+        /// All attempts up to this one, which is not the newest.
+        through: u32,
+    },
 }
 
 impl JobChange {
@@ -86,11 +93,12 @@ impl JobChange {
             | JobChange::NewAttempt { id, .. }
             | JobChange::Update { id, .. }
             | JobChange::Redefine { id, .. }
-            | JobChange::Remove { id, .. } => id,
+            | JobChange::Remove { id, .. }
+            | JobChange::ForgetAttempts { id, .. } => id,
         }
     }
 
-    /// The attempt this is about; `None` for a removal.
+    /// The attempt this is about; `None` for a removal, and for attempts that are forgotten.
     pub fn attempt(&self) -> Option<AttemptId> {
         match self {
             JobChange::Insert { id, state, .. }
@@ -99,7 +107,7 @@ impl JobChange {
             | JobChange::Redefine { id, state, .. } => {
                 Some(AttemptId { id: id.clone(), attempt: state.attempt })
             }
-            JobChange::Remove { .. } => None,
+            JobChange::Remove { .. } | JobChange::ForgetAttempts { .. } => None,
         }
     }
 
@@ -115,7 +123,10 @@ impl JobChange {
             JobChange::NewAttempt { definition, state, .. } => {
                 state.status == Status::Restarting || definition.origin.is_some()
             }
-            JobChange::Update { .. } | JobChange::Redefine { .. } | JobChange::Remove { .. } => false,
+            JobChange::Update { .. }
+            | JobChange::Redefine { .. }
+            | JobChange::Remove { .. }
+            | JobChange::ForgetAttempts { .. } => false,
         }
     }
 
@@ -130,14 +141,14 @@ impl JobChange {
         }
     }
 
-    /// The revision the job has once this is applied; `None` if it is gone then.
+    /// The revision the job has once this is applied; `None` if it is gone then, or has the one it had.
     pub fn revision_after(&self) -> Option<u64> {
         match self {
             JobChange::Insert { .. } => Some(1),
             JobChange::NewAttempt { expected, .. }
             | JobChange::Update { expected, .. }
             | JobChange::Redefine { expected, .. } => Some(expected + 1),
-            JobChange::Remove { .. } => None,
+            JobChange::Remove { .. } | JobChange::ForgetAttempts { .. } => None,
         }
     }
 
@@ -179,6 +190,11 @@ impl JobChange {
                 let head = existing(*expected)?;
                 if head.status.is_terminal() { Ok(()) } else { Err(illegal(head, head.status)) }
             }
+            JobChange::ForgetAttempts { through, .. } => match stored {
+                None => Err(Rejection::Missing),
+                Some(head) if *through < head.attempt => Ok(()),
+                Some(head) => Err(illegal(head, head.status)),
+            },
         }
     }
 }
@@ -277,7 +293,7 @@ pub enum DocumentChange {
 /// Changes that happen together or not at all: at most one job, and documents.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Unit {
-    /// The job's change. Each one that is applied appends one [`JobEvent`]; a removal appends none.
+    /// The job's change. Each one that is applied appends one [`JobEvent`]; what is forgotten appends none.
     pub job: Option<JobChange>,
     /// Documents that belong to it.
     pub documents: Vec<DocumentChange>,
@@ -482,7 +498,7 @@ pub trait JobStore: Send + Sync {
     /// When the store cannot be read.
     fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError>;
 
-    /// All attempts of a job, oldest first; empty for an unknown id.
+    /// All attempts of a job that are not forgotten, oldest first; empty for an unknown id.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -46,6 +46,7 @@ const KEEP_ATTEMPT: &str = concat!(
     " FROM jobs WHERE seq = ?1"
 );
 const DELETE: &str = "DELETE FROM jobs WHERE seq = ?1";
+const FORGET_ATTEMPTS: &str = "DELETE FROM attempts WHERE seq = ?1 AND attempt <= ?2";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE seq = ?1";
 pub(crate) const LABEL: &str = "INSERT INTO job_labels (key, value, seq) VALUES (?1, ?2, ?3)";
 const LABELS: &str = "SELECT labels FROM jobs WHERE seq = ?1";
@@ -66,6 +67,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     KEEP_ATTEMPT,
     DELETE,
     DELETE_ATTEMPTS,
+    FORGET_ATTEMPTS,
     LABEL,
     LABELS,
     DELETE_LABEL,
@@ -161,6 +163,10 @@ fn apply_checked(transaction: &Transaction<'_>, change: &JobChange, seq: i64) ->
             binder.put(seq)?;
             statement.raw_execute()?;
             append_event(transaction, seq, &attempt(state), state)
+        }
+        JobChange::ForgetAttempts { through, .. } => {
+            transaction.prepare_cached(FORGET_ATTEMPTS)?.execute(params![seq, through])?;
+            Ok(UnitOutcome::Applied { seq: seq.cast_unsigned(), event: 0 })
         }
         JobChange::Remove { .. } => {
             delete_labels(transaction, change, seq)?;

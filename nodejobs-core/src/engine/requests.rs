@@ -10,7 +10,9 @@ use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
-use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull};
+use super::{
+    Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull, remove_input,
+};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -295,8 +297,7 @@ impl Engine {
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
         let removed = Answer::Removed(job.id.clone());
-        let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
-        let mut documents: Vec<_> = inputs.into_iter().map(remove).collect();
+        let mut documents: Vec<_> = inputs.into_iter().map(remove_input).collect();
         if job.definition.array.is_some() {
             documents.extend(super::arrays::forgotten(&job.id, job.state.attempt));
         }

@@ -219,6 +219,7 @@ pub(super) enum Attempted {
     NewAttempt,
     Update,
     Redefine,
+    Forget(u32),
     Remove,
 }
 
@@ -247,6 +248,7 @@ prop_compose! {
         attempted in prop_oneof![
             3 => Just(Attempted::Insert), 2 => Just(Attempted::NewAttempt), 5 => Just(Attempted::Update),
             2 => Just(Attempted::Redefine), 1 => Just(Attempted::Remove),
+            1 => (0_u32..4).prop_map(Attempted::Forget),
         ],
         with_job in prop::bool::weighted(0.95),
         (id, definition, state) in (ids(), definitions(), states()),

@@ -85,6 +85,7 @@ fn unit_of(step: Step, model: &MemoryStore) -> Unit {
                 }
                 JobChange::Redefine { id, expected, definition, state }
             }
+            Attempted::Forget(through) => JobChange::ForgetAttempts { id, through },
             Attempted::Remove => JobChange::Remove { id, expected },
         }
     });

@@ -112,6 +112,8 @@ macro_rules! store_conformance {
                 "The counts are the jobs by status, through inserts, moves, attempts and removals.";
             history::attempts_are_kept_in_order:
                 "All attempts are there, oldest first, and the job is its newest one.";
+            history::old_attempts_are_forgotten:
+                "Attempts up to a number are gone and the others as they were; the newest cannot be forgotten.";
             history::events_have_no_gap_and_stay:
                 "Each applied change but a removal appends one event, numbered without a gap; none ever goes.";
             history::numbers_are_never_given_twice:
