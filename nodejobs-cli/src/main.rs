@@ -1,5 +1,6 @@
 //! The `nodejobs` command.
 
+mod bars;
 mod cli;
 mod commands;
 mod connect;

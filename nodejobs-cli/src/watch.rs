@@ -8,6 +8,7 @@ use nodejobs::api::{
 use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
 
+use crate::bars::Bars;
 use crate::connect::Connection;
 use crate::exit::{FAILED, Failure};
 
@@ -28,18 +29,25 @@ pub(crate) fn wait(
     mut ended: impl FnMut(&JobRecord) -> Result<(), Failure>,
 ) -> Result<Option<Vec<JobRecord>>, Failure> {
     let deadline = until.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let mut request = WaitRequest { any: until.any, ..WaitRequest::all(references) };
+    let bars = Bars::on_terminal();
+    let (any, progress) = (until.any, bars.is_some());
+    let mut request = WaitRequest { any, progress, ..WaitRequest::all(references) };
     let (mut records, mut patience) = (Vec::new(), Patience::new());
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         request.timeout_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let cut = match connection.client.wait(&request) {
-            Ok(mut events) => {
+            Ok(events) => {
+                let shown = bars.clone();
+                let mut events = events.on_progress(move |progress| {
+                    shown.iter().for_each(|bars| bars.show(progress));
+                });
                 let mut cut = None;
                 for event in events.by_ref() {
                     match event {
                         Ok(record) => {
                             request.go_on_behind(&record);
+                            bars.iter().for_each(|bars| bars.end(&record.self_id));
                             ended(&record)?;
                             records.push(record);
                         }

@@ -87,7 +87,7 @@ pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent, Writ
 pub use input::{SendAnswer, SendRequest, TerminalPlace};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,
-    StopRequest, StopResult, WaitRequest,
+    StopRequest, StopResult, WaitProgress, WaitRequest,
 };
 pub use nodejobs_core::backend::{KeeperStatus, MemoryLimits};
 pub use nodejobs_core::store::{JobEvent, Order};

@@ -11,7 +11,7 @@ use nodejobs_core::record::JobRecord;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorBody, Problem};
+use super::{ErrorBody, Problem, WaitProgress};
 
 /// One of the two outputs of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -158,6 +158,8 @@ pub enum FollowEvent {
 pub enum WaitEvent {
     /// `ended`: one of the jobs has ended. Each is told once, in the order they ended.
     Ended(Box<JobRecord>),
+    /// `progress`: how far an array got, if that was asked for; a few times a second at most.
+    Progress(WaitProgress),
     /// `done`: nothing is left to wait for.
     Done,
     /// `timeout`: the time is up, and there are jobs that have not ended.
@@ -237,6 +239,7 @@ impl WaitEvent {
     pub fn to_sse(&self) -> Result<(&'static str, String), serde_json::Error> {
         Ok(match self {
             WaitEvent::Ended(record) => ("ended", serde_json::to_string(record)?),
+            WaitEvent::Progress(progress) => ("progress", serde_json::to_string(progress)?),
             WaitEvent::Done => ("done", "{}".to_owned()),
             WaitEvent::TimedOut => ("timeout", "{}".to_owned()),
             WaitEvent::Error(problem) => {
@@ -252,6 +255,7 @@ impl WaitEvent {
     pub fn from_sse(name: &str, data: &str) -> Result<Self, EventError> {
         Ok(match name {
             "ended" => WaitEvent::Ended(read(name, data)?),
+            "progress" => WaitEvent::Progress(read(name, data)?),
             "done" => WaitEvent::Done,
             "timeout" => WaitEvent::TimedOut,
             "error" => WaitEvent::Error(read::<ErrorBody>(name, data)?.error),
@@ -261,7 +265,7 @@ impl WaitEvent {
 
     /// Whether nothing comes after it.
     pub fn is_last(&self) -> bool {
-        !matches!(self, WaitEvent::Ended(_))
+        !matches!(self, WaitEvent::Ended(_) | WaitEvent::Progress(_))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nodejobs_core::array::Counts;
 use nodejobs_core::backend::{KeeperStatus, MemoryLimits};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::signal::Signal;
@@ -90,12 +91,29 @@ pub struct WaitRequest {
     /// Wait at most so many milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// Whether to be told how far arrays got meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub progress: bool,
+}
+
+/// How far an array got that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitProgress {
+    /// The array.
+    pub job: JobId,
+    /// Its elements in numbers.
+    pub progress: Counts,
 }
 
 impl WaitRequest {
     /// Waits for all of these, without end.
     pub fn all<T: Into<String>>(jobs: impl IntoIterator<Item = T>) -> Self {
-        Self { jobs: jobs.into_iter().map(Into::into).collect(), any: false, timeout_ms: None }
+        Self {
+            jobs: jobs.into_iter().map(Into::into).collect(),
+            any: false,
+            timeout_ms: None,
+            progress: false,
+        }
     }
 
     /// Asks for those that have not ended yet, over the next connection.

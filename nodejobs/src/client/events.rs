@@ -7,7 +7,7 @@ use nodejobs_core::record::JobRecord;
 use ureq::BodyReader;
 
 use super::{Answer, ClientError};
-use crate::api::{EventError, FollowEvent, WaitEvent};
+use crate::api::{EventError, FollowEvent, WaitEvent, WaitProgress};
 
 /// The longest line and the most data of one event: an output event holds far less.
 const MAX_LINE: usize = 16 << 20;
@@ -43,16 +43,33 @@ impl Iterator for FollowEvents {
 
 /// Records of jobs in the order they ended. Ends when nothing is left to wait for, or when the time is up; what cuts it
 /// short is an error.
-#[derive(Debug)]
 pub struct WaitEvents {
     events: Events,
     ended: bool,
     timed_out: bool,
+    hears_progress: Box<dyn FnMut(&WaitProgress) + Send>,
+}
+
+impl std::fmt::Debug for WaitEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WaitEvents")
+            .field("events", &self.events)
+            .field("ended", &self.ended)
+            .field("timed_out", &self.timed_out)
+            .finish_non_exhaustive()
+    }
 }
 
 impl WaitEvents {
     pub(super) fn new(answer: Answer) -> Self {
-        Self { events: Events::new(answer), ended: false, timed_out: false }
+        let hears_progress = Box::new(|_: &WaitProgress| {});
+        Self { events: Events::new(answer), ended: false, timed_out: false, hears_progress }
+    }
+
+    /// The same, which calls this with how far arrays got, if the request asked for that.
+    #[must_use]
+    pub fn on_progress(self, hear: impl FnMut(&WaitProgress) + Send + 'static) -> Self {
+        Self { hears_progress: Box::new(hear), ..self }
     }
 
     /// Whether the time was up before all had ended. Known once the iterator has ended.
@@ -68,15 +85,21 @@ impl Iterator for WaitEvents {
         if self.ended {
             return None;
         }
-        let item = match self.events.next(WaitEvent::from_sse) {
-            Ok(WaitEvent::Ended(record)) => Some(Ok(*record)),
-            Ok(WaitEvent::Done) => None,
-            Ok(WaitEvent::TimedOut) => {
-                self.timed_out = true;
-                None
-            }
-            Ok(WaitEvent::Error(problem)) => Some(Err(problem.into())),
-            Err(error) => Some(Err(error)),
+        let item = loop {
+            break match self.events.next(WaitEvent::from_sse) {
+                Ok(WaitEvent::Progress(progress)) => {
+                    (self.hears_progress)(&progress);
+                    continue;
+                }
+                Ok(WaitEvent::Ended(record)) => Some(Ok(*record)),
+                Ok(WaitEvent::Done) => None,
+                Ok(WaitEvent::TimedOut) => {
+                    self.timed_out = true;
+                    None
+                }
+                Ok(WaitEvent::Error(problem)) => Some(Err(problem.into())),
+                Err(error) => Some(Err(error)),
+            };
         };
         self.ended = !matches!(item, Some(Ok(_)));
         item

@@ -38,7 +38,7 @@ impl Jobs {
                     match event {
                         WaitEvent::Ended(record) => waited.ended.push(*record),
                         WaitEvent::TimedOut => waited.timed_out = true,
-                        WaitEvent::Done => {}
+                        WaitEvent::Done | WaitEvent::Progress(_) => {}
                         WaitEvent::Error(problem) => return Err(problem.into()),
                     }
                 }

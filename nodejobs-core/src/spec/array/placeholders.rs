@@ -142,9 +142,9 @@ impl Placeholders {
                     name => values.get(name).cloned().unwrap_or_default(),
                 };
                 if self.is_script {
-                    quote(value.as_bytes(), &mut text)
+                    quote(value.as_bytes(), &mut text);
                 } else {
-                    text.extend(value.into_bytes())
+                    text.extend(value.into_bytes());
                 }
             }
             RawText::from(text)
