@@ -81,3 +81,18 @@ fn a_running_job_that_is_silent_wakes_nobody() {
     assert!(before.len() >= 3, "{before:?}");
     assert_eq!(home.record("quiet")["status"], "running");
 }
+
+#[test]
+fn schedules_that_are_not_due_wake_nobody() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    for number in 0..20 {
+        let name = format!("s{number}");
+        home.ok(["schedule", "add", &name, "--cron", "0 0 1 1 *", "--tz", "Europe/Berlin", "--", "true"]);
+    }
+    let daemon = home.daemon_pid();
+    eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    let before = switches(&[daemon]);
+    assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
+    assert_eq!(switches(&[daemon]), before, "by process, thread and name");
+}

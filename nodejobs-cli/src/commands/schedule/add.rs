@@ -22,7 +22,7 @@ const WHEN: &str = "When it runs";
 
 /// Have a command run at times of the day, or each so often
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE_LINES)]
 // What only a single job can have is refused by the owner; here it is not offered.
 #[command(group(ArgGroup::new("when").required(true).args(["cron", "every"])))]
 #[command(mut_arg("delay", |arg| arg.hide(true)), mut_arg("at", |arg| arg.hide(true)))]
@@ -66,6 +66,10 @@ pub(super) struct Add {
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<OsString>,
 }
+
+const USAGE_LINES: &str = "\
+nodejobs schedule add <NAME> --cron <EXPRESSION> [OPTIONS] <COMMAND>...
+       nodejobs schedule add <NAME> --every <DURATION> [OPTIONS] <COMMAND>...";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -161,6 +161,24 @@ fn a_zone_that_leaves_out_a_whole_day_leaves_out_no_job() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
+    /// Whatever is written, it is refused in words or has times that go on.
+    #[test]
+    fn any_text_is_refused_or_has_times_in_their_order(
+        text in "[0-9*/,\\-LW#?+@a-zA-Zü ]{0,24}|([0-9*/,-]{1,5} ){4}[0-9*A-Z#]{1,4}", after in 0_i64..4_000_000_000_000,
+    ) {
+        match CronCalendar::new(&text, TimeZone::get("Europe/Berlin").expect("a zone")) {
+            Err(why) => proptest::prop_assert!(!why.is_empty()),
+            Ok(calendar) => {
+                let mut at = Timestamp::from_millis(after);
+                for _ in 0..5 {
+                    let Some(next) = calendar.next_after(at) else { break };
+                    proptest::prop_assert!(next > at, "{}", text);
+                    at = next;
+                }
+            }
+        }
+    }
+
     /// Compared with a walk through all minutes of some days around a change.
     #[test]
     fn every_minute_that_fits_comes_and_no_other(
