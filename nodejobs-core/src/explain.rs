@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::JobId;
+use crate::spec::Dependency;
 use crate::status::Status;
 use crate::time::Timestamp;
 
@@ -23,6 +24,16 @@ pub struct Explanation {
     pub next_start_at: Option<Timestamp>,
     /// How it stands in the queue, if it waits for a place.
     pub queue: Option<QueuePlace>,
+    /// The jobs that have to end before it starts, and how.
+    pub after: Vec<Dependency>,
+    /// The same of the jobs that it waits for, and of those that these wait for, the nearest first; at most
+    /// [`Explanation::CHAINED`]. Theirs are empty.
+    pub chain: Vec<Explanation>,
+}
+
+impl Explanation {
+    /// Of so many other jobs at most it is said what they wait for.
+    pub const CHAINED: usize = 100;
 }
 
 /// How a job stands in the queue.

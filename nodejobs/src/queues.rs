@@ -70,6 +70,8 @@ impl Owner {
             waiting_on: None,
             next_start_at: None,
             queue: None,
+            after: Vec::new(),
+            chain: Vec::new(),
         }))
     }
 

@@ -1,14 +1,15 @@
 //! `nodejobs explain`: why a job waits.
 
 use clap::Args;
-use nodejobs::explain::Explanation;
+use nodejobs::explain::{Explanation, QueuePlace};
+use nodejobs::spec::{Condition, Dependency};
 
 use crate::connect::Target;
 use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::readable::{ahead, now, printable};
 
-/// Say why a job waits: its position, what there is not enough of, and who has it
+/// Say why a job waits: its position, what there is not enough of and who has it, the jobs before it and why they wait
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Explain {
@@ -37,12 +38,32 @@ impl Explain {
 }
 
 fn sentences(explanation: &Explanation) -> String {
-    let Explanation { id, status, waiting_on, next_start_at, queue, attempt: _ } = explanation;
+    let text = std::iter::once(explanation).chain(&explanation.chain).map(sentence).collect::<String>();
+    text.split_inclusive('\n').map(|line| format!("{}\n", printable(line.trim_end_matches('\n')))).collect()
+}
+
+fn sentence(explanation: &Explanation) -> String {
+    let Explanation { id, status, waiting_on, next_start_at, queue, after, attempt: _, chain: _ } =
+        explanation;
     let Some(waiting_on) = waiting_on else { return format!("{id} is {status} and waits for nothing\n") };
-    let Some(place) = queue else {
-        let due = next_start_at.map(|due| format!(": {due} ({})", ahead(now(), due)));
-        return format!("{id} waits for {waiting_on}{}\n", due.unwrap_or_default());
+    let mut text = match (queue, next_start_at) {
+        (Some(place), _) => placed(id.as_str(), place),
+        (None, Some(due)) => format!("{id} waits for its time: {due} ({})\n", ahead(now(), *due)),
+        (None, None) if !after.is_empty() => format!("{id} waits for other jobs\n"),
+        (None, None) => format!("{id} waits for {waiting_on}\n"),
     };
+    for Dependency { id, condition } in after {
+        let how = match condition {
+            Condition::Success => "succeed",
+            Condition::Failure => "fail",
+            Condition::Any => "end",
+        };
+        text.push_str(&format!("  '{id}' has to {how}\n"));
+    }
+    text
+}
+
+fn placed(id: &str, place: &QueuePlace) -> String {
     let mut text = format!(
         "{id} waits for a place: it is {} of {} in group '{}', with priority {}\n",
         place.position, place.waiting, place.group, place.priority
@@ -58,5 +79,5 @@ fn sentences(explanation: &Explanation) -> String {
             "  '{behind}' is before it, and waits for what it wants: nodejobs explain {behind}\n"
         ));
     }
-    text.split_inclusive('\n').map(|line| format!("{}\n", printable(line.trim_end_matches('\n')))).collect()
+    text
 }

@@ -1,17 +1,36 @@
 //! Why a job waits, as the engine knows it.
 
+use std::collections::{HashSet, VecDeque};
+
 use crate::explain::{Explanation, Holders, QueuePlace, Shortage};
 use crate::group::DEFAULT_GROUP;
 use crate::id::JobId;
 use crate::job::WaitingOn;
+use crate::spec::Dependency;
 
 use super::Engine;
 use super::live::Live;
 use super::queue::{Lack, Standing, Want};
 
 impl Engine {
-    /// What keeps a job from running now; `None` if it is not live.
+    /// What keeps a job from running now, and what keeps those from it that it waits for; `None` if it is not live.
     pub fn explain(&self, id: &JobId) -> Option<Explanation> {
+        let mut explanation = self.explain_one(id)?;
+        let mut known = HashSet::from([id.clone()]);
+        let mut next = VecDeque::from(explanation.after.clone());
+        while let Some(Dependency { id, .. }) = next.pop_front() {
+            if explanation.chain.len() == Explanation::CHAINED {
+                break;
+            }
+            if let Some(awaited) = self.explain_one(&id).filter(|_| known.insert(id)) {
+                next.extend(awaited.after.iter().cloned());
+                explanation.chain.push(awaited);
+            }
+        }
+        Some(explanation)
+    }
+
+    fn explain_one(&self, id: &JobId) -> Option<Explanation> {
         let live = self.live.get(id)?;
         let waits_for_time = live.state.waiting_on == Some(WaitingOn::Time);
         Some(Explanation {
@@ -21,6 +40,8 @@ impl Engine {
             waiting_on: live.state.waiting_on.map(|waiting| waiting.as_str().to_owned()),
             next_start_at: waits_for_time.then(|| live.start.due(live.created_at)).flatten(),
             queue: (live.place.standing == Standing::Waits).then(|| self.queue_place(live)),
+            after: self.waits_for(id),
+            chain: Vec::new(),
         })
     }
 

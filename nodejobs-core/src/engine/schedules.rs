@@ -218,6 +218,9 @@ impl Engine {
     ) -> Answer {
         let name = known.schedule.name.clone();
         let submit_key = known.schedule.submit_key.clone();
+        if let Err(refusal) = self.check_place(&known.schedule.definition) {
+            return Answer::Refused(refusal);
+        }
         match self.schedules.schedule(&name).map(|there| there.submit_key.clone()) {
             // Sent again over a new connection.
             Some(key) if key.is_some() && key == submit_key => return Answer::Scheduled,
