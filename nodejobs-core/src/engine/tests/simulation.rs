@@ -344,6 +344,7 @@ fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
         Fault::DoesNotListen,
         Fault::TrustsTheStore,
         Fault::CountsNobody,
+        Fault::ForgetsGroups,
     ];
     for fault in faults {
         let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());
