@@ -358,6 +358,7 @@ fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
         Fault::TrustsTheStore,
         Fault::CountsNobody,
         Fault::ForgetsWhoEnded,
+        Fault::ForgetsGroups,
     ];
     for fault in faults {
         let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());

@@ -56,6 +56,8 @@ pub(super) enum Fault {
     CountsNobody,
     /// It does not look up how those have ended that others wait for.
     ForgetsWhoEnded,
+    /// It does not know which groups there are.
+    ForgetsGroups,
 }
 
 impl Simulation {
@@ -75,7 +77,9 @@ impl Simulation {
         };
         let groups =
             self.store.documents(DocumentKind::Group, "", None, usize::MAX).expect("memory does not fail");
-        owner.engine.restore_groups(&groups).map_err(|(name, error)| format!("{name}: {error}"))?;
+        if self.fault != Fault::ForgetsGroups {
+            owner.engine.restore_groups(&groups).map_err(|(name, error)| format!("{name}: {error}"))?;
+        }
         let mut live = all_jobs(&self.store);
         live.retain(|job| !job.state.status.is_terminal());
         let last_event = self.store.counters().map_err(|error| error.to_string())?.last_event;
