@@ -16,6 +16,7 @@ use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
 use nodejobs_core::logs::{LogPaths, index_path};
+use nodejobs_core::spec::Start;
 use nodejobs_core::store::{
     DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
 };
@@ -207,8 +208,12 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, input, resend, reply } = *submit;
+                let SubmitMessage { id, mut definition, context, input, resend, reply } = *submit;
                 let ticket = self.ticket(reply);
+                if resend && definition.start.missed(definition.created_at).is_some() {
+                    // It was still to come when it was first sent.
+                    definition.start = Start::Now;
+                }
                 let existing = match self.find_existing(id.as_ref(), &definition, resend) {
                     Ok(existing) => existing,
                     Err(error) => return self.refuse(ticket, error),
