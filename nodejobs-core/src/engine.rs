@@ -462,7 +462,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<BootTime> {
         // What could not be stored has left a place.
         let place = self.places.has_room_for_next().then(BootTime::default);
-        let schedule = self.schedules.first().filter(|_| !self.store_fails);
+        let is_held = self.store_fails && !self.unsaved.units.is_empty();
+        let schedule = self.schedules.first().filter(|_| !is_held);
         [self.timers.first(), self.retry_at, place, schedule].into_iter().flatten().min()
     }
 
