@@ -552,7 +552,8 @@ impl Engine {
         // What could not be stored has left a place, or a group has changed.
         let place = self.queue.is_unsettled().then(BootTime::default);
         let news = self.dependencies.has_news().then(BootTime::default);
-        let schedule = self.schedules.first().filter(|_| !self.store_fails);
+        let is_held = self.store_fails && !self.unsaved.units.is_empty();
+        let schedule = self.schedules.first().filter(|_| !is_held);
         [self.timers.first(), self.retry_at, place, news, schedule].into_iter().flatten().min()
     }
 

@@ -18,6 +18,7 @@ use nodejobs_core::filter::JobFilter;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, Input as JobInput, Job};
 use nodejobs_core::logs::{LogPaths, index_path};
+use nodejobs_core::spec::Start;
 use nodejobs_core::store::{
     DocumentChange, DocumentKind, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit,
     UnitOutcome,
@@ -228,12 +229,16 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, definition, context, input, unique, array, resend, reply } = *submit;
+                let SubmitMessage { id, mut definition, context, input, unique, array, resend, reply } = *submit;
                 let ticket = self.ticket(reply);
                 match array.as_ref().zip(id.as_ref()).map(|(_, id)| self.has_elements(id)) {
                     None | Some(Ok(false)) => {}
                     Some(Ok(true)) => return self.reply(ticket, Answer::Conflict { status: None }, None),
                     Some(Err(error)) => return self.refuse(ticket, error),
+                }
+                if resend && definition.start.missed(definition.created_at).is_some() {
+                    // It was still to come when it was first sent.
+                    definition.start = Start::Now;
                 }
                 let known = self.find_existing(id.as_ref(), &definition, resend).and_then(|existing| {
                     let ended = ended(&*self.store, &self.engine, awaited(definition.after.as_ref()))?;

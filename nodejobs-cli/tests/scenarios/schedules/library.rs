@@ -69,4 +69,24 @@ async fn a_start_that_has_passed_is_refused(home: &Home, jobs: &Jobs) {
         other => panic!("{other}"),
     }
     assert_eq!(jobs.list().await.expect("a list"), []);
+
+    // Sent again over a new connection, it was still to come when it was first sent.
+    let mut spec = script(home, "true");
+    spec.start = Start::At(Timestamp::from_millis(1_784_000_000_000));
+    let body = serde_json::to_vec(&spec).expect("JSON");
+    let socket = home.data_dir().join("sock");
+    let answer = tokio::task::spawn_blocking(move || {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("an owner");
+        let length = body.len();
+        let head = format!(
+            "POST /v1/jobs?resend=true HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), &body].concat()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    });
+    let answer = answer.await.expect("asked");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
 }

@@ -12,9 +12,10 @@ use super::super::{Engine, StopRequest, Turn};
 use super::{KnownSchedule, follow_clock};
 
 impl Engine {
-    /// Decides what is due. While the store cannot be written nothing is: it is missed, or not, once it can be.
+    /// Decides what is due. As long as something decided cannot be written nothing more is: it is missed, or not, once it can
+    /// be.
     pub(in crate::engine) fn schedules_due(&mut self, now: Moment, turn: &mut Turn) {
-        if self.store_fails {
+        if self.store_fails && !turn.units.is_empty() {
             return;
         }
         for (definition, state) in std::mem::take(&mut self.schedules.refused) {

@@ -403,6 +403,19 @@ fn nothing_is_decided_while_the_store_cannot_be_written() {
 }
 
 #[test]
+fn a_commit_that_failed_and_left_nothing_holds_up_no_schedule() {
+    let mut bench = Bench::scheduled(|_| {});
+    let mut turn = bench.engine.begin_turn();
+    bench.engine.handle(bench.submission("other"), bench.now, &mut turn);
+    let effects = bench.engine.settle(turn, None, bench.now).expect("nobody else writes");
+    assert_eq!(answers(&effects), [&Answer::NotStored]);
+    assert!(bench.pass(1_000).is_empty(), "there is nothing to try again");
+    let due = bench.now.boot.plus_millis(MINUTE - 1_000);
+    assert_eq!(bench.engine.next_deadline(), Some(due));
+    assert_eq!(launches(&bench.pass(MINUTE - 1_000)), 1);
+}
+
+#[test]
 fn a_schedule_whose_times_are_not_known_waits_for_an_owner_that_knows_them() {
     let mut bench = Bench::scheduled(|_| {});
     let _ = bench.succeed();
