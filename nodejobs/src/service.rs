@@ -384,7 +384,11 @@ impl Owner {
         job: Job,
         Answered { answer, job: begun }: Answered,
     ) -> Result<JobRecord, Error> {
+        let is_array = job.definition.array.is_some();
         let way_out = |status| match (request, status) {
+            (Request::Pause | Request::Resume | Request::Signal { .. }, _) if is_array => {
+                "an array has no process itself; name its elements, or stop it"
+            }
             (Request::Pause | Request::Resume, _) => {
                 "only a running job can be paused, and only a paused one resumed"
             }
