@@ -106,13 +106,13 @@ impl Owner {
 }
 
 /// The filter for those of its statuses that are so; `None` if it has others only.
-fn of_statuses(filter: &JobFilter, is_so: impl Fn(Status) -> bool) -> Option<JobFilter> {
+pub(crate) fn of_statuses(filter: &JobFilter, is_so: impl Fn(Status) -> bool) -> Option<JobFilter> {
     let asked = if filter.status.is_empty() { &Status::ALL[..] } else { &filter.status };
     let status: Vec<Status> = asked.iter().copied().filter(|status| is_so(*status)).collect();
     (!status.is_empty()).then(|| JobFilter { status, ..filter.clone() })
 }
 
-fn count(store: &dyn JobStore, filter: Option<JobFilter>) -> Result<u64, Error> {
+pub(crate) fn count(store: &dyn JobStore, filter: Option<JobFilter>) -> Result<u64, Error> {
     let Some(filter) = filter else { return Ok(0) };
     let mut count = 0;
     let mut request = PageRequest { filter, order: Order::OldestFirst, after: None, limit: 1000 };

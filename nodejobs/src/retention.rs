@@ -6,16 +6,16 @@
 
 use std::time::Duration;
 
-use nodejobs_core::Timestamp;
 use nodejobs_core::filter::JobFilter;
 use nodejobs_core::job::Job;
 use nodejobs_core::store::{DocumentChange, DocumentKind, JobStore, Order};
+use nodejobs_core::{Status, Timestamp};
 use nodejobs_proc::machine::now;
 
 use crate::config::HistorySettings;
 use crate::error::Error;
 use crate::owner::Owner;
-use crate::prune::{Selection, before};
+use crate::prune::{Selection, before, count, of_statuses};
 
 /// Ends that come close together are gone through together.
 const PACE: Duration = Duration::from_secs(1);
@@ -82,9 +82,7 @@ async fn tidy(owner: &Owner, history: &HistorySettings) -> Result<Option<Duratio
         (gone, next) = forget_old(owner, keep_for).await?;
     }
     if let Some(keep_last) = history.keep_last {
-        let counts = owner.blocking(|store| Ok(store.counts()?)).await?;
-        let ended = counts.iter().filter(|(status, _)| status.is_terminal()).map(|(_, count)| count);
-        let most = ended.sum::<u64>().saturating_sub(keep_last);
+        let most = owner.blocking(ended).await?.saturating_sub(keep_last);
         if most > 0 {
             let (filter, order) = (JobFilter::default(), Order::OldestFirst);
             gone += owner.forget(Selection { filter, order, skip: 0, most }, false).await?.len();
@@ -94,6 +92,16 @@ async fn tidy(owner: &Owner, history: &HistorySettings) -> Result<Option<Duratio
         log::info!("forgot {gone} ended jobs, as [history] says");
     }
     Ok(next)
+}
+
+/// How many jobs have ended, not counting elements, which go with their arrays.
+fn ended(store: &dyn JobStore) -> Result<u64, Error> {
+    if store.documents(DocumentKind::Progress, "", None, 1)?.is_empty() {
+        let counts = store.counts()?;
+        return Ok(counts.iter().filter(|(status, _)| status.is_terminal()).map(|(_, count)| count).sum());
+    }
+    let own = JobFilter { is_element: Some(false), ..JobFilter::default() };
+    count(store, of_statuses(&own, Status::is_terminal))
 }
 
 /// How many jobs were old enough and are gone, and how long until the next one is.
@@ -172,11 +180,11 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use nodejobs_core::JobId;
     use nodejobs_core::job::{Definition, JobState};
     use nodejobs_core::spec::{Command, JobSpec};
     use nodejobs_core::store::JobChange;
     use nodejobs_core::store::memory::MemoryStore;
-    use nodejobs_core::{JobId, Status};
 
     use super::*;
 

@@ -434,8 +434,12 @@ impl Owner {
         if let Some(error) = refusal(&answer, job.id.as_str()) {
             return Err(error);
         }
+        let is_array = job.definition.array.is_some();
         let way_out = |status| match (request, status) {
             (Request::Depend { .. }, _) => dependencies_way_out(status),
+            (Request::Pause | Request::Resume | Request::Signal { .. }, _) if is_array => {
+                "an array has no process itself; name its elements, or stop it"
+            }
             (Request::Pause | Request::Resume, _) => {
                 "only a running job can be paused, and only a paused one resumed"
             }

@@ -1,6 +1,7 @@
 //! Arrays: every element once, whoever is killed; what is seen of them; how they end, are run again and are forgotten.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
 use nodejobs::Jobs;
 use nodejobs::api::{ArrayRequest, ListQuery, ProblemKind, RestartRequest};
@@ -223,8 +224,7 @@ fn an_array_is_stopped_as_one_and_a_single_element_alone() {
     }
     let pids: Vec<u32> = ["a.2", "a.3"].map(|id| pid_of(&home.running(id)["last_pid"])).into();
     // Whoever waits for an element that never starts is not left waiting.
-    let mut waits =
-        home.command(["wait", "a.8"]).stderr(std::process::Stdio::piped()).spawn().expect("started");
+    let mut waits = home.command(["wait", "a.8"]).stderr(Stdio::null()).spawn().expect("started");
     let said = home.nodejobs(["stop", "a"]);
     assert!(said.code == 0, "{said:?}");
     assert_eq!(waits.wait().expect("it ends").code(), Some(125));
@@ -265,7 +265,8 @@ fn an_array_that_is_being_forgotten_is_forgotten_by_the_next_daemon() {
     let id = array(&home, &["--range", "1-300", "--max-running", "50", "--", "true"]);
     assert_eq!(home.nodejobs(["wait", &id]).code, 0);
     let daemon = home.daemon_pid();
-    let mut removes = home.command(["rm", &id]).spawn().expect("started");
+    let mut removes =
+        home.command(["rm", &id]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("started");
     eventually("the array is gone", || (home.nodejobs(["status", &id]).code == 3).then_some(()));
     kill(daemon);
     let _ = removes.wait();
@@ -334,6 +335,55 @@ fn a_script_is_run_once_the_array_has_ended_and_again_if_the_daemon_was_killed_o
     });
     home.ok(["daemon", "start"]);
     assert_eq!(told().len(), 3);
+}
+
+#[test]
+fn who_waits_on_a_terminal_sees_how_far_it_got() {
+    let home = Home::new();
+    let cue = Cue::new(&home, "cue");
+    let script = format!("[ {{}} -lt 3 ] || read x < {}", cue.path());
+    array(&home, &["--id", "a", "--range", "1-5", "--max-running", "1", "--shell", "--", &script]);
+    home.running("a.3");
+    home.ok([
+        "run",
+        "--pty",
+        "--id",
+        "shown",
+        "--env",
+        "TERM=xterm",
+        "--",
+        env!("CARGO_BIN_EXE_nodejobs"),
+        "wait",
+        "a",
+    ]);
+    let shown = |what: &str| {
+        eventually(what, || String::from_utf8_lossy(&home.stdout("shown")).contains(what).then_some(()));
+    };
+    shown("2/5");
+    (0..3).for_each(|_| cue.say("go"));
+    shown("a: finished after");
+    assert_eq!(home.ended("shown")["exit_code"], 0);
+}
+
+#[test]
+fn the_number_of_jobs_that_are_kept_is_not_one_of_elements() {
+    let home = Home::new();
+    for id in ["one", "two"] {
+        home.ok(["run", "--id", id, "--wait", "--", "true"]);
+    }
+    home.ok(["array", "--id", "a", "--range", "1-20", "--max-running", "20", "--wait", "--", "true"]);
+    let keep = |count: u32| {
+        std::fs::write(home.data_dir().join("config.toml"), format!("[history]\nkeep_last = {count}\n"))
+            .expect("written");
+        home.ok(["daemon", "reload"]);
+    };
+    keep(2);
+    let listed = || home.ok(["ls", "-q", "--elements", "--all"]).lines().count();
+    eventually("the oldest job is gone", || (home.nodejobs(["status", "one"]).code == 3).then_some(()));
+    assert_eq!(listed(), 22, "the other job, the array and its elements");
+    home.ok(["run", "--id", "three", "--wait", "--", "true"]);
+    keep(1);
+    eventually("the array is gone with its elements", || (listed() == 1).then_some(()));
 }
 
 #[test]
