@@ -40,6 +40,7 @@ idle_exit = "never"
 max_processes = 8
 max_memory = "2G"
 when_full = "refuse"
+cgroup = "/sys/fs/cgroup/jobs"
 
 [logs]
 cap = "none"
@@ -77,6 +78,7 @@ timeout = "1m"
     assert_eq!(config.daemon.idle_exit, None);
     let limits = Capacity { max_processes: Some(8), max_memory: Some(2 << 30), when_full: WhenFull::Refuse };
     assert_eq!(config.limits, limits);
+    assert_eq!(config.cgroup.as_deref(), Some("/sys/fs/cgroup/jobs".as_ref()));
     assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
     let history =
         HistorySettings { keep_for: Some(Duration::from_secs(30 * 86_400)), keep_last: Some(10_000) };
