@@ -176,6 +176,13 @@ env = { A = 1 }
         assert!(found.iter().any(|found| found.starts_with(expected)), "{expected}: {found:#?}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for path in ["\"\"", "\"jobs\"", "7"] {
+        let found = problems(&format!("[limits]\ncgroup = {path}\n"));
+        assert!(
+            found.len() == 1 && found[0].starts_with("line 2: limits.cgroup: write a path in quotes"),
+            "{found:?}"
+        );
+    }
     for program in ["", "./x", "a/b"] {
         let found = problems(&format!("[[hooks]]\non = \"lost\"\nrun = [\"{program}\"]\n"));
         let expected =
