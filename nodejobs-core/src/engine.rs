@@ -24,7 +24,7 @@ use crate::job::{Definition, Job, Process};
 use crate::logs::LogPaths;
 use crate::signal::Signal;
 use crate::status::Status;
-use crate::store::{DocumentChange, JobChange, Rejection, Unit, UnitOutcome};
+use crate::store::{DocumentChange, DocumentKind, JobChange, Rejection, Unit, UnitOutcome};
 use crate::time::{BootTime, Moment};
 
 use live::{Live, Tree};
@@ -108,6 +108,17 @@ pub enum Input {
     Restart(Box<Restart>),
     /// Somebody wants an ended job forgotten.
     Remove(Box<Removal>),
+    /// Earlier attempts of a job are to be forgotten. Nobody waits for that, and what fails is tried at the next occasion.
+    ForgetAttempts {
+        /// Which job.
+        id: JobId,
+        /// All attempts up to this one, which is not the newest.
+        through: u32,
+        /// Their log files that are to be deleted with them.
+        logs: Vec<LogPaths>,
+        /// Keys of the documents that hold their input.
+        inputs: Vec<String>,
+    },
     /// The owner wants documents changed that are nothing to the jobs. With a commit that fails they wait for the next one.
     Keep {
         /// Who asks.
@@ -202,7 +213,7 @@ pub enum Effect {
         /// To which of its processes.
         scope: SignalScope,
     },
-    /// Delete the log files of a job that is forgotten.
+    /// Delete the log files of a job, or of attempts, that are forgotten.
     DeleteLogs {
         /// Which job.
         id: JobId,
@@ -385,6 +396,14 @@ impl Engine {
             Input::Stop { ticket, id, request } => self.stop(ticket, &id, request, now, turn),
             Input::Restart(restart) => self.restart(*restart, now, turn),
             Input::Remove(removal) => self.remove(*removal, turn),
+            Input::ForgetAttempts { id, through, logs, inputs } => {
+                let change = JobChange::ForgetAttempts { id: id.clone(), through };
+                turn.units.push(Unit {
+                    job: Some(change),
+                    documents: inputs.into_iter().map(remove_input).collect(),
+                });
+                turn.effects.push(Effect::DeleteLogs { id, files: logs });
+            }
             Input::Keep { ticket, documents } => {
                 turn.units.push(Unit { job: None, documents });
                 turn.effects.push(Effect::Reply { ticket, answer: Answer::Done });
@@ -562,14 +581,18 @@ impl Refused {
                 self.removals.insert(change.id().clone());
                 true
             }
-            // What a policy begins was not asked for: it has happened, like the end that it follows.
-            Some(attempt) if change.begins_attempt() && !change.is_restart() => {
+            // What a policy, an array or a schedule begins was not asked for: it has happened, like an end.
+            Some(attempt) if change.begins_attempt() && !change.is_own_decision() => {
                 self.attempts.insert(attempt);
                 true
             }
             Some(attempt) => self.attempts.contains(&attempt),
         }
     }
+}
+
+fn remove_input(key: String) -> DocumentChange {
+    DocumentChange::Remove { kind: DocumentKind::Input, key }
 }
 
 fn newest_of_each_source(mut receipts: Vec<Receipt>) -> Vec<Receipt> {

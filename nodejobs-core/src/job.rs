@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AttemptId, JobId};
 use crate::logs::{LogPaths, LogStart, Logs};
-use crate::spec::{Command, JobSpec, Policy, Start, Stdin, TerminalSize};
+use crate::spec::{After, Command, JobSpec, Policy, Start, Stdin, TerminalSize};
 use crate::status::{Reason, Status};
 use crate::text::RawText;
 use crate::time::{BootTime, Moment, Timestamp};
@@ -69,6 +69,50 @@ pub struct Definition {
     pub submit_key: Option<String>,
     /// When the attempt was accepted.
     pub created_at: Timestamp,
+    /// How much it takes of which named resources.
+    #[serde(default)]
+    pub needs: BTreeMap<String, u32>,
+    /// Which jobs have to have ended before it starts.
+    #[serde(default)]
+    pub after: Option<After>,
+    /// What has begun it, if that was not somebody's submit.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+    /// What makes it the parent of an array, which has no process of its own.
+    #[serde(default)]
+    pub array: Option<Array>,
+}
+
+/// What begins jobs beside those who submit them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Origin {
+    /// An array.
+    Element {
+        /// Its parent.
+        array: JobId,
+        /// Its number in the array, from 1.
+        index: u32,
+    },
+    /// A schedule.
+    Schedule {
+        /// Which one.
+        name: String,
+        /// For which time.
+        due: Timestamp,
+    },
+}
+
+/// Many jobs of one definition that differ in their parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Array {
+    /// How many elements it has.
+    pub size: u32,
+    /// Whether the first element that fails ends the others.
+    pub fail_fast: bool,
+    /// How many elements run at a time at most; as many as there is room for if absent.
+    pub max_running: Option<u32>,
 }
 
 impl Definition {
@@ -88,14 +132,18 @@ impl Definition {
                 Stdin::Terminal(size) => Input::Terminal(*size),
             },
             logs: Logs { merge, ..Logs::new(&spec.output, logdir) },
-            group: None,
-            priority: 0,
-            slots: 1,
+            group: spec.group.clone(),
+            priority: spec.priority,
+            slots: spec.slots,
             labels: spec.labels.clone(),
             start: spec.start,
             policy: spec.policy.clone(),
             submit_key: spec.submit_key.clone(),
             created_at,
+            needs: spec.needs.clone(),
+            after: None,
+            origin: None,
+            array: None,
         }
     }
 
@@ -182,8 +230,10 @@ pub enum WaitingOn {
     Resources,
     /// Its time has not come.
     Time,
-    /// As many jobs run as may at a time.
+    /// There is no place for it: as many jobs run as may at a time, or what it needs is taken.
     Slot,
+    /// Other jobs have to end first.
+    Dependency,
 }
 
 impl WaitingOn {
@@ -193,12 +243,13 @@ impl WaitingOn {
             WaitingOn::Resources => "resources",
             WaitingOn::Time => "time",
             WaitingOn::Slot => "slot",
+            WaitingOn::Dependency => "dependency",
         }
     }
 
     /// The one of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        [WaitingOn::Resources, WaitingOn::Time, WaitingOn::Slot]
+        [WaitingOn::Resources, WaitingOn::Time, WaitingOn::Slot, WaitingOn::Dependency]
             .into_iter()
             .find(|known| known.as_str() == name)
     }
@@ -237,6 +288,9 @@ pub struct JobState {
     pub pending_restart: Option<String>,
     /// When this state was decided.
     pub last_update: Timestamp,
+    /// Which ones of the named resources it has, by their numbers.
+    #[serde(default)]
+    pub assigned: BTreeMap<String, Vec<u32>>,
 }
 
 impl JobState {
@@ -258,6 +312,7 @@ impl JobState {
             log_start: LogStart::default(),
             pending_restart: None,
             last_update: now,
+            assigned: BTreeMap::new(),
         }
     }
 

@@ -1,9 +1,11 @@
 //! What a user asks for: the command, its surroundings and its policy, as it travels to the owner.
 
+mod after;
 mod builder;
 mod limits;
 mod policy;
 mod restart;
+mod retry;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -15,9 +17,11 @@ use sha2::{Digest, Sha256};
 use crate::id::JobId;
 use crate::text::RawText;
 
+pub use after::{After, Condition, Dependency, Unmet};
 pub use limits::{InvalidLimit, InvalidLimitText, Limits, OpenFiles, parse_processors};
 pub use policy::{DEFAULT_LOG_CAP, MIN_LOG_CAP, Policy, Start};
 pub use restart::{Backoff, Follows, Restart, UnknownRestart};
+pub use retry::Retry;
 pub use streams::{Output, Stdin, TerminalSize};
 
 /// The program to run.
@@ -174,6 +178,18 @@ pub struct JobSpec {
     /// Free `key=value` pairs for finding jobs again.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The group in whose queue it waits; the group `default` if absent.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// How many places of its group it takes.
+    #[serde(default = "one_slot")]
+    pub slots: u32,
+    /// How much it takes of which named resources.
+    #[serde(default)]
+    pub needs: BTreeMap<String, u32>,
     /// When it is started.
     #[serde(default)]
     pub start: Start,
@@ -190,6 +206,10 @@ pub struct JobSpec {
     /// recognised by it and answered with the job that exists.
     #[serde(default)]
     pub submit_key: Option<String>,
+}
+
+fn one_slot() -> u32 {
+    1
 }
 
 /// Why a spec is refused, before anything is done.
@@ -289,6 +309,10 @@ impl JobSpec {
             cwd: cwd.into(),
             context: LaunchContext::default(),
             labels: BTreeMap::new(),
+            group: None,
+            priority: 0,
+            slots: 1,
+            needs: BTreeMap::new(),
             start: Start::Now,
             stdin: Stdin::Null,
             output: Output::default(),

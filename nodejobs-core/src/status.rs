@@ -155,6 +155,10 @@ pub enum Reason {
     User,
     /// Cancelled because a job it depends on did not end as required.
     Dependency,
+    /// Failed: an array of which an element did not finish.
+    Element,
+    /// Cancelled: a schedule left it out.
+    Schedule,
     /// Lost: the machine restarted.
     Reboot,
     /// Lost: nobody was there to see the end.
@@ -162,7 +166,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Reason; 10] = [
+    const ALL: [Reason; 12] = [
         Reason::Exit,
         Reason::Signal,
         Reason::Timeout,
@@ -171,6 +175,8 @@ impl Reason {
         Reason::Cwd,
         Reason::User,
         Reason::Dependency,
+        Reason::Element,
+        Reason::Schedule,
         Reason::Reboot,
         Reason::Unknown,
     ];
@@ -186,6 +192,8 @@ impl Reason {
             Reason::Cwd => "cwd",
             Reason::User => "user",
             Reason::Dependency => "dependency",
+            Reason::Element => "element",
+            Reason::Schedule => "schedule",
             Reason::Reboot => "reboot",
             Reason::Unknown => "unknown",
         }

@@ -58,12 +58,30 @@ pub enum JobChange {
         /// Where it stands now.
         state: JobState,
     },
+    /// What the newest attempt runs is changed while it is queued.
+    Redefine {
+        /// Its id.
+        id: JobId,
+        /// The revision this was decided on.
+        expected: u64,
+        /// What it runs now.
+        definition: Box<Definition>,
+        /// Where it stands now: still queued.
+        state: JobState,
+    },
     /// The job and its history are forgotten; its events stay. Only an ended job can be removed.
     Remove {
         /// Its id.
         id: JobId,
         /// The revision this was decided on.
         expected: u64,
+    },
+    /// Earlier attempts are forgotten; the newest one is as it was, with its revision.
+    ForgetAttempts {
+        /// The job's id.
+        id: JobId,
+        /// All attempts up to this one, which is not the newest.
+        through: u32,
     },
 }
 
@@ -74,19 +92,22 @@ impl JobChange {
             JobChange::Insert { id, .. }
             | JobChange::NewAttempt { id, .. }
             | JobChange::Update { id, .. }
-            | JobChange::Remove { id, .. } => id,
+            | JobChange::Redefine { id, .. }
+            | JobChange::Remove { id, .. }
+            | JobChange::ForgetAttempts { id, .. } => id,
         }
     }
 
-    /// The attempt this is about; `None` for a removal.
+    /// The attempt this is about; `None` for a removal, and for attempts that are forgotten.
     pub fn attempt(&self) -> Option<AttemptId> {
         match self {
             JobChange::Insert { id, state, .. }
             | JobChange::NewAttempt { id, state, .. }
-            | JobChange::Update { id, state, .. } => {
+            | JobChange::Update { id, state, .. }
+            | JobChange::Redefine { id, state, .. } => {
                 Some(AttemptId { id: id.clone(), attempt: state.attempt })
             }
-            JobChange::Remove { .. } => None,
+            JobChange::Remove { .. } | JobChange::ForgetAttempts { .. } => None,
         }
     }
 
@@ -95,17 +116,28 @@ impl JobChange {
         matches!(self, JobChange::Insert { .. } | JobChange::NewAttempt { .. })
     }
 
-    /// Whether this is the attempt that the job's policy has follow one that ended.
-    pub fn is_restart(&self) -> bool {
-        matches!(self, JobChange::NewAttempt { state, .. } if state.status == Status::Restarting)
+    /// Whether this begins an attempt that nobody waits for, because a policy, an array or a schedule has decided it.
+    pub fn is_own_decision(&self) -> bool {
+        match self {
+            JobChange::Insert { definition, .. } => definition.origin.is_some(),
+            JobChange::NewAttempt { definition, state, .. } => {
+                state.status == Status::Restarting || definition.origin.is_some()
+            }
+            JobChange::Update { .. }
+            | JobChange::Redefine { .. }
+            | JobChange::Remove { .. }
+            | JobChange::ForgetAttempts { .. } => false,
+        }
     }
 
-    /// The revision the job has once this is applied; `None` if it is gone then.
+    /// The revision the job has once this is applied; `None` if it is gone then, or has the one it had.
     pub fn revision_after(&self) -> Option<u64> {
         match self {
             JobChange::Insert { .. } => Some(1),
-            JobChange::NewAttempt { expected, .. } | JobChange::Update { expected, .. } => Some(expected + 1),
-            JobChange::Remove { .. } => None,
+            JobChange::NewAttempt { expected, .. }
+            | JobChange::Update { expected, .. }
+            | JobChange::Redefine { expected, .. } => Some(expected + 1),
+            JobChange::Remove { .. } | JobChange::ForgetAttempts { .. } => None,
         }
     }
 
@@ -137,10 +169,21 @@ impl JobChange {
                 let legal = state.attempt == head.attempt && (stays || head.status.may_become(state.status));
                 if legal { Ok(()) } else { Err(illegal(head, state.status)) }
             }
+            JobChange::Redefine { expected, state, .. } => {
+                let head = existing(*expected)?;
+                let is_queued = [head.status, state.status] == [Status::Queued; 2];
+                let legal = is_queued && state.attempt == head.attempt;
+                if legal { Ok(()) } else { Err(illegal(head, state.status)) }
+            }
             JobChange::Remove { expected, .. } => {
                 let head = existing(*expected)?;
                 if head.status.is_terminal() { Ok(()) } else { Err(illegal(head, head.status)) }
             }
+            JobChange::ForgetAttempts { through, .. } => match stored {
+                None => Err(Rejection::Missing),
+                Some(head) if *through < head.attempt => Ok(()),
+                Some(head) => Err(illegal(head, head.status)),
+            },
         }
     }
 }
@@ -165,11 +208,27 @@ pub enum DocumentKind {
     Input,
     /// Facts about the data directory, such as the owner's generation.
     Meta,
+    /// Groups by their names.
+    Group,
+    /// The parameters of arrays, by the ids of their parents.
+    Array,
+    /// How far arrays got, by the ids of their parents.
+    Progress,
+    /// Schedules by their names.
+    Schedule,
 }
 
 impl DocumentKind {
     /// Every kind.
-    pub const ALL: [DocumentKind; 3] = [DocumentKind::Context, DocumentKind::Input, DocumentKind::Meta];
+    pub const ALL: [DocumentKind; 7] = [
+        DocumentKind::Context,
+        DocumentKind::Input,
+        DocumentKind::Meta,
+        DocumentKind::Group,
+        DocumentKind::Array,
+        DocumentKind::Progress,
+        DocumentKind::Schedule,
+    ];
 
     /// The name it has in stores.
     pub const fn as_str(self) -> &'static str {
@@ -177,6 +236,10 @@ impl DocumentKind {
             DocumentKind::Context => "context",
             DocumentKind::Input => "input",
             DocumentKind::Meta => "meta",
+            DocumentKind::Group => "group",
+            DocumentKind::Array => "array",
+            DocumentKind::Progress => "progress",
+            DocumentKind::Schedule => "schedule",
         }
     }
 
@@ -219,7 +282,7 @@ pub enum DocumentChange {
 /// Changes that happen together or not at all: at most one job, and documents.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Unit {
-    /// The job's change. Each one that is applied appends one [`JobEvent`]; a removal appends none.
+    /// The job's change. Each one that is applied appends one [`JobEvent`]; what is forgotten appends none.
     pub job: Option<JobChange>,
     /// Documents that belong to it.
     pub documents: Vec<DocumentChange>,
@@ -424,7 +487,7 @@ pub trait JobStore: Send + Sync {
     /// When the store cannot be read.
     fn counts(&self) -> Result<BTreeMap<Status, u64>, StoreError>;
 
-    /// All attempts of a job, oldest first; empty for an unknown id.
+    /// All attempts of a job that are not forgotten, oldest first; empty for an unknown id.
     ///
     /// # Errors
     /// When the store cannot be read.

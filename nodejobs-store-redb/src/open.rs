@@ -11,7 +11,7 @@ use crate::error::Fault;
 use crate::file::{MARK_BYTES, MarkedFile};
 
 /// What the file begins with.
-pub(crate) const MARK: Mark = Mark { engine: "redb", format: kv::FORMAT };
+pub(crate) const MARK: Mark = Mark { engine: "redb", format: kv::FORMAT, oldest: kv::OLDEST_FORMAT };
 
 /// The one table there is.
 pub(crate) const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("nodejobs");
@@ -32,17 +32,22 @@ pub(crate) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
 /// Opens the store, which is there.
 pub(crate) fn reopen(path: &Path) -> Result<Database, StoreError> {
     disk::is_there(path, Kind::File)?;
-    MARK.expect(path, path)?;
+    let format = MARK.expect(path, path)?;
     disk::keep_private(path).map_err(|error| disk::failed("open", path, error))?;
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(|error| disk::failed("open", path, error))?;
+    let mark = file.try_clone().map_err(|error| disk::failed("open", path, error))?;
     let open = || {
         let file = MarkedFile::new(file)?;
         if file.len()? == 0 {
             // The engine would take it for a new one.
             return Err(Fault::Store(disk::damaged(path, "the file ends behind its mark")));
         }
-        database(file)
+        let database = database(file)?;
+        if format < kv::FORMAT {
+            MARK.raise(&mark)?;
+        }
+        Ok(database)
     };
     disk::without_panic(path, || open().map_err(|fault| fault.into_store_error("open", path)))
 }

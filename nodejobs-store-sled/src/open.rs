@@ -14,7 +14,7 @@ use sled::{Batch, Db};
 use crate::error::store_error;
 
 /// What the file [`MARK_FILE`] says.
-pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT };
+pub(crate) const MARK: Mark = Mark { engine: "sled", format: kv::FORMAT, oldest: kv::OLDEST_FORMAT };
 /// Says whose the directory is, and counts the commits; sled does not look at it.
 const MARK_FILE: &str = "nodejobs";
 /// sled's log, which holds everything.
@@ -42,8 +42,18 @@ pub(crate) struct Open {
     /// sled's log, for syncing: its own flush only asks the system to begin writing.
     log: File,
     /// Locked, and given up after all others.
-    mark: File,
+    mark: Locked,
     commits: u64,
+}
+
+/// A locked file. The lock goes with it, also if a process that is just being started still has a copy of the descriptor.
+pub(crate) struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What fails here is freed by the close.
+        let _ = self.0.unlock();
+    }
 }
 
 impl Open {
@@ -56,7 +66,7 @@ impl Open {
         self.db.flush().map_err(failed)?;
         let noted = self.log.sync_data().and_then(|()| {
             // Written after it is true and never synced: at worst it is behind, and misses less.
-            self.mark.write_all_at(format!("{commits:0DIGITS$}\n").as_bytes(), MARK.line().len() as u64)
+            self.mark.0.write_all_at(format!("{commits:0DIGITS$}\n").as_bytes(), MARK.line().len() as u64)
         });
         noted.map_err(|error| disk::failed("write to", path, error))?;
         self.commits = commits;
@@ -66,7 +76,7 @@ impl Open {
     /// sled takes a damaged log for one that ends there, and drops what comes behind. The count shows it.
     fn has_all_commits(&self, path: &Path) -> Result<(), StoreError> {
         let mut digits = [0; DIGITS];
-        let read = self.mark.read_exact_at(&mut digits, MARK.line().len() as u64);
+        let read = self.mark.0.read_exact_at(&mut digits, MARK.line().len() as u64);
         let known = read.ok().and_then(|()| std::str::from_utf8(&digits).ok()?.parse::<u64>().ok());
         match known {
             None => Err(disk::damaged(path, format!("the count of commits in '{MARK_FILE}' is no number"))),
@@ -90,7 +100,7 @@ pub(crate) fn open_or_create(path: &Path) -> Result<Open, StoreError> {
 /// Opens the store, which is there.
 pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
     disk::is_there(path, Kind::Directory)?;
-    MARK.expect(&path.join(MARK_FILE), path)?;
+    let format = MARK.expect(&path.join(MARK_FILE), path)?;
     for name in [LOG, CONFIGURATION] {
         // The engine would make a new one.
         let file = path.join(name);
@@ -108,8 +118,11 @@ pub(crate) fn reopen(path: &Path) -> Result<Open, StoreError> {
     // Opened after a kill it tidies its log, and what it cannot write of that is damage afterwards.
     disk::has_room("open", path, SEGMENTS)?;
     disk::without_panic(path, || {
-        let open = open(path, mark)?;
+        let open = open(path, Locked(mark))?;
         open.has_all_commits(path)?;
+        if format < kv::FORMAT {
+            MARK.raise(&open.mark.0).map_err(failed)?;
+        }
         // Some of the files were made just now.
         keep_private(path).map_err(failed)?;
         Ok(open)
@@ -130,7 +143,7 @@ fn database(path: &Path) -> Result<Db, sled::Error> {
         .open()
 }
 
-fn open(path: &Path, mark: File) -> Result<Open, StoreError> {
+fn open(path: &Path, mark: Locked) -> Result<Open, StoreError> {
     let failed = |error| store_error(error, "open", path);
     let deadline = Instant::now() + HANGING_ON;
     let db = loop {

@@ -61,6 +61,13 @@ impl<'s, 'c> Binder<'s, 'c> {
         self.put(text)
     }
 
+    fn put_optional_json<T: serde::Serialize>(&mut self, value: Option<&T>) -> rusqlite::Result<()> {
+        match value {
+            Some(value) => self.put_json(value),
+            None => self.put(None::<&str>),
+        }
+    }
+
     /// The columns of `state_columns!`.
     pub(crate) fn put_state(&mut self, state: &JobState) -> rusqlite::Result<()> {
         let (exit_code, signal, core_dumped) = match state.exit {
@@ -89,7 +96,8 @@ impl<'s, 'c> Binder<'s, 'c> {
         self.put(from_u64(state.log_start.stdout))?;
         self.put(from_u64(state.log_start.stderr))?;
         self.put(state.pending_restart.as_deref())?;
-        self.put(state.last_update.as_millis())
+        self.put(state.last_update.as_millis())?;
+        self.put_optional_json(Some(&state.assigned).filter(|assigned| !assigned.is_empty()))
     }
 
     /// The columns of `definition_columns!`.
@@ -115,7 +123,11 @@ impl<'s, 'c> Binder<'s, 'c> {
         self.put_json(&definition.start)?;
         self.put_json(&definition.policy)?;
         self.put_json(&definition.labels)?;
-        self.put_json(&definition.command)
+        self.put_json(&definition.command)?;
+        self.put_optional_json(Some(&definition.needs).filter(|needs| !needs.is_empty()))?;
+        self.put_optional_json(definition.after.as_ref())?;
+        self.put_optional_json(definition.origin.as_ref())?;
+        self.put_optional_json(definition.array.as_ref())
     }
 }
 
@@ -178,6 +190,11 @@ impl<'r> Cells<'r> {
         Ok(serde_json::from_str(self.take_text()?)?)
     }
 
+    fn take_optional_json<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, BoxError> {
+        let text = self.take::<Option<String>>()?;
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
+    }
+
     fn take_moment(&mut self) -> Result<Option<Moment>, BoxError> {
         let wall = self.take::<Option<i64>>()?;
         match (wall, self.take_optional_u64()?) {
@@ -229,6 +246,7 @@ impl<'r> Cells<'r> {
             log_start: LogStart { stdout: self.take_u64()?, stderr: self.take_u64()? },
             pending_restart: self.take()?,
             last_update: self.take_timestamp()?,
+            assigned: self.take_optional_json()?.unwrap_or_default(),
         })
     }
 
@@ -264,6 +282,10 @@ impl<'r> Cells<'r> {
             policy,
             submit_key,
             created_at,
+            needs: self.take_optional_json()?.unwrap_or_default(),
+            after: self.take_optional_json()?,
+            origin: self.take_optional_json()?,
+            array: self.take_optional_json()?,
         })
     }
 

@@ -4,13 +4,13 @@
 //! write correctly raises [`FORMAT`], and [`UPGRADES`] says how a file of the version before becomes one of this.
 
 /// Version of the format, `PRAGMA user_version`.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 /// The oldest version that is still read, by making it into the present one first.
 pub(crate) const OLDEST_FORMAT: u32 = 2;
 
 /// What makes a file of a version into one of the next, beginning with [`OLDEST_FORMAT`].
-pub(crate) const UPGRADES: [&str; (FORMAT - OLDEST_FORMAT) as usize] = [CREATE_COUNTS];
+pub(crate) const UPGRADES: [&str; (FORMAT - OLDEST_FORMAT) as usize] = [CREATE_COUNTS, ADD_QUEUES];
 
 /// Says that the file is ours, `PRAGMA application_id`: the letters `njob`.
 pub(crate) const APPLICATION_ID: i64 = 0x6e6a_6f62;
@@ -20,7 +20,7 @@ macro_rules! state_columns {
     () => {
         "attempt, restarts, status, reason, detail, waiting_on, pid, process_handle, started_at, started_boot, \
          ended_at, ended_boot, exit_code, signal, core_dumped, cpu_ms, peak_memory_kib, launch_asked_boot, \
-         stdout_start, stderr_start, pending_restart, last_update"
+         stdout_start, stderr_start, pending_restart, last_update, assigned"
     };
 }
 
@@ -28,7 +28,7 @@ macro_rules! state_columns {
 macro_rules! definition_columns {
     () => {
         "name, group_name, priority, slots, context_key, submit_key, created_at, cwd, dirname, log_layout, \
-         merge, logdir, logfile, input, start, policy, labels, command"
+         merge, logdir, logfile, input, start, policy, labels, command, needs, after_jobs, origin, array"
     };
 }
 
@@ -115,6 +115,20 @@ END;
 CREATE TRIGGER counts_delete AFTER DELETE ON jobs BEGIN
   UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
 END;
+";
+
+/// What jobs take of named resources, what they wait for, and what has begun them: JSON, absent where there is nothing.
+const ADD_QUEUES: &str = "
+ALTER TABLE jobs ADD COLUMN assigned TEXT;
+ALTER TABLE jobs ADD COLUMN needs TEXT;
+ALTER TABLE jobs ADD COLUMN after_jobs TEXT;
+ALTER TABLE jobs ADD COLUMN origin TEXT;
+ALTER TABLE jobs ADD COLUMN array TEXT;
+ALTER TABLE attempts ADD COLUMN assigned TEXT;
+ALTER TABLE attempts ADD COLUMN needs TEXT;
+ALTER TABLE attempts ADD COLUMN after_jobs TEXT;
+ALTER TABLE attempts ADD COLUMN origin TEXT;
+ALTER TABLE attempts ADD COLUMN array TEXT;
 ";
 
 /// Makes an empty database into a store of the oldest version; [`UPGRADES`] do the rest.

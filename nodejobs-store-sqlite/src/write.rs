@@ -23,12 +23,12 @@ const INSERT: &str = concat!(
     ", ",
     definition_columns!(),
     ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 );
 const UPDATE: &str = concat!(
     "UPDATE jobs SET (revision, ",
     state_columns!(),
-    ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
+    ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
 );
 const REPLACE: &str = concat!(
     "UPDATE jobs SET (revision, ",
@@ -36,7 +36,7 @@ const REPLACE: &str = concat!(
     ", ",
     definition_columns!(),
     ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, \
-     ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
+     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE seq = ?"
 );
 const KEEP_ATTEMPT: &str = concat!(
     "INSERT INTO attempts (",
@@ -46,6 +46,7 @@ const KEEP_ATTEMPT: &str = concat!(
     " FROM jobs WHERE seq = ?1"
 );
 const DELETE: &str = "DELETE FROM jobs WHERE seq = ?1";
+const FORGET_ATTEMPTS: &str = "DELETE FROM attempts WHERE seq = ?1 AND attempt <= ?2";
 const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE seq = ?1";
 pub(crate) const LABEL: &str = "INSERT INTO job_labels (key, value, seq) VALUES (?1, ?2, ?3)";
 const LABELS: &str = "SELECT labels FROM jobs WHERE seq = ?1";
@@ -66,6 +67,7 @@ pub(crate) const STATEMENTS: &[&str] = &[
     KEEP_ATTEMPT,
     DELETE,
     DELETE_ATTEMPTS,
+    FORGET_ATTEMPTS,
     LABEL,
     LABELS,
     DELETE_LABEL,
@@ -138,8 +140,10 @@ fn apply_checked(transaction: &Transaction<'_>, change: &JobChange, seq: i64) ->
             insert_labels(transaction, seq, definition)?;
             append_event(transaction, seq, &attempt(state), state)
         }
-        JobChange::NewAttempt { definition, state, .. } => {
-            transaction.prepare_cached(KEEP_ATTEMPT)?.execute([seq])?;
+        JobChange::NewAttempt { definition, state, .. } | JobChange::Redefine { definition, state, .. } => {
+            if change.begins_attempt() {
+                transaction.prepare_cached(KEEP_ATTEMPT)?.execute([seq])?;
+            }
             delete_labels(transaction, change, seq)?;
             let mut statement = transaction.prepare_cached(REPLACE)?;
             let mut binder = Binder::new(&mut statement);
@@ -159,6 +163,10 @@ fn apply_checked(transaction: &Transaction<'_>, change: &JobChange, seq: i64) ->
             binder.put(seq)?;
             statement.raw_execute()?;
             append_event(transaction, seq, &attempt(state), state)
+        }
+        JobChange::ForgetAttempts { through, .. } => {
+            transaction.prepare_cached(FORGET_ATTEMPTS)?.execute(params![seq, through])?;
+            Ok(UnitOutcome::Applied { seq: seq.cast_unsigned(), event: 0 })
         }
         JobChange::Remove { .. } => {
             delete_labels(transaction, change, seq)?;

@@ -41,7 +41,7 @@ fn a_file_of_another_program_is_refused_and_left_as_it_is() {
         let before = contents(directory.path());
         let error = refused(&path);
         assert!(
-            matches!(error, StoreError::UnknownFormat { found, known: 3, .. } if found == expected),
+            matches!(error, StoreError::UnknownFormat { found, known: 4, .. } if found == expected),
             "{error:?}"
         );
         assert!(contents(directory.path()) == before, "{pragma}: something was written");
@@ -56,12 +56,12 @@ fn a_format_that_only_the_write_ahead_log_tells_is_refused_too() {
     drop(SqliteStore::open(&path).expect("open"));
     let raw = Connection::open(&path).expect("raw");
     raw.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("config");
-    raw.execute_batch("PRAGMA user_version = 7").expect("raw");
+    raw.execute_batch("PRAGMA user_version = 9").expect("raw");
     drop(raw);
     let wal = directory.path().join("nodejobs.sqlite-wal");
     let before = (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log"));
     let error = refused(&path);
-    assert!(matches!(error, StoreError::UnknownFormat { found: 7, known: 3, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::UnknownFormat { found: 9, known: 4, .. }), "{error:?}");
     assert!(
         (fs::read(&path).expect("a file"), fs::read(&wal).expect("a log")) == before,
         "something was written"
@@ -200,7 +200,7 @@ fn a_look_at_an_older_format_leaves_it_as_it_is_and_opening_it_makes_it_the_pres
     assert_eq!(contents(directory.path()), before);
     let store = SqliteStore::open(&path).expect("open");
     let header = fs::read(&path).expect("a file");
-    assert_eq!(header[60..64], [0, 0, 0, 3], "the header tells it to whoever does not look into the log");
+    assert_eq!(header[60..64], [0, 0, 0, 4], "the header tells it to whoever does not look into the log");
     let jobs = look.jobs.expect("counted");
     assert_eq!(store.counts().expect("counts").values().sum::<u64>(), jobs);
 }

@@ -131,13 +131,22 @@ impl Default for LogSettings {
 }
 
 /// Which ended jobs are forgotten by themselves. Living ones never are.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistorySettings {
     /// Those that ended longer ago than this; none if absent.
     pub keep_for: Option<Duration>,
     /// All but so many, those that were submitted last; none if absent.
     pub keep_last: Option<u64>,
+    /// How many attempts of one job are kept at least, the newest ones, with their logs; all if absent. Of a job that is
+    /// started again and again, up to 16 more are there for a while.
+    pub keep_attempts: Option<u32>,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self { keep_for: None, keep_last: None, keep_attempts: Some(100) }
+    }
 }
 
 impl Default for Config {
@@ -279,6 +288,7 @@ impl Reading<'_> {
             let mut section = self.section(&file, "history");
             section.setting("keep_for", &mut history.keep_for, &values::SPAN);
             section.setting("keep_last", &mut history.keep_last, &values::AT_LEAST_ONE);
+            section.setting("keep_attempts", &mut history.keep_attempts, &values::COUNT_OR_ALL);
             section.end();
 
             hooks = self.hooks(&file);

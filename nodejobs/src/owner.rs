@@ -198,13 +198,16 @@ impl Owner {
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
+        let limits = settings.limits;
+        let config = watch::Sender::new(Arc::new(settings));
         let work = Work::take_over(
-            Engine::with_capacity(generation, settings.limits),
+            Engine::with_capacity(generation, limits),
             Arc::clone(&store),
             Arc::clone(&backend),
             Arc::clone(&hub),
             Arc::clone(&recorder),
             RawText::from(directory.logs().into_os_string().into_vec()),
+            config.subscribe(),
             put(BOOT, boot_id.to_owned()),
         )?;
         let (running, stopped) = watch::channel(());
@@ -225,7 +228,7 @@ impl Owner {
             backend,
             recorder,
             started_at: now().wall,
-            config: watch::Sender::new(Arc::new(settings)),
+            config,
             last_looks: LastLooks::default(),
             directory_id: String::new(),
             hooks_busy: watch::Sender::new(false),

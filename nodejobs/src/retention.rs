@@ -34,7 +34,7 @@ pub(crate) async fn retain(owner: &Owner) {
     loop {
         let history = config.borrow_and_update().history.clone();
         let ends = async {
-            if history == HistorySettings::default() {
+            if history.keep_for.is_none() && history.keep_last.is_none() {
                 std::future::pending::<()>().await;
             } else {
                 as_they_end(owner, &history).await;

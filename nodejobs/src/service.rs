@@ -543,11 +543,15 @@ pub(crate) fn resolve(store: &dyn JobStore, reference: &str) -> Result<Job, Erro
 pub(crate) fn attempt_of(store: &dyn JobStore, reference: &str, attempt: Option<u32>) -> Result<Job, Error> {
     let newest = resolve(store, reference)?;
     let Some(number) = attempt.filter(|number| *number != newest.state.attempt) else { return Ok(newest) };
-    let found = store.attempts(&newest.id)?.into_iter().find(|job| job.state.attempt == number);
-    found.ok_or_else(|| {
-        Error::new(
-            ProblemKind::NotFound,
-            format!("job '{}' has no attempt {number}; its newest is {}", newest.id, newest.state.attempt),
-        )
+    let attempts = store.attempts(&newest.id)?;
+    let oldest = attempts.first().map_or(1, |job| job.state.attempt);
+    attempts.into_iter().find(|job| job.state.attempt == number).ok_or_else(|| {
+        let (id, last) = (&newest.id, newest.state.attempt);
+        let message = if (1..oldest).contains(&number) {
+            format!("attempt {number} of job '{id}' is not kept any more; the oldest that is, is {oldest}")
+        } else {
+            format!("job '{id}' has no attempt {number}; its newest is {last}")
+        };
+        Error::new(ProblemKind::NotFound, message)
     })
 }

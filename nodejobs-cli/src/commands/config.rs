@@ -42,6 +42,7 @@ The file config.toml in the data directory may say, for instance:
   [history]                 # ended jobs are forgotten by themselves:
   keep_for = \"30d\"          # those that ended longer ago
   keep_last = 10000         # all but those submitted last
+  keep_attempts = 100       # of each job, the newest; or \"all\"
 
   [[hooks]]                 # commands that are run on events
   on = [\"failed\", \"lost\"]   # statuses, or \"ended\" for all final ones

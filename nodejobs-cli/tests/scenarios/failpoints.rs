@@ -202,7 +202,8 @@ fn waits_for_journal(home: &Home) -> bool {
     locks.lines().any(|lock| lock.contains("-> FLOCK") && inodes.iter().any(|inode| lock.contains(inode)))
 }
 
-/// The processes of this kind, but for one that is halted: a child of the worker has the worker's name.
+/// The processes of this kind, but for one that is halted, and for children of the worker, which have its name until they
+/// execute their program.
 fn find(home: &Home, victim: Victim) -> Vec<u32> {
     let name = match victim {
         Victim::Owner => "nodejobs",
@@ -211,7 +212,17 @@ fn find(home: &Home, victim: Victim) -> Vec<u32> {
     };
     let is_halted = halted(home);
     let named = home.processes().into_iter().filter(|(pid, other)| other == name && Some(*pid) != is_halted);
-    named.map(|(pid, _)| pid).collect()
+    let named: Vec<u32> = named.map(|(pid, _)| pid).collect();
+    named
+        .iter()
+        .copied()
+        .filter(|pid| parent_of(*pid).is_none_or(|parent| !named.contains(&parent)))
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Kills them in one instant.

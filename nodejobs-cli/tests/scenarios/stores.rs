@@ -403,8 +403,8 @@ fn a_bad_export_is_refused_with_its_line_and_leaves_nothing() {
         (String::new(), "line 1: this is no export of nodejobs: there is nothing in it"),
         ("\u{7f}ELF\0\0".to_owned(), "line 1: this is no export of nodejobs"),
         (
-            with(&|lines| lines[0] = lines[0].replace("\"nodejobs_export\":1", "\"nodejobs_export\":2")),
-            "line 1: the export has format 2, this version knows 1",
+            with(&|lines| lines[0] = lines[0].replace("\"nodejobs_export\":1", "\"nodejobs_export\":99")),
+            "line 1: the export has format 99, this version knows 1 to 2",
         ),
         (good[..good.len() / 2].to_owned(), "line 4: the export is cut off"),
         (with(&|lines| drop(lines.pop())), "line 7: the export is cut off"),
@@ -454,7 +454,7 @@ fn an_export_into_a_file_is_private_and_replaces_nothing_unasked() {
     refused(&home.nodejobs(["store", "export", "--to", "e.jsonl"]), 4, "'e.jsonl' is there already; --force");
     assert_eq!(std::fs::read(&file).expect("there"), b"mine");
     home.ok(["store", "export", "--to", "e.jsonl", "--force"]);
-    assert!(std::fs::read_to_string(&file).expect("there").starts_with("{\"nodejobs_export\":1"));
+    assert!(std::fs::read_to_string(&file).expect("there").starts_with("{\"nodejobs_export\":2"));
     refused(&home.nodejobs(["store", "export", "--to", ".", "--force"]), 2, "'.' is no file");
     refused(&home.nodejobs(["store", "export", "--to", "no/such/place"]), 1, "'no/such/place'");
     refused(&home.nodejobs(["store", "export", "--force"]), 2, "--to");

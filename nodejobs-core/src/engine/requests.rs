@@ -10,7 +10,9 @@ use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
 
 use super::live::{Live, NextAttempt};
-use super::{Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull};
+use super::{
+    Answer, Effect, Engine, Removal, Restart, StopRequest, Submission, Ticket, Turn, WhenFull, remove_input,
+};
 
 impl Engine {
     pub(super) fn submit(&mut self, submission: Submission, now: Moment, turn: &mut Turn) {
@@ -246,9 +248,8 @@ impl Engine {
             return turn.effects.push(Effect::Reply { ticket, answer });
         }
         let removed = Answer::Removed(job.id.clone());
-        let remove = |key| DocumentChange::Remove { kind: DocumentKind::Input, key };
         turn.units.push(Unit {
-            documents: inputs.into_iter().map(remove).collect(),
+            documents: inputs.into_iter().map(remove_input).collect(),
             job: Some(JobChange::Remove { id: job.id.clone(), expected: job.revision }),
         });
         turn.effects.push(Effect::DeleteLogs { id: job.id, files: logs });

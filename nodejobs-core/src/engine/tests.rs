@@ -413,7 +413,8 @@ fn a_new_owner_goes_on_where_the_old_one_was() {
 
 #[test]
 fn a_live_job_is_small() {
-    assert!(std::mem::size_of::<(JobId, Live)>() <= 600, "{}", std::mem::size_of::<(JobId, Live)>());
+    // With what it has on the heap it is to have no more than a KiB.
+    assert!(std::mem::size_of::<(JobId, Live)>() <= 700, "{}", std::mem::size_of::<(JobId, Live)>());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Backoff, Limits, Restart};
+use super::{Backoff, Limits, Restart, Retry};
 use crate::signal::Signal;
 use crate::time::{Moment, Timestamp};
 
@@ -83,6 +83,8 @@ pub struct Policy {
     /// absent in what is asked for, the owner's default counts; if absent in what is stored, all are kept: the job was
     /// accepted before there were caps.
     pub log_cap: Option<u64>,
+    /// Whether it is tried again when it has failed.
+    pub retry: Option<Box<Retry>>,
 }
 
 /// The least cap of a log file, in bytes.
@@ -105,7 +107,9 @@ impl Serialize for Policy {
         let has_backoff = is_whole || self.backoff != Backoff::default();
         let has_limits = is_whole || self.limits.is_some();
         let has_log_cap = is_whole || self.log_cap.is_some();
-        let fields = 8 + usize::from(has_backoff) + usize::from(has_limits) + usize::from(has_log_cap);
+        let has_retry = is_whole || self.retry.is_some();
+        let fields =
+            8 + [has_backoff, has_limits, has_log_cap, has_retry].map(usize::from).iter().sum::<usize>();
         let mut policy = serializer.serialize_struct("Policy", fields)?;
         policy.serialize_field("stop_signal", &self.stop_signal)?;
         policy.serialize_field("grace_ms", &self.grace_ms)?;
@@ -123,6 +127,9 @@ impl Serialize for Policy {
         }
         if has_log_cap {
             policy.serialize_field("log_cap", &self.log_cap)?;
+        }
+        if has_retry {
+            policy.serialize_field("retry", &self.retry)?;
         }
         policy.end()
     }
@@ -142,6 +149,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             limits: None,
             log_cap: None,
+            retry: None,
         }
     }
 }

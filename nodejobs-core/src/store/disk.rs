@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -182,8 +182,10 @@ pub fn beside(path: &Path, ending: &str) -> PathBuf {
 pub struct Mark {
     /// The engine's name.
     pub engine: &'static str,
-    /// The version of the format that is known here.
+    /// The version of the format that is written here.
     pub format: u32,
+    /// The oldest version that is read as well.
+    pub oldest: u32,
 }
 
 impl Mark {
@@ -192,7 +194,11 @@ impl Mark {
 
     /// The mark, with its end of line.
     pub fn line(self) -> String {
-        format!("nodejobs {} store, format {}\n", self.engine, self.format)
+        self.line_of(self.format)
+    }
+
+    fn line_of(self, format: u32) -> String {
+        format!("nodejobs {} store, format {format}\n", self.engine)
     }
 
     /// Writes the mark at the beginning of a file, and nothing else.
@@ -203,11 +209,22 @@ impl Mark {
         file.write_all(self.line().as_bytes())
     }
 
-    /// Looks for the mark in this file, which belongs to the store at `path`, and at nothing else.
+    /// Makes the mark of an older version at the beginning of a file the present one, on disk. Versions have one digit, so
+    /// one byte changes.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn raise(self, file: &File) -> io::Result<()> {
+        file.write_all_at(self.line().as_bytes(), 0)?;
+        file.sync_data()
+    }
+
+    /// Looks for the mark in this file, which belongs to the store at `path`, and at nothing else. Says which version it
+    /// has: an older one is to be [raised](Self::raise) once the store is open.
     ///
     /// # Errors
     /// [`StoreError::UnknownFormat`] for a mark with another version, [`StoreError::Damaged`] for anything else.
-    pub fn expect(self, file: &Path, path: &Path) -> Result<(), StoreError> {
+    pub fn expect(self, file: &Path, path: &Path) -> Result<u32, StoreError> {
         let mut begin = Vec::new();
         match File::open(file).and_then(|file| file.take(Self::LENGTH).read_to_end(&mut begin)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -215,8 +232,9 @@ impl Mark {
             }
             read => read.map_err(|error| failed("open", path, error))?,
         };
-        if begin.starts_with(self.line().as_bytes()) {
-            return Ok(());
+        let known = |format: &u32| begin.starts_with(self.line_of(*format).as_bytes());
+        if let Some(format) = (self.oldest..=self.format).find(known) {
+            return Ok(format);
         }
         let version = begin
             .strip_prefix(format!("nodejobs {} store, format ", self.engine).as_bytes())

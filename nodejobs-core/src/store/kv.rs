@@ -32,7 +32,10 @@ use crate::status::Status;
 ///
 /// Whoever changes a key, a record or a type that is stored in one raises it, and has the stores of the version before
 /// migrated: each store crate keeps one in its tests.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// The oldest version that is read. In its records, what came later is absent.
+pub const OLDEST_FORMAT: u32 = 1;
 
 /// In which order a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

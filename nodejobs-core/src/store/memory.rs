@@ -103,6 +103,19 @@ impl Tables {
                 }
                 self.append_event(id, state)
             }
+            JobChange::Redefine { definition, state, .. } => {
+                if let Some(job) = self.jobs.get_mut(&id).and_then(|attempts| attempts.last_mut()) {
+                    job.revision = revision;
+                    job.definition = (**definition).clone();
+                    job.state = state.clone();
+                }
+                self.append_event(id, state)
+            }
+            JobChange::ForgetAttempts { through, .. } => {
+                let attempts = self.jobs.entry(id).or_default();
+                attempts.retain(|job| job.state.attempt > *through);
+                UnitOutcome::Applied { seq: attempts.first().map_or(0, |job| job.seq), event: 0 }
+            }
             JobChange::Remove { .. } => {
                 let removed = self.jobs.remove(&id).unwrap_or_default();
                 UnitOutcome::Applied { seq: removed.first().map_or(0, |job| job.seq), event: 0 }

@@ -20,8 +20,8 @@ use ureq::unversioned::transport::{
 use super::stopped::{Waiting, WhenStopped};
 use crate::api::SOCKET_NAME;
 
-/// How much is read or written at once.
-pub(super) const BUFFER_LEN: usize = 64 << 10;
+/// How much is read or written at once. Each connection has two of them, and most carry a few hundred bytes.
+pub(super) const BUFFER_LEN: usize = 16 << 10;
 
 /// Connects to the socket of one data directory, whatever the request's host.
 #[derive(Debug)]

@@ -49,6 +49,7 @@ quota = "10G"
 [history]
 keep_for = "30d"
 keep_last = 10_000
+keep_attempts = "all"
 
 [[hooks]]
 on = ["failed", "lost"]
@@ -73,6 +74,7 @@ timeout = "1m"
         backoff: Backoff { delay_max_ms: 60_000, healthy_after_ms: 5_000, give_up_after: None },
         limits: None,
         log_cap: None,
+        retry: None,
     };
     assert_eq!(config.defaults, JobDefaults { policy, merge: true });
     assert_eq!(config.daemon.idle_exit, None);
@@ -80,8 +82,11 @@ timeout = "1m"
     assert_eq!(config.limits, limits);
     assert_eq!(config.cgroup.as_deref(), Some("/sys/fs/cgroup/jobs".as_ref()));
     assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
-    let history =
-        HistorySettings { keep_for: Some(Duration::from_secs(30 * 86_400)), keep_last: Some(10_000) };
+    let history = HistorySettings {
+        keep_for: Some(Duration::from_secs(30 * 86_400)),
+        keep_last: Some(10_000),
+        keep_attempts: None,
+    };
     assert_eq!(config.history, history);
     let [first, second] = config.hooks.as_slice() else { panic!("{:?}", config.hooks) };
     assert_eq!(first.on, [Status::Failed, Status::Lost]);
@@ -100,7 +105,10 @@ timeout = "1m"
         setting.value.clone().expect(key)
     };
     assert_eq!(shown("defaults.stop_signal"), "SIGINT");
-    assert_eq!(shown("history.keep_for"), "30d");
+    assert_eq!(
+        (shown("history.keep_for"), shown("history.keep_attempts")),
+        ("30d".to_owned(), "all".to_owned())
+    );
     assert_eq!(shown("hooks.1"), "on failed,lost, at most 30s: notify-send -u critical");
     let told = format!("{config:?}");
     assert!(told.contains("DISPLAY") && !told.contains(":0"), "values of variables may be secrets: {told}");

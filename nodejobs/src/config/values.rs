@@ -17,6 +17,7 @@ pub(super) struct Codec<T> {
 
 const NEVER: &str = "never";
 const NONE: &str = "none";
+const ALL: &str = "all";
 
 pub(super) const BOOLEAN: Codec<bool> = Codec {
     read: |value| value.as_bool().ok_or_else(|| wrong("true or false", value)),
@@ -135,6 +136,16 @@ pub(super) const COUNT_OR_NEVER: Codec<Option<u32>> = Codec {
             .map_err(|problem| format!("{problem}, or \"{NEVER}\"")),
     },
     show: |value| Some(value.map_or_else(|| NEVER.to_owned(), |count| count.to_string())),
+};
+
+pub(super) const COUNT_OR_ALL: Codec<Option<u32>> = Codec {
+    read: |value| match value.as_str() {
+        Some(ALL) => Ok(None),
+        _ => number(value, 1, u64::from(u32::MAX))
+            .map(|number| u32::try_from(number).ok())
+            .map_err(|problem| format!("{problem}, or \"{ALL}\"")),
+    },
+    show: |value| Some(value.map_or_else(|| ALL.to_owned(), |count| count.to_string())),
 };
 
 pub(super) const POSITIVE_COUNT: Codec<Option<u32>> = Codec {

@@ -20,13 +20,14 @@ use nodejobs_core::store::{
     DocumentChange, JobChange, JobEvent, JobStore, Order, PageRequest, StoreError, Unit, UnitOutcome,
 };
 use nodejobs_core::time::BootTime;
-use nodejobs_core::{JobId, RawText, Timestamp};
+use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::now;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Answered, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
 use crate::api::ProblemKind;
+use crate::config::Config;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::recorder::Recorder;
@@ -35,6 +36,8 @@ use crate::recorder::Recorder;
 const TURN_INPUTS: usize = 1024;
 /// How far back a repeated submit without an id looks for the job that it may have made, in milliseconds.
 const RESEND_WINDOW_MS: i64 = 600_000;
+/// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
+const FORGOTTEN_AT_ONCE: u32 = 16;
 
 /// What the owner's thread has.
 pub(super) struct Work {
@@ -47,6 +50,9 @@ pub(super) struct Work {
     own_logs: RawText,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
+    config: watch::Receiver<Arc<Config>>,
+    /// Jobs of whose attempts some are to be forgotten, with the number of the newest.
+    long_histories: Vec<(JobId, u32)>,
 }
 
 impl Work {
@@ -58,10 +64,21 @@ impl Work {
         hub: Arc<Hub>,
         recorder: Arc<Recorder>,
         own_logs: RawText,
+        config: watch::Receiver<Arc<Config>>,
         boot: DocumentChange,
     ) -> Result<Self, Error> {
-        let mut work =
-            Self { engine, store, backend, hub, recorder, own_logs, waiting: HashMap::new(), last_ticket: 0 };
+        let mut work = Self {
+            engine,
+            store,
+            backend,
+            hub,
+            recorder,
+            own_logs,
+            waiting: HashMap::new(),
+            last_ticket: 0,
+            config,
+            long_histories: Vec::new(),
+        };
         let live = live_jobs(&*work.store)?;
         let attempts: Vec<_> = live.iter().map(Job::attempt_id).collect();
         let known = work.engine.restore(live, work.store.counters()?.last_event, now());
@@ -141,7 +158,31 @@ impl Work {
                 self.engine.handle(Input::Tick, now(), &mut turn);
             }
             self.commit(turn)?;
+            self.shorten_histories()?;
         }
+    }
+
+    /// Has old attempts forgotten of jobs that have begun many.
+    fn shorten_histories(&mut self) -> Result<(), Inconsistent> {
+        for (id, newest) in std::mem::take(&mut self.long_histories) {
+            let Some(keep) = self.config.borrow().history.keep_attempts else { continue };
+            let through = newest.saturating_sub(keep);
+            let old = match self.store.attempts(&id) {
+                Ok(attempts) => attempts.into_iter().filter(|job| job.state.attempt <= through),
+                Err(error) => {
+                    log::error!("{}", Error::from(error).to_problem());
+                    continue;
+                }
+            };
+            let old: Vec<Job> = old.collect();
+            if !old.is_empty() {
+                let (logs, inputs) = belongings(&old, &self.own_logs);
+                let mut turn = self.engine.begin_turn();
+                self.engine.handle(Input::ForgetAttempts { id, through, logs, inputs }, now(), &mut turn);
+                self.commit(turn)?;
+            }
+        }
+        Ok(())
     }
 
     fn handle(&mut self, message: Message, turn: &mut Turn) {
@@ -305,7 +346,14 @@ impl Work {
             }
             reached(Failpoint::OwnerEffect);
         }
+        let keep = self.config.borrow().history.keep_attempts.unwrap_or(u32::MAX);
         for event in events {
+            let AttemptId { id, attempt } = &event.attempt;
+            // Now and then, so that it costs a job that is restarted all the time next to nothing.
+            let begins = matches!(event.status, Status::Queued | Status::Starting | Status::Restarting);
+            if begins && *attempt > keep && attempt.is_multiple_of(FORGOTTEN_AT_ONCE) {
+                self.long_histories.push((id.clone(), *attempt));
+            }
             // Before anybody who waits for the end asks when something was written.
             self.recorder.heard(&event);
             self.hub.publish(&event);
@@ -367,7 +415,8 @@ fn event_of((unit, outcome): (&Unit, &UnitOutcome)) -> Option<JobEvent> {
     let (Some(change), UnitOutcome::Applied { event, .. }) = (&unit.job, outcome) else { return None };
     let (JobChange::Insert { id, state, .. }
     | JobChange::NewAttempt { id, state, .. }
-    | JobChange::Update { id, state, .. }) = change
+    | JobChange::Update { id, state, .. }
+    | JobChange::Redefine { id, state, .. }) = change
     else {
         return None;
     };

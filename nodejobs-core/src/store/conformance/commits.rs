@@ -2,11 +2,11 @@
 
 use std::sync::Barrier;
 
-use super::super::{DocumentKind, JobStore, Rejection, Unit, UnitOutcome};
+use super::super::{DocumentKind, JobChange, JobStore, Order, Rejection, Unit, UnitOutcome};
 use super::case::Case;
 use super::jobs::{
-    all_jobs, applied, assert_same, commit, content, documents, id, insert, job, new_attempt, put, remove,
-    update, update_attempt, with,
+    all_jobs, applied, assert_same, assert_sound, commit, content, definition, documents, id, insert,
+    insert_with, job, new_attempt, put, remove, request, state, update, update_attempt, with,
 };
 use crate::Status;
 
@@ -99,6 +99,52 @@ pub(super) fn illegal_moves_are_refused(case: &Case) {
         refuse(&*store, &unit, illegal(Status::Failed, Status::Queued));
         let unit = update_attempt("living", 1, if number == 1 { 2 } else { number }, Status::Finished);
         refuse(&*store, &unit, illegal(Status::Running, Status::Finished));
+    }
+}
+
+pub(super) fn a_queued_attempt_is_redefined(case: &Case) {
+    let store = case.store();
+    let mut before = definition("before");
+    before.name = Some("old".to_owned());
+    before.group = Some("old".to_owned());
+    before.labels = [("old".to_owned(), "1".to_owned()), ("same".to_owned(), "1".to_owned())].into();
+    commit(&*store, &[insert_with("a", before, Status::Failed)]);
+    commit(&*store, &[new_attempt("a", 1, 2, Status::Queued), insert("b", Status::Queued)]);
+    let mut after = definition("after");
+    after.name = Some("new".to_owned());
+    after.group = Some("new".to_owned());
+    after.labels = [("new".to_owned(), "1".to_owned()), ("same".to_owned(), "2".to_owned())].into();
+    let redefine = |name: &str, expected: u64, attempt: u32, status: Status| -> Unit {
+        let definition = Box::new(after.clone());
+        JobChange::Redefine { id: id(name), expected, definition, state: state(attempt, status) }.into()
+    };
+    let outcome = store.commit(&[redefine("a", 2, 2, Status::Queued)]).expect("committed");
+    assert_eq!(outcome, [applied(1, 4)]);
+    let changed = job(&*store, "a").expect("there");
+    assert_eq!((changed.revision, changed.state.attempt, &changed.definition), (3, 2, &after));
+    let attempts = store.attempts(&id("a")).expect("attempts");
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[0].definition.name.as_deref(), Some("old"), "the attempt before it is as it was");
+    let found = |key: &str, value: &str| {
+        let mut listed = request(Order::OldestFirst, None, 9);
+        listed.filter.set(key, value).expect("a filter");
+        store.jobs(&listed).expect("a page").jobs.len()
+    };
+    for key in ["name", "group", "label"] {
+        assert_eq!((found(key, "old"), found(key, "new")), (0, 1), "{key}");
+    }
+    assert_eq!((found("label", "same=1"), found("label", "same=2")), (0, 1));
+    assert_sound(&*store);
+
+    let illegal = |from, to| Rejection::IllegalMove { from, to };
+    refuse(&*store, &redefine("a", 2, 2, Status::Queued), Rejection::Stale { found: 3 });
+    refuse(&*store, &redefine("nobody", 1, 1, Status::Queued), Rejection::Missing);
+    refuse(&*store, &redefine("a", 3, 1, Status::Queued), illegal(Status::Queued, Status::Queued));
+    refuse(&*store, &redefine("b", 1, 1, Status::Starting), illegal(Status::Queued, Status::Starting));
+    for from in Status::ALL.into_iter().filter(|status| *status != Status::Queued) {
+        commit(&*store, &[insert(from.as_str(), from)]);
+        refuse(&*store, &redefine(from.as_str(), 1, 1, from), illegal(from, from));
+        refuse(&*store, &redefine(from.as_str(), 1, 1, Status::Queued), illegal(from, Status::Queued));
     }
 }
 

@@ -10,11 +10,12 @@ use proptest::sample::select;
 use super::super::{DocumentChange, DocumentKind, Order, PageRequest};
 use crate::filter::{JobFilter, TimeRange};
 use crate::id::AttemptId;
-use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
+use crate::job::{Array, Definition, ExitStatus, Input, JobState, Origin, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
 use crate::signal::Signal;
 use crate::spec::{
-    Backoff, Command, JobSpec, Limits, OpenFiles, Output, Policy, Restart, Start, TerminalSize,
+    After, Backoff, Command, Condition, Dependency, JobSpec, Limits, OpenFiles, Output, Policy, Restart,
+    Retry, Start, TerminalSize, Unmet,
 };
 use crate::time::{BootTime, Moment};
 use crate::{JobId, RawText, Reason, Status, Timestamp};
@@ -93,6 +94,7 @@ prop_compose! {
             (numbers(), numbers(), option::of(any::<u32>())),
         limits in option::of(limits().prop_map(Box::new)),
         log_cap in option::of(numbers()),
+        retry in option::of(retries().prop_map(Box::new)),
     ) -> Policy {
         let stop_signal = Signal::from_number(stop_signal).expect("1 to 31");
         Policy {
@@ -100,8 +102,40 @@ prop_compose! {
             backoff: Backoff { delay_max_ms, healthy_after_ms, give_up_after },
             limits,
             log_cap,
+            retry,
         }
     }
+}
+
+prop_compose! {
+    fn retries()(
+        (retries, delay_ms, delay_max_ms, on_reboot) in (any::<u32>(), numbers(), numbers(), any::<bool>()),
+        park_after in option::of(any::<u32>()),
+    ) -> Retry {
+        Retry { retries, delay_ms, delay_max_ms, on_reboot, park_after }
+    }
+}
+
+fn afters() -> impl Strategy<Value = After> {
+    let condition = select([Condition::Success, Condition::Failure, Condition::Any].as_slice());
+    let dependency = (ids(), condition).prop_map(|(id, condition)| Dependency { id, condition });
+    (vec(dependency, 0..3), select([Unmet::Cancel, Unmet::Wait].as_slice()))
+        .prop_map(|(on, unmet)| After { on, unmet })
+}
+
+fn origins() -> impl Strategy<Value = Origin> {
+    prop_oneof![
+        (ids(), any::<u32>()).prop_map(|(array, index)| Origin::Element { array, index }),
+        (texts(), times()).prop_map(|(name, due)| Origin::Schedule { name, due }),
+    ]
+}
+
+fn arrays() -> impl Strategy<Value = Array> {
+    (any::<u32>(), any::<bool>(), option::of(any::<u32>())).prop_map(|(size, fail_fast, max_running)| Array {
+        size,
+        fail_fast,
+        max_running,
+    })
 }
 
 prop_compose! {
@@ -112,6 +146,8 @@ prop_compose! {
         (labels, context_key) in (labels(), texts()),
         (layout, merge) in (select(LogLayout::ALL.as_slice()), any::<bool>()),
         (input, start, policy, created_at) in (inputs(), starts(), policies(), times()),
+        needs in btree_map(texts(), any::<u32>(), 0..3),
+        (after, origin, array) in (option::of(afters()), option::of(origins()), option::of(arrays())),
     ) -> Definition {
         let mut definition = Definition::new(&JobSpec::new(command, cwd), logdir, created_at);
         definition.name = name;
@@ -126,7 +162,7 @@ prop_compose! {
         definition.policy = policy;
         definition.labels = labels;
         definition.context_key = context_key;
-        definition
+        Definition { needs, after, origin, array, ..definition }
     }
 }
 
@@ -157,8 +193,10 @@ prop_compose! {
         usage in option::of((numbers(), numbers())),
         (launch_asked, stdout, stderr, pending_restart) in (numbers(), numbers(), numbers(), option::of(texts())),
         last_update in times(),
+        assigned in btree_map(texts(), vec(any::<u32>(), 0..3), 0..3),
     ) -> JobState {
         JobState {
+            assigned,
             launch_asked: BootTime(launch_asked),
             log_start: LogStart { stdout, stderr },
             pending_restart,
@@ -182,6 +220,8 @@ pub(super) enum Attempted {
     Insert,
     NewAttempt,
     Update,
+    Redefine,
+    Forget(u32),
     Remove,
 }
 
@@ -209,7 +249,8 @@ prop_compose! {
     pub(super) fn steps()(
         attempted in prop_oneof![
             3 => Just(Attempted::Insert), 2 => Just(Attempted::NewAttempt), 5 => Just(Attempted::Update),
-            1 => Just(Attempted::Remove),
+            2 => Just(Attempted::Redefine), 1 => Just(Attempted::Remove),
+            1 => (0_u32..4).prop_map(Attempted::Forget),
         ],
         with_job in prop::bool::weighted(0.95),
         (id, definition, state) in (ids(), definitions(), states()),

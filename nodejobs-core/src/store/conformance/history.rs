@@ -1,7 +1,7 @@
 //! Rules about what stays: attempts, events, and numbers that were given out.
 
 use super::super::content::Counters;
-use super::super::{JobChange, JobStore, PageRequest, Unit};
+use super::super::{JobChange, JobStore, PageRequest, Rejection, Unit, UnitOutcome};
 use super::case::Case;
 use super::jobs::{
     all_jobs, applied, assert_sound, commit, definition, id, insert, insert_with, job, new_attempt, put,
@@ -41,6 +41,41 @@ pub(super) fn attempts_are_kept_in_order(case: &Case) {
     let mut listed = request(Order::OldestFirst, None, 9);
     listed.filter.status = vec![Status::Failed];
     assert_eq!(store.jobs(&listed).expect("a page").jobs, []);
+}
+
+pub(super) fn old_attempts_are_forgotten(case: &Case) {
+    let store = case.store();
+    commit(&*store, &[insert("a", Status::Failed), insert("b", Status::Failed)]);
+    for attempt in 2..=12_u32 {
+        let next = |name| new_attempt(name, u64::from(attempt) - 1, attempt, Status::Failed);
+        commit(&*store, &[next("a"), next("b")]);
+    }
+    let attempts = |name: &str| store.attempts(&id(name)).expect("attempts");
+    let (before, other) = (attempts("a"), attempts("b"));
+    let forget = |name: &str, through| -> Unit { JobChange::ForgetAttempts { id: id(name), through }.into() };
+    let events = store.counters().expect("counters").last_event;
+    assert_eq!(store.commit(&[forget("a", 9)]).expect("committed"), [applied(1, 0)]);
+    assert_eq!(attempts("a"), before[9..]);
+    assert_eq!(job(&*store, "a").as_ref(), before.last());
+    assert_eq!(attempts("b"), other);
+    assert_eq!(store.counters().expect("counters").last_event, events);
+    // What is gone already is no mistake.
+    assert_eq!(store.commit(&[forget("a", 3)]).expect("committed"), [applied(1, 0)]);
+    assert_eq!(attempts("a"), before[9..]);
+    for through in [12, 13, u32::MAX] {
+        let illegal = Rejection::IllegalMove { from: Status::Failed, to: Status::Failed };
+        assert_eq!(store.commit(&[forget("a", through)]).expect("refused"), [UnitOutcome::Rejected(illegal)]);
+    }
+    let missing = UnitOutcome::Rejected(Rejection::Missing);
+    assert_eq!(store.commit(&[forget("nobody", 1)]).expect("refused"), [missing]);
+    assert_sound(&*store);
+    // It goes on, and goes away as a whole.
+    commit(&*store, &[new_attempt("a", 12, 13, Status::Failed), forget("a", 12), remove("b", 12)]);
+    let newest: Vec<u32> = attempts("a").iter().map(|job| job.state.attempt).collect();
+    assert_eq!(newest, [13]);
+    commit(&*store, &[remove("a", 13)]);
+    assert_eq!(attempts("a"), []);
+    assert_sound(&*store);
 }
 
 pub(super) fn events_have_no_gap_and_stay(case: &Case) {

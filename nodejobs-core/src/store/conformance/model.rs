@@ -78,6 +78,14 @@ fn unit_of(step: Step, model: &MemoryStore) -> Unit {
                 }
                 JobChange::Update { id, expected, state }
             }
+            Attempted::Redefine => {
+                state.attempt = attempt;
+                if step.honest {
+                    state.status = Status::Queued;
+                }
+                JobChange::Redefine { id, expected, definition, state }
+            }
+            Attempted::Forget(through) => JobChange::ForgetAttempts { id, through },
             Attempted::Remove => JobChange::Remove { id, expected },
         }
     });

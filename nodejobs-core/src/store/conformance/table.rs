@@ -88,6 +88,8 @@ macro_rules! store_conformance {
                 "A change that was decided on another revision is refused and hears the one that is stored.";
             commits::illegal_moves_are_refused:
                 "Exactly the moves of the status table are made; all others are refused and change nothing.";
+            commits::a_queued_attempt_is_redefined:
+                "What a queued attempt runs is changed, indexes included; no other status and no other attempt allows it.";
             commits::rejected_units_leave_no_trace:
                 "Nothing of a rejected unit is done, its documents included, and the others are not disturbed.";
             commits::later_units_see_what_earlier_ones_did:
@@ -110,6 +112,8 @@ macro_rules! store_conformance {
                 "The counts are the jobs by status, through inserts, moves, attempts and removals.";
             history::attempts_are_kept_in_order:
                 "All attempts are there, oldest first, and the job is its newest one.";
+            history::old_attempts_are_forgotten:
+                "Attempts up to a number are gone and the others as they were; the newest cannot be forgotten.";
             history::events_have_no_gap_and_stay:
                 "Each applied change but a removal appends one event, numbered without a gap; none ever goes.";
             history::numbers_are_never_given_twice:

@@ -8,9 +8,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, ExitStatus, Input, Job, JobState, Process, ResourceUsage, WaitingOn};
+use crate::job::{
+    Array, Definition, ExitStatus, Input, Job, JobState, Origin, Process, ResourceUsage, WaitingOn,
+};
 use crate::logs::{LogLayout, LogStart, Logs};
-use crate::spec::{Command, Policy, Start};
+use crate::spec::{After, Command, Policy, Start};
 use crate::status::{Reason, Status};
 use crate::store::content::{Counters, Item};
 use crate::store::{DocumentKind, JobEvent};
@@ -96,6 +98,8 @@ pub(super) struct AttemptLine {
     log_start: LogStartLine,
     pending_restart: Option<String>,
     last_update: Timestamp,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    assigned: BTreeMap<String, Vec<u32>>,
     name: Option<String>,
     command: Command,
     cwd: RawText,
@@ -110,6 +114,14 @@ pub(super) struct AttemptLine {
     policy: Policy,
     submit_key: Option<String>,
     created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    needs: BTreeMap<String, u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<After>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    array: Option<Array>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -250,6 +262,10 @@ impl From<&Job> for AttemptLine {
             policy,
             submit_key,
             created_at,
+            needs,
+            after,
+            origin,
+            array,
         } = definition.clone();
         let JobState {
             attempt,
@@ -267,6 +283,7 @@ impl From<&Job> for AttemptLine {
             log_start: LogStart { stdout, stderr },
             pending_restart,
             last_update,
+            assigned,
         } = state.clone();
         Self {
             attempt,
@@ -289,6 +306,7 @@ impl From<&Job> for AttemptLine {
             log_start: LogStartLine { stdout, stderr },
             pending_restart,
             last_update,
+            assigned,
             name,
             command,
             cwd,
@@ -303,6 +321,10 @@ impl From<&Job> for AttemptLine {
             policy,
             submit_key,
             created_at,
+            needs,
+            after,
+            origin,
+            array,
         }
     }
 }
@@ -326,6 +348,7 @@ impl AttemptLine {
             log_start: LogStartLine { stdout, stderr },
             pending_restart,
             last_update,
+            assigned,
             name,
             command,
             cwd,
@@ -340,6 +363,10 @@ impl AttemptLine {
             policy,
             submit_key,
             created_at,
+            needs,
+            after,
+            origin,
+            array,
         } = self;
         let definition = Definition {
             name,
@@ -356,6 +383,10 @@ impl AttemptLine {
             policy,
             submit_key,
             created_at,
+            needs,
+            after,
+            origin,
+            array,
         };
         let state = JobState {
             attempt,
@@ -377,6 +408,7 @@ impl AttemptLine {
             log_start: LogStart { stdout, stderr },
             pending_restart,
             last_update,
+            assigned,
         };
         Job { seq, id, revision, definition, state }
     }

@@ -58,7 +58,7 @@ pub enum ReadProblem {
 /// Reads an export, item by item.
 ///
 /// Nothing that comes out of it contradicts what came before: sequences rise, events have no gap, ids are there once and
-/// attempts count from 1. Whether the export is whole is known when [`next_item`](Self::next_item) says `None`.
+/// attempts follow each other. Whether the export is whole is known when [`next_item`](Self::next_item) says `None`.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,

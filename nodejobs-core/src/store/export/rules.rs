@@ -84,7 +84,9 @@ impl Rules {
                 self.last_seq, counters.last_seq
             ));
         }
-        for (job, number) in attempts.iter().zip(1..) {
+        // The oldest ones may be forgotten.
+        let first = attempts.first().map_or(1, |job| job.state.attempt.max(1));
+        for (job, number) in attempts.iter().zip(first..) {
             if job.state.attempt != number || job.id != *id || job.seq != *seq {
                 return Err(format!(
                     "attempt {number} of job {id} (seq {seq}) says that it is attempt {} of {} (seq {})",

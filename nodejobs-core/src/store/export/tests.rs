@@ -6,13 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::AttemptId;
-use crate::job::{Definition, ExitStatus, Input, JobState, Process, ResourceUsage, WaitingOn};
+use crate::job::{Array, Definition, ExitStatus, Input, JobState, Origin, Process, ResourceUsage, WaitingOn};
 use crate::logs::{LogLayout, LogStart, Logs};
-use crate::spec::{Backoff, Command, Limits, Policy, Restart, Start, TerminalSize};
+use crate::spec::{
+    After, Backoff, Command, Condition, Dependency, Limits, Policy, Restart, Retry, Start, TerminalSize,
+    Unmet,
+};
 use crate::store::content::Counters;
 use crate::store::{DocumentKind, JobEvent};
 use crate::time::{BootTime, Moment};
-use crate::{RawText, Reason, Status};
+use crate::{JobId, RawText, Reason, Status};
 
 /// The format as it is, and as it stays: a change of this file is a new format.
 const SAMPLE: &str = include_str!("sample.jsonl");
@@ -115,9 +118,20 @@ fn definition() -> impl Strategy<Value = Definition> {
                 policy,
                 submit_key,
                 created_at,
+                needs: [("gpu".to_owned(), slots)].into_iter().filter(|_| slots % 2 == 0).collect(),
+                after: (slots % 3 == 0).then(after),
+                origin: (slots % 5 == 0)
+                    .then(|| Origin::Schedule { name: "nightly".to_owned(), due: created_at }),
+                array: (slots % 7 == 0).then_some(Array { size: slots, fail_fast: true, max_running: None }),
             }
         },
     )
+}
+
+fn after() -> After {
+    let on = ["a", "b"].map(|id| JobId::new(id).expect("valid"));
+    let on = on.map(|id| Dependency { id, condition: Condition::Any }).into();
+    After { on, unmet: Unmet::Wait }
 }
 
 fn state() -> impl Strategy<Value = JobState> {
@@ -129,8 +143,20 @@ fn state() -> impl Strategy<Value = JobState> {
     let process = (text(), option::of(any::<u32>())).prop_map(|(handle, pid)| Process { handle, pid });
     let usage =
         any::<(u64, u64)>().prop_map(|(cpu_ms, peak_memory_kib)| ResourceUsage { cpu_ms, peak_memory_kib });
-    let reasons =
-        ["exit", "signal", "timeout", "memory", "exec", "cwd", "user", "dependency", "reboot", "unknown"];
+    let reasons = [
+        "exit",
+        "signal",
+        "timeout",
+        "memory",
+        "exec",
+        "cwd",
+        "user",
+        "dependency",
+        "element",
+        "schedule",
+        "reboot",
+        "unknown",
+    ];
     let words = (option::of(0..reasons.len()), option::of(text()), option::of(text()), option::of(0..2_u8));
     let ends = (option::of(process), option::of(moment()), option::of(moment()), option::of(exit));
     let numbers = (any::<u32>(), any::<u64>(), any::<(u64, u64)>(), time(), option::of(usage));
@@ -140,6 +166,10 @@ fn state() -> impl Strategy<Value = JobState> {
         let (restarts, asked, (stdout, stderr), last_update, usage) = numbers;
         JobState {
             restarts,
+            assigned: [("gpu".to_owned(), vec![restarts, 0])]
+                .into_iter()
+                .filter(|_| restarts % 2 == 0)
+                .collect(),
             reason: reason.and_then(|index| Reason::from_name(reasons[index])),
             detail,
             waiting_on: waiting_on.map(|which| [WaitingOn::Resources, WaitingOn::Time][usize::from(which)]),
@@ -244,6 +274,15 @@ fn the_second_format_is_what_it_was() {
             policy.limits =
                 Some(Box::new(Limits { memory: Some(1 << 20), nice: Some(-1), ..Limits::default() }));
             policy.log_cap = Some(0);
+            let retry =
+                Retry { retries: 3, delay_ms: 1, delay_max_ms: 2, on_reboot: true, park_after: Some(2) };
+            policy.retry = Some(Box::new(retry));
+            job.state.assigned = [("gpu".to_owned(), vec![0, 2])].into();
+            job.definition.needs = [("gpu".to_owned(), 2)].into();
+            job.definition.after = Some(after());
+            job.definition.origin =
+                Some(Origin::Element { array: JobId::new("many").expect("valid"), index: 7 });
+            job.definition.array = Some(Array { size: 9, fail_fast: false, max_running: Some(2) });
         }
     }
     let written = write(&Header { nodejobs_export: 2, ..header }, &items).0;

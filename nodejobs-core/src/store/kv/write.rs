@@ -125,6 +125,23 @@ impl Writer<'_> {
                 }
                 self.append_event(seq, &id, new)
             }
+            (JobChange::Redefine { definition, state: new, .. }, Some((seq, old))) => {
+                let old_definition = record::definition(self.changes, seq, &id, old.state.attempt)?;
+                self.put_state(seq, &state(new))?;
+                self.put_definition(seq, new.attempt, definition)?;
+                let before = keys::indexes(seq, &old_definition, &old.state);
+                self.reindex(&before, &keys::indexes(seq, definition, new))?;
+                self.append_event(seq, &id, new)
+            }
+            (JobChange::ForgetAttempts { through, .. }, Some((seq, _))) => {
+                for (prefix, end) in [
+                    (keys::ATTEMPTS, keys::attempt(seq, through + 1)),
+                    (keys::DEFINITIONS, keys::definition(seq, through + 1)),
+                ] {
+                    self.delete_between(&keys::numbered(prefix, seq), &end)?;
+                }
+                Ok(UnitOutcome::Applied { seq, event: 0 })
+            }
             (JobChange::Remove { .. }, Some((seq, old))) => {
                 self.remove(seq, &old)?;
                 Ok(UnitOutcome::Applied { seq, event: 0 })
@@ -147,17 +164,21 @@ impl Writer<'_> {
         let definition = record::definition(self.changes, seq, &stored.id, stored.state.attempt)?;
         self.reindex(&keys::indexes(seq, &definition, &stored.state), &BTreeSet::new())?;
         for prefix in [keys::ATTEMPTS, keys::DEFINITIONS].map(|prefix| keys::numbered(prefix, seq)) {
-            let mut gone = Vec::new();
-            self.changes.scan(&prefix, &keys::behind(&prefix), Direction::Forward, &mut |key, _| {
-                gone.push(key.to_vec());
-                Ok(ControlFlow::Continue(()))
-            })?;
-            gone.iter().try_for_each(|key| self.changes.delete(key))?;
+            self.delete_between(&prefix, &keys::behind(&prefix))?;
         }
         self.changes.delete(&keys::job(seq))?;
         self.changes.delete(&keys::id(&stored.id))?;
         self.uncount(&stored.state);
         Ok(())
+    }
+
+    fn delete_between(&mut self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        self.changes.scan(from, to, Direction::Forward, &mut |key, _| {
+            gone.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        gone.iter().try_for_each(|key| self.changes.delete(key))
     }
 
     fn put_state(&mut self, seq: u64, stored: &StoredState) -> Result<(), StoreError> {
