@@ -601,8 +601,8 @@ impl Loop {
     }
 
     fn acknowledge(&mut self, receipts: &[Receipt]) {
+        self.groups.acknowledge(receipts);
         for receipt in receipts {
-            self.groups.acknowledge(receipt);
             if let Some(link) = self.links.get_mut(&receipt.source) {
                 // If the connection has ended, the next one hears the same again, which does no harm.
                 let _ = link.acknowledge(receipt.position);

@@ -132,10 +132,13 @@ impl Groups {
         (usage, killed)
     }
 
-    pub(super) fn acknowledge(&mut self, receipt: &Receipt) {
+    /// Everything before these places is in the store.
+    pub(super) fn acknowledge(&mut self, receipts: &[Receipt]) {
         for kept in self.of.values_mut() {
-            if matches!(&kept.ended, Ended::Told(told) if told.source == receipt.source && told.position <= receipt.position)
-            {
+            let Ended::Told(told) = &kept.ended else { continue };
+            let covers =
+                |receipt: &Receipt| told.source == receipt.source && told.position <= receipt.position;
+            if receipts.iter().any(covers) {
                 kept.ended = Ended::Known;
                 self.is_untidy = true;
             }

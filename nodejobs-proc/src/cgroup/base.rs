@@ -251,7 +251,7 @@ impl Found {
                 Some(format!("'{}/cgroup.subtree_control' may not be written", directory.display()))
             }
             (.., count) => Some(format!(
-                "{count} processes that are not ours are in '{}' itself, which the kernel does not allow there",
+                "{count} processes that are not ours are in '{}' itself, which the kernel does not allow there; they have to go into one below it",
                 directory.display()
             )),
         }

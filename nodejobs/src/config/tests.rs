@@ -40,6 +40,7 @@ idle_exit = "never"
 max_processes = 8
 max_memory = "2G"
 when_full = "refuse"
+cgroup = "/sys/fs/cgroup/jobs"
 
 [resources]
 gpu = 2
@@ -86,6 +87,7 @@ timeout = "1m"
         resources: [("gpu".to_owned(), 2)].into(),
     };
     assert_eq!(config.limits, limits);
+    assert_eq!(config.cgroup.as_deref(), Some("/sys/fs/cgroup/jobs".as_ref()));
     assert_eq!(config.logs, LogSettings { cap: 0, quota: Some(10 << 30) });
     let history = HistorySettings {
         keep_for: Some(Duration::from_secs(30 * 86_400)),
@@ -189,6 +191,13 @@ env = { A = 1 }
         assert!(found.iter().any(|found| found.starts_with(expected)), "{expected}: {found:#?}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for path in ["\"\"", "\"jobs\"", "7"] {
+        let found = problems(&format!("[limits]\ncgroup = {path}\n"));
+        assert!(
+            found.len() == 1 && found[0].starts_with("line 2: limits.cgroup: write a path in quotes"),
+            "{found:?}"
+        );
+    }
     for program in ["", "./x", "a/b"] {
         let found = problems(&format!("[[hooks]]\non = \"lost\"\nrun = [\"{program}\"]\n"));
         let expected =

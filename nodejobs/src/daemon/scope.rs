@@ -1,7 +1,8 @@
 //! A part of the machine of its own for a daemon that is started on the way: a delegated scope of the user's systemd, in which
 //! jobs can be limited, and which does not end with the login session.
 
-use std::os::unix::fs::FileTypeExt as _;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,11 +24,12 @@ pub fn in_scope_of_its_own(program: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// The directory of the user, if its manager listens there.
+/// The directory of the user, if its manager listens there. Another user's may have been left in the environment by `su`.
 fn manager(directory: PathBuf) -> Option<PathBuf> {
-    let socket = directory.join("systemd/private");
-    let is_there =
-        directory.is_absolute() && std::fs::metadata(socket).is_ok_and(|found| found.file_type().is_socket());
+    let own = rustix::process::geteuid().as_raw();
+    let is_manager = |found: &Metadata| found.file_type().is_socket() && found.uid() == own;
+    let is_there = directory.is_absolute()
+        && std::fs::metadata(directory.join("systemd/private")).is_ok_and(|found| is_manager(&found));
     is_there.then_some(directory)
 }
 

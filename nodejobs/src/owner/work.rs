@@ -229,7 +229,8 @@ impl Work {
                 }
             }
             Message::Submit(submit) => {
-                let SubmitMessage { id, mut definition, context, input, unique, array, resend, reply } = *submit;
+                let SubmitMessage { id, mut definition, context, input, unique, array, resend, reply } =
+                    *submit;
                 let ticket = self.ticket(reply);
                 match array.as_ref().zip(id.as_ref()).map(|(_, id)| self.has_elements(id)) {
                     None | Some(Ok(false)) => {}
