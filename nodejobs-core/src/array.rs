@@ -242,7 +242,7 @@ impl Template {
         let placeholders = Placeholders::of(&definition.command)?;
         placeholders.check(&self.elements.names())?;
         self.placeholders = placeholders;
-        self.definition = Box::new(definition.clone());
+        *self.definition = definition.clone();
         Ok(())
     }
 

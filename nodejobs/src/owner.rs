@@ -36,7 +36,7 @@ use crate::last_looks::LastLooks;
 use crate::recorder::Recorder;
 use crate::stores::StoreKind;
 use host::Host;
-use work::Work;
+use work::{Surroundings, Work};
 
 /// A job that is asked for.
 pub(crate) struct SubmitMessage {
@@ -280,16 +280,16 @@ impl Owner {
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
         let limits = settings.limits.clone();
         let config = watch::Sender::new(Arc::new(settings));
-        let work = Work::take_over(
-            Engine::with_capacity(generation, limits),
-            Arc::clone(&store),
-            Arc::clone(&backend),
-            Arc::clone(&hub),
-            Arc::clone(&recorder),
-            RawText::from(directory.logs().into_os_string().into_vec()),
-            config.subscribe(),
-            put(BOOT, boot_id.to_owned()),
-        )?;
+        let surroundings = Surroundings {
+            store: Arc::clone(&store),
+            backend: Arc::clone(&backend),
+            hub: Arc::clone(&hub),
+            recorder: Arc::clone(&recorder),
+            own_logs: RawText::from(directory.logs().into_os_string().into_vec()),
+            config: config.subscribe(),
+        };
+        let engine = Engine::with_capacity(generation, limits);
+        let work = Work::take_over(engine, surroundings, put(BOOT, boot_id.to_owned()))?;
         let (running, stopped) = watch::channel(());
         let thread = std::thread::Builder::new()
             .name("nodejobs-owner".to_owned())

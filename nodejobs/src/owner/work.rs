@@ -44,6 +44,17 @@ const RESEND_WINDOW_MS: i64 = 600_000;
 /// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
 const FORGOTTEN_AT_ONCE: u32 = 16;
 
+/// What the owner's thread works with.
+pub(super) struct Surroundings {
+    pub(super) store: Arc<dyn JobStore>,
+    pub(super) backend: Arc<dyn ProcessBackend>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) recorder: Arc<Recorder>,
+    /// The directory of log files and indexes of ours.
+    pub(super) own_logs: RawText,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+}
+
 /// What the owner's thread has.
 pub(super) struct Work {
     engine: Engine,
@@ -64,14 +75,10 @@ impl Work {
     /// Hears from the backend what happened while there was no owner, and writes that down.
     pub(super) fn take_over(
         engine: Engine,
-        store: Arc<dyn JobStore>,
-        backend: Arc<dyn ProcessBackend>,
-        hub: Arc<Hub>,
-        recorder: Arc<Recorder>,
-        own_logs: RawText,
-        config: watch::Receiver<Arc<Config>>,
+        surroundings: Surroundings,
         boot: DocumentChange,
     ) -> Result<Self, Error> {
+        let Surroundings { store, backend, hub, recorder, own_logs, config } = surroundings;
         let mut work = Self {
             engine,
             store,
