@@ -331,7 +331,10 @@ fn the_logs_go_with_the_job_except_for_files_of_the_users_own() {
     home.ok(["run", "--id", "b", "--logdir", "own", "--wait", script]);
     home.ok(["run", "--id", "c", "--logfile", "own/c.log", "--wait", script]);
     let all = ["a.1.err", "a.1.out", "a.2.err", "a.2.out", "b.1.err", "b.1.out", "c.log", "c.log.err"];
-    assert_eq!(files(&home), all);
+    // One that takes a while, as it may where much goes on, has an index as well.
+    let mut written = files(&home);
+    written.retain(|name| !name.ends_with(".idx"));
+    assert_eq!(written, all);
     home.ok(["rm", "a", "b", "c"]);
     assert_eq!(files(&home), ["c.log", "c.log.err"]);
     assert_eq!(home.records(), [] as [Value; 0]);
