@@ -21,7 +21,7 @@ const VALUES: &str = "Values";
 
 /// Run a command many times, with other values each time; prints the id of the array
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "nodejobs array [OPTIONS] <VALUES> <COMMAND>...")]
 #[command(group = ArgGroup::new("values").required(true).args(["range", "each_line", "each_json", "parameters"]))]
 pub(crate) struct Array {
     /// An element for each of these numbers, such as 1-1000 or 0-100:10
