@@ -400,6 +400,8 @@ pub struct Engine {
 impl Engine {
     /// How long a launch that found no room, or a commit that failed, waits before it is tried again.
     const RETRY_MS: u64 = 1_000;
+    /// So many live jobs there is room for without asking for more.
+    const SPARE_ROOM: usize = 64;
     /// A turn with so many units starts nobody more; the next one does.
     const TURN_UNITS: usize = 1_024;
 
@@ -574,6 +576,10 @@ impl Engine {
         match outcomes {
             Some(outcomes) => {
                 self.retry_at = None;
+                if self.live.is_empty() {
+                    // Room for as many as there once were is none of an idle owner's business.
+                    self.live.shrink_to(Self::SPARE_ROOM);
+                }
                 self.settle_committed(turn, outcomes)
             }
             None => {

@@ -25,6 +25,11 @@ pub struct Machine {
     pub(crate) use_cgroups: bool,
 }
 
+/// Has this process's allocator give the memory back to the system that nobody uses. It would keep it for what may come.
+pub fn give_memory_back() {
+    crate::sys::give_memory_back();
+}
+
 /// Kernel features that are to be treated as missing: `pidfs`, `pidfd-info`, `own-tables`, `cgroups`, separated by commas. For
 /// tests, and for whoever has to find out whether one of them is at fault.
 pub const DISABLE_VARIABLE: &str = "NODEJOBS_DISABLE";

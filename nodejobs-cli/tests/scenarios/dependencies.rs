@@ -284,3 +284,32 @@ fn a_program_that_owns_the_directory_has_all_of_it() {
     });
     assert_eq!(said(&mut home.command(["ls"])).code, 0);
 }
+
+#[test]
+fn the_whole_chain_of_those_who_wait_is_explained() {
+    let home = Home::new();
+    home.ok(["group", "set", "one", "--slots", "1"]);
+    home.ok(["run", "--id", "first", "--group", "one", "--", "sleep", "1000"]);
+    home.ok(["run", "--id", "second", "--group", "one", "--", "true"]);
+    home.ok(["run", "--id", "third", "--after", "second", "--", "true"]);
+    home.ok(["run", "--id", "fourth", "--after", "third:any", "--after", "first:failure", "--", "true"]);
+    let why = home.ok(["explain", "fourth"]);
+    let lines: Vec<&str> = why.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "fourth waits for other jobs",
+            "  'first' has to fail",
+            "  'third' has to end",
+            "first is running and waits for nothing",
+            "third waits for other jobs",
+            "  'second' has to succeed",
+            "second waits for a place: it is 1 of 1 in group 'one', with priority 0",
+            "  1 of 1 slots of group 'one' are taken, and it takes 1",
+            "    held by first",
+        ]
+    );
+    home.ok(["stop", "first"]);
+    home.nodejobs(["wait", "fourth"]);
+    assert_eq!(home.ok(["explain", "fourth"]), "fourth is finished and waits for nothing");
+}

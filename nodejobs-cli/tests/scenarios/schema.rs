@@ -152,6 +152,11 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     }
     add("record", vec![said(&["status", "heavy"]), said(&["edit", "third", "--priority", "1"])]);
     add("explanation", vec![said(&["explain", "second"])]);
+    // What it waits for is explained in the same way.
+    let mut behind = said(&["explain", "behind"]);
+    add("explanation", all(behind["chain"].take()));
+    behind["chain"] = json!([]);
+    add("explanation", vec![behind]);
     home.ok(["group", "set", "empty"]);
     add("group", vec![said(&["group", "rm", "empty"])]);
     home.ok(["stop", "--force", "second", "third", "heavy"]);

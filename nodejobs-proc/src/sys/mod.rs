@@ -15,6 +15,15 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Has the allocator give the memory back that nobody uses.
+pub(crate) fn give_memory_back() {
+    // SAFETY: takes and gives plain numbers; the allocator locks itself.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Sets every signal's disposition to the default: `exec` keeps "ignore", and a job must not inherit ours.
 pub(crate) fn reset_signal_dispositions() {
     for signal in 1..=64 {

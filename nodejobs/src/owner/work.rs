@@ -26,7 +26,7 @@ use nodejobs_core::store::{
 use nodejobs_core::time::BootTime;
 use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use nodejobs_proc::failpoint::{Failpoint, reached};
-use nodejobs_proc::machine::now;
+use nodejobs_proc::machine::{give_memory_back, now};
 use tokio::sync::{oneshot, watch};
 
 use super::{Answered, GroupRequest, Look, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
@@ -43,6 +43,8 @@ const TURN_INPUTS: usize = 1024;
 const RESEND_WINDOW_MS: i64 = 600_000;
 /// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
 const FORGOTTEN_AT_ONCE: u32 = 16;
+/// So many units are worth giving memory back, which takes about a millisecond.
+const MUCH_WORK: usize = 4096;
 
 /// What the owner's thread works with.
 pub(super) struct Surroundings {
@@ -67,6 +69,8 @@ pub(super) struct Work {
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     last_ticket: Ticket,
     config: watch::Receiver<Arc<Config>>,
+    /// Units that were committed since memory was last given back.
+    worked: usize,
     /// Jobs of whose attempts some are to be forgotten, with the number of the newest.
     long_histories: Vec<(JobId, u32)>,
 }
@@ -89,6 +93,7 @@ impl Work {
             waiting: HashMap::new(),
             last_ticket: 0,
             config,
+            worked: 0,
             long_histories: Vec::new(),
         };
         work.engine.restore_groups(&all_groups(&*work.store)?).map_err(|(name, error)| {
@@ -181,6 +186,14 @@ impl Work {
             }
             self.commit(turn)?;
             self.shorten_histories()?;
+        }
+    }
+
+    /// After much work, and with nothing left of it, the owner takes as much memory as before.
+    fn rest(&mut self) {
+        if self.engine.live_jobs() == 0 && self.worked >= MUCH_WORK {
+            self.worked = 0;
+            give_memory_back();
         }
     }
 
@@ -414,10 +427,12 @@ impl Work {
             None => Vec::new(),
         };
         let mut accepted = accepted_jobs(&turn, outcomes);
+        self.worked += turn.units.len();
         let effects = self.engine.settle(turn, outcomes, now())?;
         // A schedule that will be due needs an owner as well.
         self.hub.set_live_jobs(self.engine.live_jobs() + self.engine.active_schedules());
         self.hub.set_schedules(self.engine.schedules());
+        self.rest();
         for effect in effects {
             match effect {
                 Effect::Launch(attempt) => self.backend.launch(&attempt),
