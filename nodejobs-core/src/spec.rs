@@ -301,6 +301,9 @@ pub enum InvalidSpec {
     /// The label of the key is given beside the key.
     #[error("the label '{UNIQUE_LABEL}' is the job's unique key; give only one of the two")]
     UniqueTwice,
+    /// It is to become another key after the submit that was decided by it.
+    #[error("the label '{UNIQUE_LABEL}' is the key under which the job was submitted, and stays")]
+    UniqueStays,
     /// Two rules for what follows a failure.
     #[error("a job has retries, or a restart policy; leave out one of the two")]
     RetriesAndRestarts,

@@ -64,7 +64,7 @@ impl Owner {
         let job = self.job(reference).await?;
         let after = self.find_awaited(request, Some(&job.id), &HashSet::new()).await?;
         let after = (!after.on.is_empty()).then_some(after);
-        self.ask_the_one(job, Request::Depend { after }).await
+        self.ask_of_one(job, &Request::Depend { after }).await
     }
 
     /// Adds to the record of a job that waits for others which ones they are.

@@ -156,7 +156,7 @@ impl Message {
     fn rests_on(&self, turn: &Turn, engine: &Engine) -> bool {
         // What jobs may want of a group is decided on what it is.
         let looks_at_groups = match self {
-            Message::Submit(_) | Message::Group { .. } => true,
+            Message::Submit(_) | Message::Group { .. } | Message::Schedule { .. } => true,
             Message::Ask { request, .. } => matches!(request, Request::Restart { .. } | Request::Edit(_)),
             _ => false,
         };

@@ -108,11 +108,13 @@ impl Owner {
 /// Something that makes no sense as things are set.
 pub(crate) fn refused(refusal: &Refusal) -> Error {
     let kind = match refusal {
-        Refusal::HasJobs { .. } | Refusal::DefaultGroup => ProblemKind::Conflict,
+        Refusal::HasJobs { .. } | Refusal::HasSchedule { .. } | Refusal::DefaultGroup => {
+            ProblemKind::Conflict
+        }
         Refusal::UnknownGroup { .. }
         | Refusal::MoreSlots { .. }
         | Refusal::UnknownResource { .. }
-        | Refusal::Time(_)
+        | Refusal::Other(_)
         | Refusal::MoreThanExist { .. } => ProblemKind::Usage,
     };
     Error::new(kind, refusal.to_string())

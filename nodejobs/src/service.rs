@@ -347,13 +347,6 @@ impl Owner {
         Ok((job, answer))
     }
 
-    /// Asks something of one job.
-    pub(crate) async fn ask_the_one(&self, job: Job, request: Request) -> Result<JobRecord, Error> {
-        let (job, answer) = self.ask_of(job, request.clone())?;
-        let answered = self.answered(&request, &job, answer).await?;
-        self.outcome_of(&request, job, answered).await
-    }
-
     /// Asks the same of several jobs, all before the first answer is waited for.
     pub(crate) async fn ask_of_all(&self, references: &[String], request: &Request) -> ActionAnswer {
         let mut asked = Vec::with_capacity(references.len());

@@ -7,7 +7,7 @@ use nodejobs::Jobs;
 use nodejobs::api::{ArrayRequest, ListQuery, ProblemKind, RestartRequest};
 use nodejobs::spec::{Command, Elements};
 use nodejobs::{Reason, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::engine::STORES;
 use crate::library::{in_both_modes, kind, run_as, script, spec};
@@ -445,4 +445,34 @@ async fn an_array_is_submitted_and_run_again_by_programs(home: &Home, jobs: &Job
 
     let bad = ArrayRequest::new(spec(home, Command::argv(["echo", "{x}"])), elements);
     assert_eq!(kind(jobs.submit_array(bad).await), ProblemKind::Usage);
+}
+
+#[test]
+fn a_group_that_somebody_still_needs_stays_and_one_that_is_gone_is_missed() {
+    let home = Home::new();
+    home.ok(["group", "set", "night", "--slots", "2"]);
+    home.ok(["array", "--id", "many", "--group", "night", "--range", "1-2", "--wait", "--", "true"]);
+    home.ok(["schedule", "add", "late", "--every", "1d", "--group", "night", "--", "true"]);
+    let said = home.nodejobs(["group", "rm", "night"]);
+    assert_eq!(said.code, 4, "{said:?}");
+    assert!(said.stderr.contains("jobs of schedule 'late' are in group 'night'"), "{said:?}");
+    home.ok(["schedule", "rm", "late"]);
+    home.ok(["group", "rm", "night"]);
+    for command in [&["retry", "many"][..], &["restart", "many"], &["restart", "many.1"]] {
+        let said = home.nodejobs(command);
+        assert_eq!(said.code, 2, "{command:?}: {said:?}");
+        assert!(said.stderr.contains("there is no group 'night'"), "{said:?}");
+    }
+    home.ok(["group", "set", "night"]);
+    home.ok(["run", "--id", "first", "--wait", "--", "true"]);
+    home.ok(["array", "--id", "again", "--after", "first", "--range", "1-2", "--wait", "--", "true"]);
+    home.ok(["retry", "again"]);
+    home.nodejobs(["wait", "again"]);
+    let record = home.record("again");
+    assert_eq!((&record["attempt"], &record["after"]), (&json!(2), &Value::Null), "{record}");
+    // The key under which a job was submitted decided that submit.
+    home.ok(["run", "--id", "only", "--unique", "k", "--delay", "1h", "--", "true"]);
+    let said = home.nodejobs(["edit", "only", "--label", "unique=other"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert_eq!(home.record("only")["labels"]["unique"], "k");
 }

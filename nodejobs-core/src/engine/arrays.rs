@@ -6,7 +6,7 @@
 use crate::array::{Content, Counts, ON_DONE, Running, Template, element_id, plan_key, split_element_id};
 use crate::id::{AttemptId, JobId};
 use crate::job::{Definition, JobState};
-use crate::spec::InvalidPlaceholder;
+use crate::spec::{InvalidPlaceholder, Start};
 use crate::status::{Reason, Status};
 use crate::store::{DocumentChange, DocumentKind, JobChange, Unit};
 use crate::time::Moment;
@@ -74,10 +74,8 @@ impl Live {
 
 impl Engine {
     /// The live array of that id.
-    fn array(&mut self, id: &JobId) -> Option<(&mut Live, usize)> {
-        let live = self.live.get_mut(id)?;
-        let count = live.array.as_ref()?.live.len();
-        Some((live, count))
+    fn array(&mut self, id: &JobId) -> Option<&mut Live> {
+        self.live.get_mut(id).filter(|live| live.array.is_some())
     }
 
     /// Whether the id is one of an element of a live array, and so nobody else's.
@@ -133,7 +131,7 @@ impl Engine {
     pub(super) fn element_ended(&mut self, element: &Live, id: &JobId, now: Moment, turn: &mut Turn) {
         let Some(of) = &element.element_of else { return };
         let (parent, index) = &**of;
-        let Some((live, _)) = self.array(parent) else { return };
+        let Some(live) = self.array(parent) else { return };
         let Some(array) = &mut live.array else { return };
         let status = element.state.status;
         array.ended(*index, status);
@@ -154,7 +152,7 @@ impl Engine {
     /// An element could not be killed: while its array is being stopped, the same goes for that.
     pub(super) fn element_survives(&mut self, element: &JobId, now: Moment, turn: &mut Turn) {
         let Some(of) = self.live.get(element).and_then(|live| live.element_of.clone()) else { return };
-        let Some((live, _)) = self.array(&of.0) else { return };
+        let Some(live) = self.array(&of.0) else { return };
         if live.state.status == Status::Stopping {
             live.state.detail = Some(format!("{element} could not be killed"));
             turn.units.push(live.update(&of.0, Status::FailedStop, now));
@@ -233,7 +231,7 @@ impl Engine {
     ) -> bool {
         let Some((parent, index)) = split_element_id(id.as_str()) else { return false };
         let Ok(parent) = JobId::new(parent) else { return false };
-        let Some((live, _)) = self.array(&parent) else { return false };
+        let Some(live) = self.array(&parent) else { return false };
         let Some(array) = live.array.as_mut().filter(|array| array.is_pending(index)) else { return false };
         let Some((again, definition)) = array.skip(index, now.wall) else {
             // So many are cancelled that their array is better stopped.
@@ -257,8 +255,12 @@ impl Engine {
     pub(super) fn restart_array(&mut self, restart: Restart, now: Moment, turn: &mut Turn) {
         let Restart { ticket, job, submit_key, request: _, array } = restart;
         let status = Some(job.state.status);
+        if let Err(refusal) = self.check_place(&job.definition) {
+            return turn.effects.push(Effect::Reply { ticket, answer: Answer::Refused(refusal) });
+        }
         let mut definition = job.definition;
-        definition.start = crate::spec::Start::Now;
+        definition.start = Start::Now;
+        definition.after = None;
         definition.submit_key = Some(submit_key);
         definition.created_at = now.wall;
         let number = job.state.attempt + 1;
@@ -283,7 +285,7 @@ impl Engine {
         };
         let mut state = JobState::new(number, Status::Queued, now.wall);
         queue_for_place(&mut state);
-        let live = Live { array: Some(array), ..Live::new(&definition, state.clone()) };
+        let live = Live { array: Some(array), before: status, ..Live::new(&definition, state.clone()) };
         let attempt = AttemptId { id: job.id.clone(), attempt: number };
         turn.effects.push(Effect::Reply { ticket, answer: Answer::Accepted(attempt) });
         let change = JobChange::NewAttempt {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::DEFAULT_GROUP;
 use crate::job::{Definition, Job};
-use crate::spec::{Command, InvalidSpec, JobSpec};
+use crate::spec::{Command, InvalidSpec, JobSpec, UNIQUE_LABEL};
 use crate::status::Status;
 use crate::store::JobChange;
 use crate::time::Moment;
@@ -49,7 +49,8 @@ impl Edits {
         // None of it may be needed any more.
         spec.needs.values_mut().filter(|count| **count == 0).for_each(|count| *count = 1);
         spec.labels.clone_from(labels);
-        spec.validate()
+        spec.validate()?;
+        if labels.contains_key(UNIQUE_LABEL) { Err(InvalidSpec::UniqueStays) } else { Ok(()) }
     }
 
     /// Makes the changes.
@@ -99,7 +100,7 @@ impl Engine {
         }
         let Some(live) = self.live.get_mut(&id) else { return Answer::NotLive };
         if let Some(Err(error)) = live.array.as_mut().map(|array| array.redefine(&definition)) {
-            return Answer::Refused(Refusal::Time(error.to_string()));
+            return Answer::Refused(Refusal::Other(error.to_string()));
         }
         let (order, waits) = (live.place.order, live.place.standing == Standing::Waits);
         live.leave_place(&mut self.queue);

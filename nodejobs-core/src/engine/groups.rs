@@ -63,9 +63,19 @@ pub enum Refusal {
         /// All other live ones.
         others: usize,
     },
-    /// A schedule, or a start at a time, cannot be so.
+    /// A schedule has its jobs in it.
+    #[error(
+        "jobs of schedule '{schedule}' are in group '{name}'; remove it, or change its group with `schedule add --replace`"
+    )]
+    HasSchedule {
+        /// The group.
+        name: String,
+        /// The first of them.
+        schedule: String,
+    },
+    /// Something else, in words.
     #[error("{0}")]
-    Time(String),
+    Other(String),
     /// It always exists.
     #[error("group '{DEFAULT_GROUP}' is that of all jobs without one, and stays")]
     DefaultGroup,
@@ -200,10 +210,15 @@ impl Engine {
         // Also who waits for a time, and is in no queue yet.
         let live =
             self.live.values().filter(|live| live.place.want().group.as_deref() == Some(queued)).count();
-        if live == 0 {
-            return Ok(());
+        if live > 0 {
+            return Err(Refusal::HasJobs { name: name.to_owned(), running, others: live - running });
         }
-        Err(Refusal::HasJobs { name: name.to_owned(), running, others: live - running })
+        match self.schedules.in_group(queued) {
+            Some(schedule) => {
+                Err(Refusal::HasSchedule { name: name.to_owned(), schedule: schedule.to_owned() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// What was committed of groups counts from now on.

@@ -40,7 +40,7 @@ impl Engine {
         }
         if let Some(time) = definition.start.missed(now.wall) {
             let why = format!("the start time {time} has passed; leave it out to start the job now");
-            return reply(Answer::Refused(Refusal::Time(why)));
+            return reply(Answer::Refused(Refusal::Other(why)));
         }
         let is_others = |job: &Job| job.definition.array.is_some() || job.definition.is_element();
         let taken = existing.as_ref().filter(|job| is_others(job) || array.is_some());

@@ -114,6 +114,12 @@ impl Schedules {
         self.plans.get_mut(name).map(|plan| &mut plan.known.schedule)
     }
 
+    /// The first one whose jobs are in this group.
+    pub(super) fn in_group(&self, group: &str) -> Option<&str> {
+        let is_in = |plan: &Plan| plan.known.schedule.definition.group.as_deref() == Some(group);
+        self.plans.iter().find(|(_, plan)| is_in(plan)).map(|(name, _)| name.as_str())
+    }
+
     fn clear_timer(&mut self, name: &str) {
         if let Some(at) = self.plans.get_mut(name).and_then(|plan| plan.timer.take()) {
             self.timers.remove(&(at, name.to_owned()));
@@ -287,5 +293,5 @@ impl Engine {
 }
 
 fn refused(why: String) -> Answer {
-    Answer::Refused(Refusal::Time(why))
+    Answer::Refused(Refusal::Other(why))
 }

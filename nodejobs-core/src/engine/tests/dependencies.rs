@@ -1,8 +1,9 @@
 //! Jobs that wait for the ends of others.
 
 use super::*;
-use crate::job::WaitingOn;
-use crate::spec::{After, Condition, Dependency, Retry, Unmet};
+use crate::array::{Content, Which, next_attempt};
+use crate::job::{Array, WaitingOn};
+use crate::spec::{After, Condition, Dependency, Elements, Range, Retry, Unmet};
 
 pub(super) fn after(on: &[(&str, Condition)], unmet: Unmet) -> After {
     let on = on.iter().map(|(name, condition)| Dependency { id: id(name), condition: *condition });
@@ -372,4 +373,35 @@ fn ten_thousand_in_a_row_and_five_thousand_at_once_are_told_in_one_turn() {
     }
     assert_eq!((bench.state("all").status, bench.engine.live_jobs()), (Status::Starting, 1));
     println!("{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_restart_of_an_array_that_could_not_be_stored_has_met_nothing() {
+    let mut bench = Bench::new();
+    let elements = Elements::Range(Range { first: 1, last: 1, step: 1 });
+    let mut submission = bench.submission("many");
+    if let Input::Submit(submission) = &mut submission {
+        submission.definition.array =
+            Some(Array { size: 1, fail_fast: false, max_running: None, on_done: None });
+        submission.array = Some(Box::new(Content::new(elements, 1)));
+    }
+    let _ = bench.turn(vec![submission]);
+    let _ = bench.submit_after("b", after(&[("many", Condition::Success)], Unmet::Wait));
+    let _ = bench.ends("many.1", 1);
+    assert_eq!(bench.state("many").status, Status::Failed);
+    let job = bench.job("many");
+    let content = next_attempt(&bench.store, &job, Which::All).expect("memory");
+    let restart = Restart {
+        ticket: 7,
+        job,
+        submit_key: "again".to_owned(),
+        request: StopRequest::default(),
+        array: Some(Box::new(content)),
+    };
+    let mut turn = bench.engine.begin_turn();
+    bench.engine.handle(Input::Restart(Box::new(restart)), bench.now, &mut turn);
+    let effects = bench.engine.settle(turn, None, bench.now).expect("nobody else writes");
+    assert_eq!(answers(&effects), [&Answer::NotStored]);
+    let effects = bench.turn(vec![Input::Tick]);
+    assert_eq!((launches(&effects), bench.engine.waits_for(&id("b")).len()), (0, 1));
 }

@@ -271,7 +271,7 @@ fn one_can_be_run_by_hand_but_not_beside_another() {
     assert_eq!((attempt.id.as_str(), launches(&effects)), ("s-20260714T033321Z", 1));
     let effects = bench.turn(vec![asked(ScheduleChange::Run)]);
     assert!(
-        matches!(answers(&effects)[0], Answer::Refused(Refusal::Time(why)) if why.contains("s-20260714T033321Z"))
+        matches!(answers(&effects)[0], Answer::Refused(Refusal::Other(why)) if why.contains("s-20260714T033321Z"))
     );
     bench.running_ones_end();
     // In the same millisecond its id is taken; a moment later it has another one.
@@ -330,7 +330,9 @@ fn a_schedule_is_replaced_on_request_only_and_keeps_what_waits() {
     bench.pass(MINUTE);
     let other = schedule(&bench, |it| it.submit_key = Some("k".to_owned()));
     let effects = bench.turn(vec![add(other.clone(), false)]);
-    assert!(matches!(answers(&effects)[0], Answer::Refused(Refusal::Time(why)) if why.contains("--replace")));
+    assert!(
+        matches!(answers(&effects)[0], Answer::Refused(Refusal::Other(why)) if why.contains("--replace"))
+    );
     let _ = bench.turn(vec![add(other.clone(), true)]);
     assert_eq!(bench.stored().expect("a schedule").waiting.len(), 1);
     // Sent again, it is the same.

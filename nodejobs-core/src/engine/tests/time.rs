@@ -50,7 +50,7 @@ fn a_time_that_has_passed_is_refused_unless_it_passed_on_the_way() {
     let past = at(&bench, 10_001);
     let effects = bench.turn(vec![bench.submission_with(|spec| spec.start = past)]);
     assert!(
-        matches!(answers(&effects)[0], Answer::Refused(Refusal::Time(why)) if why.contains("has passed")),
+        matches!(answers(&effects)[0], Answer::Refused(Refusal::Other(why)) if why.contains("has passed")),
         "{effects:?}"
     );
     assert_eq!(bench.engine.live_jobs(), 0);
