@@ -8,12 +8,15 @@ use crate::commands::{
     array, attach, completions, config, daemon, doctor, edit, events, explain, group, history, joblog, logs,
     ls, man, pause, prune, restart, retry, rm, run, schedule, send, signal, status, stop, store, top, wait,
 };
+use crate::deferred::Deferred;
 use crate::output::Format;
 use crate::store_option::{self, StoreParser};
 
 /// Any command becomes a durable job: a record, its logs, its true outcome, whatever dies in between.
 #[derive(Debug, Parser)]
 #[command(name = "nodejobs", version, after_help = EXAMPLES)]
+// Each command has them as well, from `Deferred`: the parser would copy them to all commands at every call.
+#[command(mut_args(|arg| arg.global(false)))]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -65,36 +68,68 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(Box<run::Run>),
-    Array(Box<array::Array>),
-    Ls(ls::Ls),
-    Status(status::Status),
-    Logs(logs::Logs),
-    Wait(wait::Wait),
-    Joblog(joblog::Joblog),
-    Stop(stop::Stop),
-    Restart(restart::Restart),
-    Retry(retry::Retry),
-    Pause(pause::Pause),
-    Resume(pause::Resume),
-    Signal(signal::Signal),
-    Send(send::Send),
-    Attach(attach::Attach),
-    Edit(edit::Edit),
-    Rm(rm::Rm),
-    Prune(prune::Prune),
-    History(history::History),
-    Events(events::Events),
-    Top(top::Top),
-    Group(group::Group),
-    Explain(explain::Explain),
-    Schedule(schedule::Schedule),
-    Daemon(daemon::Daemon),
-    Store(store::Store),
-    Doctor(doctor::Doctor),
-    Config(config::Config),
-    Completions(completions::Completions),
-    Man(man::Man),
+    /// Run a command as a job; prints its id once it is on disk
+    Run(Deferred<run::Run>),
+    /// Run a command many times, with other values each time; prints the id of the array
+    Array(Deferred<array::Array>),
+    /// List jobs, newest first
+    Ls(Deferred<ls::Ls>),
+    /// Show everything about jobs
+    Status(Deferred<status::Status>),
+    /// Show what jobs wrote: their standard output and standard error on ours
+    Logs(Deferred<logs::Logs>),
+    /// Wait until jobs have ended, and end with their exit code
+    Wait(Deferred<wait::Wait>),
+    /// Show what each element of an array came to, in the order in which they were started
+    Joblog(Deferred<joblog::Joblog>),
+    /// End jobs with everything they started; returns once they are gone
+    Stop(Deferred<stop::Stop>),
+    /// Run jobs again: the next attempt of each, as it was submitted
+    Restart(Deferred<restart::Restart>),
+    /// Run again what has ended: jobs, and of arrays with --failed what did not finish
+    Retry(Deferred<retry::Retry>),
+    /// Halt running jobs with everything they started
+    Pause(Deferred<pause::Pause>),
+    /// Let paused jobs go on
+    Resume(Deferred<pause::Resume>),
+    /// Send a signal to the main processes of jobs
+    Signal(Deferred<signal::Signal>),
+    /// Send a job input that it reads
+    Send(Deferred<send::Send>),
+    /// Show the terminal of a job here, and type there; ends with the job's exit code
+    Attach(Deferred<attach::Attach>),
+    /// Change a queued job: its place in the queue, what it takes, what it runs
+    Edit(Deferred<edit::Edit>),
+    /// Forget ended jobs: their records, attempts, logs and input
+    Rm(Deferred<rm::Rm>),
+    /// Forget ended jobs by age, number or status: their records, attempts, logs and input
+    Prune(Deferred<prune::Prune>),
+    /// Show all attempts of a job, the first one first
+    History(Deferred<history::History>),
+    /// Show what happened to jobs: each status that each of them reached, in order
+    Events(Deferred<events::Events>),
+    /// Watch jobs on the terminal, and act on them
+    Top(Deferred<top::Top>),
+    /// Make, change and list groups: named queues, each with so many slots
+    Group(Deferred<group::Group>),
+    /// Say why a job waits: its position, what there is not enough of and who has it, the jobs before it and why they wait
+    Explain(Deferred<explain::Explain>),
+    /// Run commands again and again: at times of the day, or each so often
+    Schedule(Deferred<schedule::Schedule>),
+    /// Start, stop or look at the daemon
+    Daemon(Deferred<daemon::Daemon>),
+    /// Look at the store of the jobs, check it, copy it, or change its kind
+    Store(Deferred<store::Store>),
+    /// Check what works here, what is weaker, and what is broken
+    Doctor(Deferred<doctor::Doctor>),
+    /// Show and check the settings of config.toml
+    Config(Deferred<config::Config>),
+    /// Print what a shell needs to complete command lines of nodejobs
+    Completions(Deferred<completions::Completions>),
+    /// Print the manual page, or write all of them
+    // Hidden: packagers know it, and users have `man nodejobs`.
+    #[command(hide = true)]
+    Man(Deferred<man::Man>),
 }
 
 #[cfg(test)]
@@ -106,6 +141,24 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_every_command_understands_may_come_anywhere() {
+        for (line, data_dir, output) in [
+            ("--data-dir d -o json ls", "d", Format::Json),
+            ("--data-dir d ls -o json", "d", Format::Json),
+            ("ls -o json --data-dir=d", "d", Format::Json),
+            ("--data-dir run ls", "run", Format::Table),
+            ("--data-dir d -o json ls --data-dir e", "e", Format::Json),
+            ("-o json daemon --data-dir d start", "d", Format::Json),
+            ("daemon start -o jsonl --data-dir d", "d", Format::Jsonl),
+            ("--data-dir d -o jsonl daemon start", "d", Format::Jsonl),
+        ] {
+            let words = ["nodejobs"].into_iter().chain(line.split_whitespace());
+            let global = Cli::try_parse_from(words).expect(line).global;
+            assert_eq!((global.data_dir, global.output), (Some(data_dir.into()), output), "{line}");
+        }
     }
 
     /// The help pages of a command and of everything below it.

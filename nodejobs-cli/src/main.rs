@@ -4,6 +4,7 @@ mod bars;
 mod cli;
 mod commands;
 mod connect;
+mod deferred;
 mod exit;
 mod output;
 mod readable;

@@ -1,6 +1,7 @@
 //! What a job inherits from the process that submits it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::OnceLock;
 
@@ -42,7 +43,7 @@ const LIMITS: [(ResourceLimit, Resource); 16] = [
 pub fn capture_context() -> io::Result<LaunchContext> {
     Ok(LaunchContext {
         environment: environment(std::env::vars_os()),
-        umask: Some(umask(&std::fs::read_to_string("/proc/self/status")?)?),
+        umask: Some(own_umask()?),
         soft_limits: LIMITS.into_iter().map(|(limit, resource)| (limit, soft_limit(resource))).collect(),
     })
 }
@@ -85,6 +86,7 @@ fn environment(
 ) -> Vec<(RawText, RawText)> {
     let variables: Vec<_> = variables.map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     let gpu = format!("{RESOURCE_VARIABLE}GPU");
+    let values = value_variable("");
     let has_gpu = variables.iter().any(|(name, _)| *name == gpu.as_bytes());
     variables
         .into_iter()
@@ -95,9 +97,17 @@ fn environment(
         .filter(|(name, _)| !name.starts_with(RESOURCE_VARIABLE.as_bytes()))
         .filter(|(name, _)| !(has_gpu && name == CUDA_VARIABLE.as_bytes()))
         // A job that an element of an array submits has none of that one's values.
-        .filter(|(name, _)| !name.starts_with(value_variable("").as_bytes()))
+        .filter(|(name, _)| !name.starts_with(values.as_bytes()))
         .map(|(name, value)| (name.into(), value.into()))
         .collect()
+}
+
+/// Asking by `umask(2)` sets it, for all threads of whoever embeds us.
+fn own_umask() -> io::Result<u32> {
+    // It is the second line, after a name of at most 64 bytes.
+    let mut head = [0; 256];
+    let length = File::open("/proc/self/status")?.read(&mut head)?;
+    umask(&String::from_utf8_lossy(&head[..length]))
 }
 
 fn umask(status: &str) -> io::Result<u32> {

@@ -19,7 +19,6 @@ use crate::output::Format;
 
 const VALUES: &str = "Values";
 
-/// Run a command many times, with other values each time; prints the id of the array
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES, override_usage = "nodejobs array [OPTIONS] VALUES [--] COMMAND...\n\nVALUES: --range, --each-line, --each-json, or any number of --parameter (-p)")]
 #[command(group = ArgGroup::new("values").required(true).args(["range", "each_line", "each_json", "parameters"]))]

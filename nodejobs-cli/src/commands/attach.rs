@@ -17,7 +17,6 @@ use crate::watch;
 use keys::{DetachKeys, Watch};
 use user::{RawTerminal, Signals};
 
-/// Show the terminal of a job here, and type there; ends with the job's exit code
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Attach {

@@ -7,7 +7,6 @@ use crate::connect::Target;
 use crate::exit::{Failure, say};
 use crate::output::{self, Format};
 
-/// Show and check the settings of config.toml
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Config {

@@ -14,7 +14,6 @@ use crate::exit::{FAILED, Failure, UNAVAILABLE, say};
 use crate::output::{self, Format, daemon_block};
 use crate::readable::now;
 
-/// Start, stop or look at the daemon
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Daemon {

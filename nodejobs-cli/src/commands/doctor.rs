@@ -13,7 +13,6 @@ use crate::output::{self, Format};
 use crate::readable::{ago, now, printable};
 use crate::starts::FailedStarts;
 
-/// Check what works here, what is weaker, and what is broken
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Doctor {

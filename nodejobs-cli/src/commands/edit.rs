@@ -13,7 +13,6 @@ use crate::connect::Target;
 use crate::exit::{Failure, USAGE};
 use crate::output::{self, Format};
 
-/// Change a queued job: its place in the queue, what it takes, what it runs
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Edit {

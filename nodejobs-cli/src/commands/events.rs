@@ -8,7 +8,6 @@ use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::watch;
 
-/// Show what happened to jobs: each status that each of them reached, in order
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Events {

@@ -9,7 +9,6 @@ use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::readable::{ahead, now, printable};
 
-/// Say why a job waits: its position, what there is not enough of and who has it, the jobs before it and why they wait
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Explain {

@@ -8,7 +8,6 @@ use crate::connect::Target;
 use crate::exit::Failure;
 use crate::output::{self, Format, columns};
 
-/// Make, change and list groups: named queues, each with so many slots
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Group {

@@ -7,7 +7,6 @@ use crate::connect::Target;
 use crate::exit::Failure;
 use crate::output::{self, Format, outcome};
 
-/// Show all attempts of a job, the first one first
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct History {

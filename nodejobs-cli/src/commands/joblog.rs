@@ -14,7 +14,6 @@ use crate::connect::Target;
 use crate::exit::{Failure, USAGE, say};
 use crate::output::{self, Format, columns, values};
 
-/// Show what each element of an array came to, in the order in which they were started
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Joblog {

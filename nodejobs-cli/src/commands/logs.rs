@@ -23,7 +23,6 @@ use lines::JsonPrinter;
 pub(crate) use printer::Printer;
 use printer::{LinePrinter, Wanted};
 
-/// Show what jobs wrote: their standard output and standard error on ours
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Logs {

@@ -17,7 +17,6 @@ use crate::readable::now;
 use crate::times;
 use sort::{SortKey, Top};
 
-/// List jobs, newest first
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Ls {
@@ -349,7 +348,7 @@ mod tests {
 
     fn query(arguments: &[&str]) -> Result<Vec<(String, String)>, clap::Error> {
         match Cli::try_parse_from(["nodejobs", "ls"].iter().chain(arguments))?.command {
-            Command::Ls(ls) => Ok(ls.query().expect("a query").to_pairs()),
+            Command::Ls(ls) => Ok(ls.0.query().expect("a query").to_pairs()),
             other => panic!("{other:?}"),
         }
     }

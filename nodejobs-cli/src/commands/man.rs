@@ -8,10 +8,8 @@ use clap_mangen::Man as Page;
 use crate::exit::{FAILED, Failure};
 use crate::output;
 
-/// Print the manual page, or write all of them
-// Hidden: packagers know it, and users have `man nodejobs`.
 #[derive(Args, Debug)]
-#[command(hide = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Man {
     /// Write the pages of all commands into this directory, which is made if it is not there
     #[arg(long, value_name = "DIR")]

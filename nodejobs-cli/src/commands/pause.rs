@@ -7,7 +7,6 @@ use crate::connect::Target;
 use crate::exit::Failure;
 use crate::output::Format;
 
-/// Halt running jobs with everything they started
 #[derive(Args, Debug)]
 #[command(after_help = PAUSE_HELP)]
 pub(crate) struct Pause {
@@ -15,7 +14,6 @@ pub(crate) struct Pause {
     jobs: Jobs,
 }
 
-/// Let paused jobs go on
 #[derive(Args, Debug)]
 #[command(after_help = RESUME_HELP)]
 pub(crate) struct Resume {

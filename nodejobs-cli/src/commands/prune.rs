@@ -13,7 +13,6 @@ use crate::exit::{Failure, UNAVAILABLE, USAGE, say};
 use crate::output::{self, Format, columns};
 use crate::readable::{ago, now};
 
-/// Forget ended jobs by age, number or status: their records, attempts, logs and input
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Prune {

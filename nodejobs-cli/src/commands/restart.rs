@@ -9,7 +9,6 @@ use crate::connect::Target;
 use crate::exit::{FAILED, Failure};
 use crate::output::Format;
 
-/// Run jobs again: the next attempt of each, as it was submitted
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Restart {

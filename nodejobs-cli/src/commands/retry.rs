@@ -8,7 +8,6 @@ use crate::connect::Target;
 use crate::exit::{FAILED, Failure};
 use crate::output::Format;
 
-/// Run again what has ended: jobs, and of arrays with --failed what did not finish
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Retry {

@@ -7,7 +7,6 @@ use crate::connect::Target;
 use crate::exit::Failure;
 use crate::output::Format;
 
-/// Forget ended jobs: their records, attempts, logs and input
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Rm {

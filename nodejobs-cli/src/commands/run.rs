@@ -31,7 +31,6 @@ use crate::exit::{FAILED, Failure, USAGE, job_code, mirrored, say};
 use crate::output::{self, Format, outcome};
 use crate::watch::{self, Until};
 
-/// Run a command as a job; prints its id once it is on disk
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
@@ -243,8 +242,8 @@ mod tests {
         let arguments = || ["nodejobs"].into_iter().chain(arguments.iter().copied()).map(OsString::from);
         match Cli::try_parse_from(arguments()).expect("a command line").command {
             CliCommand::Run(run) => {
-                let escaped = follows_escape(arguments(), run.words.len());
-                meaning(run.words, escaped, run.shell)
+                let escaped = follows_escape(arguments(), run.0.words.len());
+                meaning(run.0.words, escaped, run.0.shell)
             }
             other => panic!("{other:?}"),
         }
@@ -290,7 +289,7 @@ mod tests {
         let CliCommand::Run(run) = Cli::try_parse_from(arguments).expect("a command line").command else {
             panic!("not run");
         };
-        let spec = run.spec(&Config::default()).expect("a spec");
+        let spec = run.0.spec(&Config::default()).expect("a spec");
         assert_eq!(spec.cwd, "/tmp/x".into());
         let paths = spec.context.environment.iter().filter(|(name, _)| *name == "PATH".into());
         assert_eq!(paths.map(|(_, value)| value.clone()).collect::<Vec<_>>(), ["/p".into()]);

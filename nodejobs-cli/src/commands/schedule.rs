@@ -10,7 +10,6 @@ use crate::exit::{Failure, UNAVAILABLE, USAGE};
 use crate::output::{self, Format, schedule_block, schedule_table};
 use crate::readable::now;
 
-/// Run commands again and again: at times of the day, or each so often
 #[derive(Args, Debug)]
 #[command(after_help = ABOUT)]
 pub(crate) struct Schedule {

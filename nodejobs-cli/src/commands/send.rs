@@ -14,7 +14,6 @@ use crate::connect::Target;
 use crate::exit::{FAILED, Failure, UNAVAILABLE};
 use crate::output::{self, Format};
 
-/// Send a job input that it reads
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Send {

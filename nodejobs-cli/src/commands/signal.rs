@@ -8,7 +8,6 @@ use crate::connect::Target;
 use crate::exit::{Failure, UNAVAILABLE};
 use crate::output::Format;
 
-/// Send a signal to the main processes of jobs
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Signal {

@@ -8,7 +8,6 @@ use crate::exit::{Failure, overall, say};
 use crate::output::{self, Format, Screen, record_block};
 use crate::readable::now;
 
-/// Show everything about jobs
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Status {

@@ -12,7 +12,6 @@ use crate::connect::Target;
 use crate::exit::{FAILED, Failure, overall, say};
 use crate::output::{self, Format, outcome};
 
-/// End jobs with everything they started; returns once they are gone
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Stop {

@@ -15,7 +15,6 @@ use crate::exit::{CONFLICT, FAILED, Failure, USAGE, say};
 use crate::output::{self, Format, store_block};
 use crate::store_option::StoreParser;
 
-/// Look at the store of the jobs, check it, copy it, or change its kind
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Store {

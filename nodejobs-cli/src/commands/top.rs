@@ -20,7 +20,6 @@ use feed::{Feed, News};
 use model::{Model, SortKey, Wish};
 use screen::Terminal;
 
-/// Watch jobs on the terminal, and act on them
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Top {

@@ -15,7 +15,6 @@ use crate::output::{self, Format, outcome};
 use crate::watch::{self, Until};
 use nodejobs::units::{parse_duration, show_duration};
 
-/// Wait until jobs have ended, and end with their exit code
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Wait {

@@ -151,12 +151,13 @@ fn submit_tough(home: &Home, count: usize) -> Vec<String> {
 /// All are stopped within the grace that they share, whether they obey or not, and nobody is left.
 fn stop_all(home: &Home, obedient: usize, tough: &[String]) {
     let began = Instant::now();
-    let said = home.nodejobs(["stop", "--all", "--grace", "1s"]);
+    // Enough to signal all of them on a busy machine: who is only signalled at the deadline is killed.
+    let said = home.nodejobs(["stop", "--all", "--grace", "4s"]);
     let took = began.elapsed();
     assert_eq!(said.code, 0, "{said:?}");
     let told = |words: &str| said.text().lines().filter(|line| line.contains(words)).count();
     assert_eq!((told("stopped by SIGTERM"), told("stopped by SIGKILL")), (obedient, tough.len()), "{said:?}");
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(7), "{took:?}");
     for id in tough {
         let record = home.record(id);
         assert!(text(&record, "detail").contains("(sleep)"), "both processes were ended: {record}");
