@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nodejobs::api::{
-    BindEvent, BindQuery, Bound, EventsQuery, FollowEvent, FollowQuery, JobEvent, WaitRequest,
+    BindEvent, BindQuery, Bound, EventsQuery, FollowEvent, FollowQuery, JobEvent, ProblemKind, WaitRequest,
 };
 use nodejobs::client::{Client, ClientError};
 use nodejobs::record::JobRecord;
@@ -109,6 +109,31 @@ pub(crate) fn follow(
             Some(error) => patience.reconnect(connection, error)?,
             None => return Err(Failure::new(FAILED, "the stream ended without the end of the job")),
         }
+    }
+}
+
+/// [`follow`], and then every attempt that the job's policy or its retries begin after this one. `ended` hears of each that
+/// is followed by another.
+pub(crate) fn follow_through(
+    connection: &mut Connection<'_>,
+    id: &str,
+    mut query: FollowQuery,
+    mut heard: impl FnMut(&FollowEvent) -> Result<(), Failure>,
+    mut ended: impl FnMut(&JobRecord),
+) -> Result<JobRecord, Failure> {
+    loop {
+        let record = follow(connection, id, query, &mut heard)?;
+        // The commit that ends an attempt has the next one, if there is one. A job that is forgotten has none.
+        let is_last = connection.ask(|client| match client.job(id) {
+            Ok(newest) => Ok(newest.attempt <= record.attempt),
+            Err(ClientError::Problem(problem)) if problem.kind == ProblemKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        })?;
+        if is_last {
+            return Ok(record);
+        }
+        ended(&record);
+        query = FollowQuery { attempt: Some(record.attempt + 1), ..FollowQuery::default() };
     }
 }
 

@@ -18,6 +18,8 @@ use crate::connect::{Connection, Target};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, job_code, mirrored, overall, say};
 use crate::output::{Format, outcome};
 use crate::{times, watch};
+
+use super::run::say_next;
 use doubt::Doubts;
 use lines::JsonPrinter;
 pub(crate) use printer::Printer;
@@ -32,7 +34,8 @@ pub(crate) struct Logs {
     /// Only the last N lines of each stream [default: all]
     #[arg(long, value_name = "N", value_parser = super::whole_number::<u64>)]
     tail: Option<u64>,
-    /// Show more as it is written, and end with the job and its exit code
+    /// Show more as it is written, also by the attempts that follow this one, and end with the job and its exit code;
+    /// with --attempt, only by that one
     #[arg(short, long)]
     follow: bool,
     /// Only its standard error, on our standard output
@@ -139,6 +142,7 @@ impl Logs {
             token: self.from,
             attempt: self.from.is_none().then(|| self.attempt.unwrap_or(attempt)),
             tail: self.tail,
+            further_attempts: self.follow && self.attempt.is_none(),
             only_now: !self.follow,
             since: self.since,
             until: self.until,
@@ -228,8 +232,11 @@ impl Logs {
             ..FollowQuery::default()
         };
         let printer = Printer { only_stderr: self.stderr };
-        let ended =
-            watch::follow(&mut connection, record.self_id.as_str(), query, |event| printer.print(event))?;
+        let (id, print) = (record.self_id.as_str(), |event: &_| printer.print(event));
+        let ended = match self.attempt {
+            Some(_) => watch::follow(&mut connection, id, query, print)?,
+            None => watch::follow_through(&mut connection, id, query, print, say_next)?,
+        };
         say_failure(&ended);
         Ok(job_code(&ended))
     }

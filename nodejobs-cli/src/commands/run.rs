@@ -188,11 +188,22 @@ fn follow_it(connection: &mut Connection<'_>, record: &JobRecord) -> Result<u8, 
     say(&record.self_id);
     let query = FollowQuery { attempt: Some(record.attempt), ..FollowQuery::default() };
     let printer = Printer { only_stderr: false };
-    let record = watch::follow(connection, record.self_id.as_str(), query, |event| printer.print(event))?;
+    let id = record.self_id.as_str();
+    let record = watch::follow_through(connection, id, query, |event| printer.print(event), say_next)?;
     if record.status != Status::Finished || record.exit_code != Some(0) {
         say(&format_args!("{}: {}", record.self_id, outcome(&record)));
     }
     Ok(job_code(&record))
+}
+
+/// An attempt has ended that is followed by another.
+pub(super) fn say_next(ended: &JobRecord) {
+    say(&format_args!(
+        "{}: attempt {}: {}; the next one follows",
+        ended.self_id,
+        ended.attempt,
+        outcome(ended)
+    ));
 }
 
 /// What the words mean: several of them, or any after `--`, are executed as they are; one alone is a script.

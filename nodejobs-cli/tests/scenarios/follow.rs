@@ -89,6 +89,42 @@ fn lines_that_are_there_already_are_heard_too_and_the_end_of_the_job_ends_the_st
 }
 
 #[test]
+fn a_follower_stays_through_retries_and_ends_with_the_last_attempt_s_code() {
+    let home = Home::new();
+    let script = "echo try $NODEJOBS_ATTEMPT; [ $NODEJOBS_ATTEMPT -lt 3 ] && exit 1; exit 4";
+    let retries =
+        ["run", "--id", "a", "--follow", "--retries", "2", "--backoff", "1ms", "--shell", "--", script];
+    let said = home.nodejobs(retries);
+    assert_eq!((said.code, said.text().as_str()), (4, "try 1\ntry 2\ntry 3"), "{said:?}");
+    assert!(said.stderr.contains("a: attempt 1: failed, exit code 1"), "{said:?}");
+    assert!(said.stderr.contains("attempt 2: failed") && !said.stderr.contains("attempt 3:"), "{said:?}");
+    let cue = Cue::new(&home, "cue");
+    let script = format!("echo here; read word < {}; echo $word $NODEJOBS_ATTEMPT; exit 1", cue.path());
+    home.ok(["run", "--id", "b", "--retries", "1", "--backoff", "1ms", "--shell", "--", &script]);
+    let followers = [
+        Follower::start(&home, "plain", &mut home.command(["logs", "-f", "b"])),
+        Follower::start(&home, "lines", &mut home.command(["logs", "-f", "--grep", "e", "b"])),
+    ];
+    let mut only_one =
+        Follower::start(&home, "one", &mut home.command(["logs", "-f", "--attempt", "1", "b"]));
+    for follower in followers.iter().chain([&only_one]) {
+        follower.has_printed("here\n");
+    }
+    cue.say("one");
+    assert_eq!((only_one.ended(), only_one.stdout()), (Some(1), "here\none 1\n".to_owned()));
+    for follower in &followers {
+        follower.has_printed("here\none 1\nhere\n");
+    }
+    cue.say("three");
+    for mut follower in followers {
+        assert_eq!(
+            (follower.ended(), follower.stdout()),
+            (Some(1), "here\none 1\nhere\nthree 2\n".to_owned())
+        );
+    }
+}
+
+#[test]
 fn a_follower_of_a_running_job_hears_the_past_and_the_rest() {
     let home = Home::new();
     let cue = Cue::new(&home, "cue");
