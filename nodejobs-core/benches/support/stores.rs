@@ -14,6 +14,8 @@ use nodejobs_core::store::{JobStore, Order, Page, PageRequest, UnitOutcome};
 
 use super::support::{criterion, jobs, many};
 
+/// A condition, how many jobs meet it, and whether one does.
+type Row = (&'static str, &'static str, usize, fn(&Job) -> bool);
 type Open = fn(&Path) -> Box<dyn JobStore>;
 
 const RECORDS: usize = 100_000;
@@ -97,8 +99,7 @@ fn reads(criterion: &mut Criterion, name: &str, open: Open, directory: &Path) {
             job
         });
     });
-    // What is asked for, how many of those there are among all, and what each of them has to be.
-    let rows: [(&str, &str, usize, fn(&Job) -> bool); 6] = [
+    let rows: [Row; 6] = [
         ("", "", records, |_| true),
         ("status", "running", RUNNING, |job| job.state.status == Status::Running),
         ("status", "failed", records / FAILED, |job| job.state.status == Status::Failed),
