@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
@@ -17,8 +19,7 @@ use crate::time::Timestamp;
 /// assert!("nightly-backup.1".parse::<JobId>().is_ok());
 /// assert!("../x".parse::<JobId>().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(Box<str>);
 
 /// Why a text is not a job id.
@@ -108,6 +109,33 @@ impl TryFrom<String> for JobId {
 impl From<JobId> for String {
     fn from(id: JobId) -> String {
         id.0.into()
+    }
+}
+
+// By hand, since `into = "String"` would copy the id for each record that it is written to.
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct JobIdVisitor;
+
+        impl Visitor<'_> for JobIdVisitor {
+            type Value = JobId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<JobId, E> {
+                JobId::new(text).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(JobIdVisitor)
     }
 }
 

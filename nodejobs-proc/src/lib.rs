@@ -5,6 +5,9 @@
 //! a journal. What is `unsafe` is in one directory, `src/sys`.
 
 mod backend;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod benching;
 mod cgroup;
 #[doc(hidden)]
 pub mod failpoint;

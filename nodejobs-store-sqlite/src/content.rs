@@ -8,6 +8,7 @@ use nodejobs_core::store::content::{Check, Item};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, ErrorCode, Row, Transaction, TransactionBehavior, params};
 
+use crate::counts::Counts;
 use crate::error::Fault;
 use crate::rows::{self, Binder, from_u64, raw_value};
 use crate::schema::attempt_columns;
@@ -37,18 +38,20 @@ const FIRST_SEQ: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs',
 
 pub(crate) fn load(connection: &mut Connection, items: &[Item], path: &Path) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut counts = Counts::default();
     for item in items {
-        load_item(&transaction, item).map_err(|fault| match fault {
+        load_item(&transaction, item, &mut counts).map_err(|fault| match fault {
             Fault::Engine(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 item.is_there_already(path.to_owned()).into()
             }
             fault => fault,
         })?;
     }
+    counts.write(&transaction)?;
     Ok(transaction.commit()?)
 }
 
-fn load_item(transaction: &Transaction<'_>, item: &Item) -> Result<(), Fault> {
+fn load_item(transaction: &Transaction<'_>, item: &Item, counts: &mut Counts) -> Result<(), Fault> {
     match item {
         Item::Counters(counters) => {
             // The events' numbers come from the events.
@@ -64,6 +67,7 @@ fn load_item(transaction: &Transaction<'_>, item: &Item) -> Result<(), Fault> {
         Item::Job(attempts) => {
             let Some((newest, earlier)) = attempts.split_last() else { return Ok(()) };
             insert_whole(transaction, JOB, newest)?;
+            counts.note(None, Some(newest.state.status));
             for (key, value) in &newest.definition.labels {
                 transaction.prepare_cached(LABEL)?.execute(params![key, value, from_u64(newest.seq)])?;
             }

@@ -10,6 +10,7 @@
 //! | `schema.rs` | the tables, the indexes and the version of the format |
 //! | `rows.rs` | rows to and from the types of core |
 //! | `write.rs` | `commit` |
+//! | `counts.rs` | how many jobs have which status |
 //! | `read.rs` | every read but the listing |
 //! | `content.rs` | filling a new store, and checking one |
 //! | `page.rs` | the listing: a filter becomes SQL and an index to go along |
@@ -21,6 +22,7 @@
 //! has the data directory is decided above it.
 
 mod content;
+mod counts;
 mod error;
 mod look;
 mod open;

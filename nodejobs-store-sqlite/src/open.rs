@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::Fault;
-use crate::schema;
+use crate::{counts, schema};
 
 /// How long a lock of another process is waited for before the store counts as in use.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,11 +129,12 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
         // Folded in, so that the header tells the new format to whoever does not look into the log.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
+    counts::without_triggers(&connection)?;
     let prepared = || -> Result<(), rusqlite::Error> {
         for statement in crate::read::STATEMENTS {
             connection.prepare(statement)?;
         }
-        for statement in crate::write::STATEMENTS {
+        for statement in crate::write::STATEMENTS.iter().chain(&counts::STATEMENTS) {
             connection.prepare_cached(statement)?;
         }
         Ok(())

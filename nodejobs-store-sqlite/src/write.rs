@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{Definition, JobState};
-use nodejobs_core::status::{Reason, UnknownStatus};
+use nodejobs_core::status::{Reason, Status, UnknownStatus};
 use nodejobs_core::store::{DocumentChange, JobChange, StoredHead, Unit, UnitOutcome};
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
+use crate::counts::Counts;
 use crate::error::Fault;
 use crate::rows::{Binder, from_u64, raw_value};
 use crate::schema::{attempt_columns, definition_columns, state_columns};
@@ -84,12 +85,15 @@ pub(crate) fn commit(connection: &mut Connection, units: &[Unit]) -> Result<Vec<
     }
     // Dropped without a commit, it is rolled back.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let outcomes = units.iter().map(|unit| apply(&transaction, unit)).collect::<Result<_, _>>()?;
+    let mut counts = Counts::default();
+    let outcomes =
+        units.iter().map(|unit| apply(&transaction, unit, &mut counts)).collect::<Result<_, _>>()?;
+    counts.write(&transaction)?;
     transaction.commit()?;
     Ok(outcomes)
 }
 
-fn apply(transaction: &Transaction<'_>, unit: &Unit) -> Result<UnitOutcome, Fault> {
+fn apply(transaction: &Transaction<'_>, unit: &Unit, counts: &mut Counts) -> Result<UnitOutcome, Fault> {
     let mut outcome = UnitOutcome::Applied { seq: 0, event: 0 };
     if let Some(change) = &unit.job {
         let stored = head(transaction, change)?;
@@ -97,6 +101,8 @@ fn apply(transaction: &Transaction<'_>, unit: &Unit) -> Result<UnitOutcome, Faul
             return Ok(UnitOutcome::Rejected(rejection));
         }
         outcome = apply_checked(transaction, change, stored.map_or(0, |(seq, _)| seq))?;
+        let before = stored.map(|(_, head)| head.status);
+        counts.note(before, status_after(change, before));
     }
     for change in &unit.documents {
         apply_document(transaction, change)?;
@@ -121,6 +127,17 @@ fn head(transaction: &Transaction<'_>, change: &JobChange) -> Result<Option<(i64
         source: error.into(),
     })?;
     Ok(Some((seq, StoredHead { revision: revision.cast_unsigned(), attempt, status })))
+}
+
+fn status_after(change: &JobChange, before: Option<Status>) -> Option<Status> {
+    match change {
+        JobChange::Insert { state, .. }
+        | JobChange::NewAttempt { state, .. }
+        | JobChange::Update { state, .. }
+        | JobChange::Redefine { state, .. } => Some(state.status),
+        JobChange::Remove { .. } => None,
+        JobChange::ForgetAttempts { .. } => before,
+    }
 }
 
 /// The job is at `seq`, where it exists already.

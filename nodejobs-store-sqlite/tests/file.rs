@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use common::{applied, execute, id, insert, update};
+use common::{applied, execute, id, insert, remove, update};
 use nodejobs_core::Status;
 use nodejobs_core::store::{JobStore, StoreError, Unit};
 use nodejobs_store_sqlite::SqliteStore;
@@ -186,6 +186,20 @@ fn counts_that_are_wrong_are_found_by_the_check() {
     execute(&path, "UPDATE counts SET jobs = 2");
     let check = store.check(&mut |_| ()).expect("checked");
     assert!(!check.is_sound() && check.problems.iter().any(|said| said.contains("counts")), "{check:?}");
+}
+
+#[test]
+fn the_store_and_whoever_else_writes_count_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("nodejobs.sqlite");
+    let store = SqliteStore::open(&path).expect("open");
+    store.commit(&[insert("a", Status::Running), insert("b", Status::Running)]).expect("commit");
+    execute(&path, "UPDATE jobs SET status = 'failed' WHERE id = 'a'");
+    assert_eq!(store.counts().expect("counts"), [(Status::Running, 1), (Status::Failed, 1)].into());
+    store.commit(&[update("b", 1, Status::Finished), remove("a", 1), remove("a", 1)]).expect("commit");
+    assert_eq!(store.counts().expect("counts"), [(Status::Finished, 1)].into());
+    execute(&path, "DELETE FROM jobs");
+    assert_eq!(store.counts().expect("counts"), [].into());
 }
 
 #[test]

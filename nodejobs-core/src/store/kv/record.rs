@@ -33,7 +33,15 @@ pub(super) struct StoredState {
     pub(super) state: JobState,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The same, to be written.
+#[derive(Serialize)]
+pub(super) struct NewState<'s> {
+    pub(super) id: &'s JobId,
+    pub(super) revision: u64,
+    pub(super) state: &'s JobState,
+}
+
+#[derive(Deserialize)]
 struct StoredEvent {
     id: JobId,
     attempt: u32,
@@ -41,6 +49,18 @@ struct StoredEvent {
     reason: Option<Reason>,
     at: Timestamp,
 }
+
+#[derive(Serialize)]
+struct NewEvent<'e> {
+    id: &'e JobId,
+    attempt: u32,
+    status: Status,
+    reason: Option<Reason>,
+    at: Timestamp,
+}
+
+/// Most records are no longer, so that one need not move while it is written.
+const USUAL_BYTES: usize = 512;
 
 /// Why a record cannot be understood.
 #[derive(Debug)]
@@ -81,7 +101,8 @@ fn unseal(record: &[u8]) -> Result<&[u8], Unreadable> {
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut record = vec![0; 4];
+    let mut record = Vec::with_capacity(USUAL_BYTES);
+    record.extend_from_slice(&[0; 4]);
     // Writing to memory does not fail, and the types that are stored have no shape that cannot be written.
     rmp_serde::encode::write(&mut record, value).unwrap_or_else(|error| unreachable!("{error}"));
     seal(record)
@@ -179,8 +200,14 @@ pub(super) fn attempts(view: &dyn View, seq: u64) -> Result<Vec<Job>, StoreError
 }
 
 pub(super) fn encode_event(event: &JobEvent) -> Vec<u8> {
-    let JobEvent { seq: _, attempt: AttemptId { id, attempt }, status, reason, at } = event.clone();
-    encode(&StoredEvent { id, attempt, status, reason, at })
+    let JobEvent { seq: _, attempt: AttemptId { id, attempt }, status, reason, at } = event;
+    encode(&NewEvent { id, attempt: *attempt, status: *status, reason: *reason, at: *at })
+}
+
+/// The event of a job that reaches this state.
+pub(super) fn encode_event_of(id: &JobId, state: &JobState) -> Vec<u8> {
+    let JobState { attempt, status, reason, last_update: at, .. } = *state;
+    encode(&NewEvent { id, attempt, status, reason, at })
 }
 
 pub(super) fn check_event(record: &[u8]) -> Result<(), Unreadable> {

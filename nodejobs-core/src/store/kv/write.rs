@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::super::content::{Counters, Item};
-use super::super::{DocumentChange, JobChange, JobEvent, StoreError, StoredHead, Unit, UnitOutcome};
-use super::record::{self, StoredState, Totals};
+use super::super::{DocumentChange, JobChange, StoreError, StoredHead, Unit, UnitOutcome};
+use super::record::{self, NewState, StoredState, Totals};
 use super::{Changes, Direction, keys};
-use crate::id::{AttemptId, JobId};
-use crate::job::{Definition, JobState};
+use crate::id::JobId;
+use crate::job::{Definition, Job, JobState};
 
 /// Applies the units in order.
 pub(super) fn commit(changes: &mut dyn Changes, units: &[Unit]) -> Result<Vec<UnitOutcome>, StoreError> {
@@ -92,28 +92,27 @@ impl Writer<'_> {
         change: &JobChange,
         stored: Option<(u64, StoredState)>,
     ) -> Result<UnitOutcome, StoreError> {
-        let id = change.id().clone();
+        let id = change.id();
         let revision = change.revision_after().unwrap_or(0);
-        let state = |state: &JobState| StoredState { id: id.clone(), revision, state: state.clone() };
         match (change, stored) {
             (JobChange::Insert { definition, state: new, .. }, _) => {
                 let seq = self.totals.counters.last_seq + 1;
                 self.totals.counters.last_seq = seq;
-                self.insert(seq, &state(new), definition)?;
-                self.append_event(seq, &id, new)
+                self.insert(seq, &NewState { id, revision, state: new }, definition)?;
+                self.append_event(seq, id, new)
             }
             (JobChange::NewAttempt { definition, state: new, .. }, Some((seq, old))) => {
-                let old_definition = record::definition(self.changes, seq, &id, old.state.attempt)?;
+                let old_definition = record::definition(self.changes, seq, id, old.state.attempt)?;
                 self.changes.put(&keys::attempt(seq, old.state.attempt), &record::encode(&old))?;
-                self.put_state(seq, &state(new))?;
+                self.put_state(seq, &NewState { id, revision, state: new })?;
                 self.put_definition(seq, new.attempt, definition)?;
                 let before = keys::indexes(seq, &old_definition, &old.state);
                 self.reindex(&before, &keys::indexes(seq, definition, new))?;
                 self.recount(&old.state, new);
-                self.append_event(seq, &id, new)
+                self.append_event(seq, id, new)
             }
             (JobChange::Update { state: new, .. }, Some((seq, old))) => {
-                self.put_state(seq, &state(new))?;
+                self.put_state(seq, &NewState { id, revision, state: new })?;
                 // What the definition says stays the same.
                 if old.state.status != new.status {
                     self.move_index(seq, &keys::status(old.state.status), &keys::status(new.status))?;
@@ -123,15 +122,15 @@ impl Writer<'_> {
                     let [before, after] = [old.state.last_update, new.last_update].map(keys::last_update);
                     self.move_index(seq, &before, &after)?;
                 }
-                self.append_event(seq, &id, new)
+                self.append_event(seq, id, new)
             }
             (JobChange::Redefine { definition, state: new, .. }, Some((seq, old))) => {
-                let old_definition = record::definition(self.changes, seq, &id, old.state.attempt)?;
-                self.put_state(seq, &state(new))?;
+                let old_definition = record::definition(self.changes, seq, id, old.state.attempt)?;
+                self.put_state(seq, &NewState { id, revision, state: new })?;
                 self.put_definition(seq, new.attempt, definition)?;
                 let before = keys::indexes(seq, &old_definition, &old.state);
                 self.reindex(&before, &keys::indexes(seq, definition, new))?;
-                self.append_event(seq, &id, new)
+                self.append_event(seq, id, new)
             }
             (JobChange::ForgetAttempts { through, .. }, Some((seq, _))) => {
                 for (prefix, end) in [
@@ -151,12 +150,12 @@ impl Writer<'_> {
         }
     }
 
-    fn insert(&mut self, seq: u64, stored: &StoredState, definition: &Definition) -> Result<(), StoreError> {
-        self.changes.put(&keys::id(&stored.id), &record::encode_seq(seq))?;
-        self.put_state(seq, stored)?;
-        self.put_definition(seq, stored.state.attempt, definition)?;
-        self.reindex(&BTreeSet::new(), &keys::indexes(seq, definition, &stored.state))?;
-        *self.totals.counts.entry(stored.state.status).or_insert(0) += 1;
+    fn insert(&mut self, seq: u64, new: &NewState<'_>, definition: &Definition) -> Result<(), StoreError> {
+        self.changes.put(&keys::id(new.id), &record::encode_seq(seq))?;
+        self.put_state(seq, new)?;
+        self.put_definition(seq, new.state.attempt, definition)?;
+        self.reindex(&BTreeSet::new(), &keys::indexes(seq, definition, new.state))?;
+        *self.totals.counts.entry(new.state.status).or_insert(0) += 1;
         Ok(())
     }
 
@@ -181,8 +180,8 @@ impl Writer<'_> {
         gone.iter().try_for_each(|key| self.changes.delete(key))
     }
 
-    fn put_state(&mut self, seq: u64, stored: &StoredState) -> Result<(), StoreError> {
-        self.changes.put(&keys::job(seq), &record::encode(stored))
+    fn put_state(&mut self, seq: u64, new: &NewState<'_>) -> Result<(), StoreError> {
+        self.changes.put(&keys::job(seq), &record::encode(new))
     }
 
     fn put_definition(&mut self, seq: u64, attempt: u32, definition: &Definition) -> Result<(), StoreError> {
@@ -214,10 +213,7 @@ impl Writer<'_> {
     fn append_event(&mut self, seq: u64, id: &JobId, state: &JobState) -> Result<UnitOutcome, StoreError> {
         let event = self.totals.counters.last_event + 1;
         self.totals.counters.last_event = event;
-        let attempt = AttemptId { id: id.clone(), attempt: state.attempt };
-        let JobState { status, reason, last_update: at, .. } = *state;
-        let stored = JobEvent { seq: event, attempt, status, reason, at };
-        self.changes.put(&keys::event(event), &record::encode_event(&stored))?;
+        self.changes.put(&keys::event(event), &record::encode_event_of(id, state))?;
         Ok(UnitOutcome::Applied { seq, event })
     }
 
@@ -246,11 +242,9 @@ impl Writer<'_> {
                 if !is_new {
                     return Ok(false);
                 }
-                let stored = |job: &crate::job::Job| StoredState {
-                    id: job.id.clone(),
-                    revision: job.revision,
-                    state: job.state.clone(),
-                };
+                fn stored(job: &Job) -> NewState<'_> {
+                    NewState { id: &job.id, revision: job.revision, state: &job.state }
+                }
                 let last = &mut self.totals.counters.last_seq;
                 *last = newest.seq.max(*last);
                 self.insert(newest.seq, &stored(newest), &newest.definition)?;
