@@ -74,6 +74,8 @@ struct Bench {
     load: String,
     scratch: Scratch,
     report: Report,
+    /// Groups that could not go on, and why.
+    failed: Vec<String>,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -83,12 +85,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     };
     workspace.build_product()?;
     let mut bench = Bench::new(workspace, options)?;
-    let mut failed = Vec::new();
     for group in groups {
         eprintln!("bench: {}: {}", group.name, group.about);
         if let Err(error) = (group.measure)(&mut bench) {
             eprintln!("bench: {} failed: {error:#}", group.name);
-            failed.push(group.name.to_owned());
+            bench.failed.push(format!("{}: {error:#}", group.name));
         }
     }
     bench.scratch.clear()?;
@@ -102,6 +103,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if let Some(file) = &options.markdown {
         write(file, tables::show(&bench, Form::Markdown))?;
     }
+    let mut failed = bench.failed;
     failed.extend(
         bench.report.failures().map(|cell| format!("{} of {}", cell.key.figure.name, cell.side.name())),
     );
@@ -135,6 +137,7 @@ impl Bench {
             load: host::load(),
             report: Report::new(Duration::from_secs(if options.quick { 2 } else { 20 })),
             scratch,
+            failed: Vec::new(),
         };
         bench.learn_versions();
         Ok(bench)

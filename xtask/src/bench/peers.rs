@@ -139,11 +139,13 @@ fn is_program(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// The first word that is a number, with or without a `v` before it.
+/// The first word that is a number with a point in it, or else just a number, with or without a `v` before it.
 fn version_in(said: &str) -> Option<String> {
     let words = said.split(|letter: char| letter.is_whitespace() || letter == ',');
-    let numbers = words.map(|word| word.strip_prefix('v').unwrap_or(word));
-    numbers.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned)
+    let words = words.map(|word| word.strip_prefix('v').unwrap_or(word));
+    let numbers: Vec<&str> =
+        words.filter(|word| word.starts_with(|first: char| first.is_ascii_digit())).collect();
+    numbers.iter().find(|number| number.contains('.')).or(numbers.first()).map(|number| (*number).to_owned())
 }
 
 #[cfg(test)]
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(of("Task Spooler v1.0.1 - a task queue"), "1.0.1");
         assert_eq!(of("GNU parallel 20221122\nCopyright"), "20221122");
         assert_eq!(of("nq\t0.3.1-4\n"), "0.3.1-4");
-        assert_eq!(of("[PM2] Spawning PM2 daemon\n7.0.4\n"), "7.0.4");
+        assert_eq!(of("$ pm2 start api.js -i 4\n[PM2] Spawning PM2 daemon\n7.0.4\n"), "7.0.4");
         assert_eq!(version_in("no version"), None);
     }
 

@@ -23,7 +23,7 @@ pub(super) fn show(bench: &Bench, form: Form) -> String {
     let list =
         |line: String| if form == Form::Markdown { format!("- {line}\n") } else { format!("{line}\n") };
     let mut shown: String = about(bench).into_iter().map(list).collect();
-    let (main, peers, notes) = (main(&bench.report), peers(bench), notes(&bench.report));
+    let (main, peers, notes) = (main(&bench.report), peers(bench), notes(&bench.report, &bench.failed));
     for (title, table) in [("Ours, the floor and the best peer", main), ("Every peer", peers)] {
         if table.len() > 1 {
             shown += &format!(
@@ -63,6 +63,7 @@ pub(super) fn json(bench: &Bench) -> Value {
         "version": bench.version, "quick": bench.quick, "machine": bench.host.json(),
         "load": { "before": bench.load, "after": host::load() },
         "peers": PEERS.iter().copied().map(peer).collect::<Vec<_>>(),
+        "failed_groups": bench.failed,
         "figures": report.keys().into_iter().map(figure).collect::<Vec<_>>(),
     })
 }
@@ -145,14 +146,18 @@ fn value(cell: &Cell) -> String {
 }
 
 /// Why something has no value.
-fn notes(report: &Report) -> Vec<String> {
+fn notes(report: &Report, failed: &[String]) -> Vec<String> {
     let note = |cell: &Cell| {
         let failure = cell.failure.as_ref()?;
         let word = if failure.is_cut { "cut short" } else { "failed" };
         let why = failure.why.lines().next().unwrap_or_default();
         Some(format!("{word}: {}, {}: {why}", cell.side.name(), cell.key.figure.title(cell.key.size)))
     };
-    report.cells().iter().filter_map(note).collect()
+    failed
+        .iter()
+        .map(|group| format!("failed: group {group}"))
+        .chain(report.cells().iter().filter_map(note))
+        .collect()
 }
 
 /// The first column, and what is words, to the left; numbers to the right.
@@ -227,8 +232,9 @@ mod tests {
         report.fail("run", Side::Peer("pm2"), &anyhow!("no room\nat all"));
         assert_eq!(report.cells().iter().map(value).collect::<Vec<_>>(), ["cut", "failed"]);
         assert_eq!(
-            notes(&report),
+            notes(&report, &["stop: no room".to_owned()]),
             [
+                "failed: group stop: no room",
                 "cut short: pueue, no-op jobs, one batch of 1,000, /s: not done within 30 s",
                 "failed: pm2, `run` returns, id durable, ms: no room"
             ]

@@ -25,7 +25,9 @@ pub(super) fn memory(bench: &mut Bench) -> Result<()> {
     bench.report.take("stop-1000", Side::Floor, || Ok(floors.call()? + floor::kill(MANY)?));
     for store in bench.stores.clone() {
         let product = bench.product("memory", store)?;
-        ours(&mut bench.report, Side::Ours(store), &product)?;
+        if let Err(error) = ours(&mut bench.report, Side::Ours(store), &product) {
+            bench.report.fail(("memory", MANY), Side::Ours(store), &error);
+        }
     }
     for peer in bench.peers() {
         let wanted: [Wanted; 1] = [(("memory", SOME).into(), |peer| peer.sleepers)];
