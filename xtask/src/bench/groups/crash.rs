@@ -29,6 +29,12 @@ pub(super) fn crash(bench: &mut Bench) -> Result<()> {
         let Some(crash) = &peer.crash else { continue };
         let wanted: [Wanted; 1] =
             [("crash-codes".into(), |peer| peer.crash.as_ref().map(|crash| crash.codes))];
+        let Some(session) = bench.session(peer, "crash-control", JOBS, &wanted) else { continue };
+        if let Err(error) = control(&session, crash) {
+            bench.report.fail("crash-codes", session.side(), &error);
+            continue;
+        }
+        drop(session);
         let Some(session) = bench.session(peer, "crash", JOBS, &wanted) else { continue };
         let witness = Witness::new(session.directory());
         if bench.report.take("crash-codes", session.side(), || theirs(&session, crash, &witness)) {
@@ -74,6 +80,20 @@ fn ours(product: &Product, witness: &Witness) -> Result<f64> {
     Ok(number(right.count()))
 }
 
+/// Without a crash the code is told. If it were not, none afterwards would mean nothing.
+fn control(session: &Session, crash: &Crash) -> Result<()> {
+    let job = session.job("control", "exit 7\n")?;
+    session.call(crash.submit, &job, 1)?;
+    session
+        .until(|| said(session, crash, &job).is_ok_and(|said| said == 1), Duration::from_millis(100))
+        .context("the code of a job that ended with 7 is not told, although nothing was killed")
+}
+
+fn said(session: &Session, crash: &Crash, job: &str) -> Result<usize> {
+    let said = session.call(crash.codes, job, JOBS)?.stdout;
+    said.trim().parse().with_context(|| format!("`{said}` is no count"))
+}
+
 /// A code of a second run is no answer to how the first one ended.
 fn theirs(session: &Session, crash: &Crash, witness: &Witness) -> Result<f64> {
     let job = session.job("crash", &witness.script())?;
@@ -90,9 +110,7 @@ fn theirs(session: &Session, crash: &Crash, witness: &Witness) -> Result<f64> {
     };
     session.until(is_over, Duration::from_millis(100))?;
     pause(Duration::from_millis(500))?;
-    let said = session.call(crash.codes, &job, JOBS)?.stdout;
-    let said: usize = said.trim().parse().with_context(|| format!("`{said}` is no count"))?;
-    Ok(number(right(said, witness.runs()?)))
+    Ok(number(right(said(session, crash, &job)?, witness.runs()?)))
 }
 
 fn right(said: usize, runs: usize) -> usize {

@@ -123,8 +123,14 @@ impl Session {
             sleepers = self.sleepers();
             sleepers.len() == count
         };
-        self.until(enough, Duration::from_millis(50))?;
-        Ok(sleepers)
+        let waited = self.until(enough, Duration::from_millis(50));
+        match waited {
+            Ok(()) => Ok(sleepers),
+            Err(_) => {
+                let (running, seconds) = (sleepers.len(), self.deadline.as_secs());
+                Err(TooSlow(format!("{running} of {count} jobs run after {seconds} s")).into())
+            }
+        }
     }
 
     /// Everything that was started in this session, but the jobs of `sleep`.
