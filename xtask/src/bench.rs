@@ -186,7 +186,7 @@ impl Bench {
 
     /// How long one call of a peer may take.
     fn deadline(&self) -> Duration {
-        Duration::from_secs(if self.quick { 20 } else { 120 })
+        Duration::from_secs(if self.quick { 30 } else { 120 })
     }
 
     /// Asks each peer for its version. Who does not say is used all the same.

@@ -3,19 +3,19 @@
 /// In the order shown. A title with `{}` is of a figure that has sizes: how many jobs it was measured with.
 #[rustfmt::skip]
 pub(super) const FIGURES: &[Figure] = &[
-    figure("spawn-1",         "posix_spawn + setsid + 2 logs + wait, 1 in flight",     "µs",  &[]),
+    figure("spawn-1",         "spawn + setsid + 2 logs + wait, 1 in flight",        "µs",  &[]),
     figure("spawn-1-rate",    "the same, a second",                              "/s",  &[]),
     figure("spawn-2",         "the same, 2 in flight",                           "µs",  &[]),
     figure("spawn-2-rate",    "the same, a second",                              "/s",  &[]),
     figure("append",          "append of 500 B + fdatasync",                     "ms",  &[]),
     figure("append-rate",     "the same, a second",                              "/s",  &[]),
-    figure("call",            "start + wait of a process, called as the CLI is", "ms",  &[]),
+    figure("call",            "start + wait of `true`, called as the CLI is", "ms",  &[]),
 
     figure("run",             "`run` returns, id durable",                       "ms",  &[Limit::AtMost(2.0)]),
     figure("wait",            "`run --wait` of true",                            "ms",  &[Limit::AtMost(4.0)]),
     figure("batch-1",         "no-op job, a batch of one, ended",                "ms",  &[]),
     figure("batch",           "no-op jobs, one batch of {}",                     "/s",  &[Limit::AtLeast(1800.0), Limit::OfFloor(0.6)]),
-    figure("loop",            "no-op jobs, one `run` each from a shell loop",    "/s",  &[Limit::AtLeast(500.0)]),
+    figure("loop",            "no-op jobs, one `run` each in a shell",   "/s",  &[Limit::AtLeast(500.0)]),
     figure("ls",              "first page of `ls`, {} ended",                    "ms",  &[Limit::AtMost(15.0)]),
     figure("manager-idle",    "manager PSS, idle",                               "MiB", &[Limit::AtMost(15.0)]),
     figure("manager-1000",    "manager PSS, 1,000 running",                      "MiB", &[Limit::AtMost(18.0)]),
@@ -28,17 +28,17 @@ pub(super) const FIGURES: &[Figure] = &[
     figure("stop",            "`stop` of an obedient job",                       "ms",  &[Limit::AtMost(10.0)]),
     figure("stop-50",         "`stop` of 50 at once",                            "ms",  &[Limit::AtMost(30.0)]),
     // The budget, 1.0 times a direct write, has one decimal.
-    figure("output",          "200 MB of output, against a direct write",        "ms",  &[Limit::TimesFloor(1.05)]),
+    figure("output",          "200 MB of output; floor: direct write",       "ms",  &[Limit::TimesFloor(1.05)]),
     // "No CPU of ours": beyond what a job of `true` costs us; 1 ms is the noise between two such runs.
-    figure("output-cpu",      "our CPU time for it, beyond that for `true`",     "ms",  &[Limit::AtMost(1.0)]),
+    figure("output-cpu",      "our CPU time for it, less that for `true`",    "ms",  &[Limit::AtMost(1.0)]),
     figure("capped-4k",       "1 GiB in 4 KiB writes with --log-cap 10M",        "ms",  &[]),
     figure("capped-4k-peak",  "the most of it on disk",                          "MiB", &[]),
     figure("capped-64k",      "1 GiB in 64 KiB writes with --log-cap 10M",       "ms",  &[]),
     figure("capped-64k-peak", "the most of it on disk",                          "MiB", &[]),
     figure("capped-settled",  "what stays on disk of each",                      "MiB", &[Limit::AtMost(11.0)]),
     figure("wake-ups-daemon", "wake-ups of the daemon in 5 s, idle",             "",    &[Limit::AtMost(0.0)]),
-    figure("wake-ups-keeper", "wake-ups of guard and worker in 5 s, idle",       "",    &[Limit::AtMost(0.0)]),
-    figure("crash-codes",     "right exit codes after kill -9, of 20",           "jobs", &[Limit::AtLeast(20.0)]),
+    figure("wake-ups-keeper", "wake-ups of the keeper in 5 s, idle",      "",    &[Limit::AtMost(0.0)]),
+    figure("crash-codes",     "right codes after kill -9, of 20",          "jobs", &[Limit::AtLeast(20.0)]),
     figure("crash-runs",      "runs of those 20 jobs",                           "",    &[Limit::AtLeast(20.0), Limit::AtMost(20.0)]),
 
     // The floor of these is one durable record at a time, without us.

@@ -81,6 +81,11 @@ pub(super) const PEERS: &[&Peer] = &[
     &xargs::PEER,
 ];
 
+/// The head of the column of a peer.
+pub(super) fn column(name: &'static str) -> &'static str {
+    PEERS.iter().find(|peer| peer.name == name).map_or(name, |peer| peer.short)
+}
+
 impl Peer {
     /// One that can do nothing.
     const NONE: Self = Self {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::figures::{Figure, Limit};
+use super::peers;
 use super::report::{Cell, Key, Report, Side};
 
 /// A figure of ours, or one of the machine alone.
@@ -56,7 +57,12 @@ impl Row<'_> {
             None => "failed".to_owned(),
         };
         let peer = self.best_peer.map_or_else(String::new, |(name, value)| {
-            format!("{name} {}{}", short(value), if self.is_behind() { " (ahead)" } else { "" })
+            format!(
+                "{} {}{}",
+                peers::column(name),
+                short(value),
+                if self.is_behind() { " ahead" } else { "" }
+            )
         });
         [
             self.figure.title(self.key.size),
@@ -106,8 +112,8 @@ impl Row<'_> {
         let show = |limit: &Limit| match *limit {
             Limit::AtMost(most) => format!("≤ {}", short(most)),
             Limit::AtLeast(least) => format!("≥ {}", short(least)),
-            Limit::OfFloor(part) => format!("≥ {part} floor"),
-            Limit::TimesFloor(times) => format!("≤ {times} floor"),
+            Limit::OfFloor(part) => format!("≥ {part}×"),
+            Limit::TimesFloor(times) => format!("≤ {times}×"),
         };
         self.limits().iter().map(show).collect::<Vec<_>>().join(", ")
     }
@@ -147,7 +153,7 @@ impl Row<'_> {
             _ if self.cell.value().is_none() => "FAILED".to_owned(),
             None => String::new(),
             Some(distance) if distance <= 1.0 => "met".to_owned(),
-            Some(distance) if distance.is_finite() => format!("MISSED {distance:.2}×"),
+            Some(distance) if distance.is_finite() => format!("{distance:.2}× off"),
             Some(_) => "MISSED".to_owned(),
         }
     }
@@ -188,11 +194,11 @@ mod tests {
     #[test]
     fn the_worst_condition_decides() {
         assert_eq!(verdict("batch", 2000.0, Some(3000.0)), "met");
-        assert_eq!(verdict("batch", 2000.0, Some(5000.0)), "MISSED 1.50×");
-        assert_eq!(verdict("batch", 900.0, Some(1000.0)), "MISSED 2.00×");
+        assert_eq!(verdict("batch", 2000.0, Some(5000.0)), "1.50× off");
+        assert_eq!(verdict("batch", 900.0, Some(1000.0)), "2.00× off");
         assert_eq!(verdict("batch", 2000.0, None), "MISSED");
         assert_eq!(verdict("run", 2.0, None), "met");
-        assert_eq!(verdict("run", 2.5, None), "MISSED 1.25×");
+        assert_eq!(verdict("run", 2.5, None), "1.25× off");
         assert_eq!(verdict("output", 104.0, Some(100.0)), "met");
     }
 
@@ -237,7 +243,7 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!(
             rows[0].cells(),
-            [title, "sqlite", "1.50", "", "0.75", "2.00", "≤ 2", "met", "quick 1 (ahead)"]
+            [title, "sqlite", "1.50", "", "0.75", "2.00", "≤ 2", "met", "quick 1 ahead"]
         );
         assert_eq!(rows[0].json()["best_peer"]["name"], "quick");
         assert_eq!(
