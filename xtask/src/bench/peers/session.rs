@@ -40,7 +40,7 @@ impl Session {
         let mut session = Self::prepare(found, directory, slots, deadline)?;
         if let Some(start) = session.peer.start {
             session.call(start, "true", 1).with_context(|| format!("cannot start {}", session.peer.name))?;
-            session.manager = session.processes().into_iter().min();
+            session.manager = session.processes().into_iter().min_by_key(|pid| started(*pid));
         }
         Ok(session)
     }
@@ -196,6 +196,14 @@ impl Session {
     }
 }
 
+/// When a process was started, in ticks since the machine was: numbers wrap, and say nothing about age.
+fn started(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may have anything in it.
+    let ticks = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)?.parse().ok());
+    ticks.unwrap_or(u64::MAX)
+}
+
 fn is_sleeper(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == SLEEPER)
 }
@@ -241,6 +249,7 @@ mod tests {
         let directory = session.directory().to_owned();
         session.call(&["sh", "-c", "for i in $(seq $N); do sleep 1000 & done"], "true", 3).unwrap();
         let sleepers = session.until_sleeping(3).unwrap();
+        assert!(sleepers.iter().all(|pid| started(*pid) >= started(std::process::id())));
         assert!(session.processes().is_empty());
         drop(session);
         let is_alive =
