@@ -3,7 +3,7 @@
 /// In the order shown. A title with `{}` is of a figure that has sizes: how many jobs it was measured with.
 #[rustfmt::skip]
 pub(super) const FIGURES: &[Figure] = &[
-    figure("spawn-1",         "spawn + setsid + 2 logs + wait, 1 in flight",        "µs",  &[]),
+    figure("spawn-1",         "spawn + setsid + 2 logs + wait, 1 in flight",    "µs",  &[]),
     figure("spawn-1-rate",    "the same, a second",                              "/s",  &[]),
     figure("spawn-2",         "the same, 2 in flight",                           "µs",  &[]),
     figure("spawn-2-rate",    "the same, a second",                              "/s",  &[]),
@@ -16,7 +16,7 @@ pub(super) const FIGURES: &[Figure] = &[
     figure("batch-1",         "no-op job, a batch of one, ended",                "ms",  &[]),
     figure("batch",           "no-op jobs, one batch of {}",                     "/s",  &[Limit::AtLeast(1800.0), Limit::OfFloor(0.6)]),
     figure("loop",            "no-op jobs, one `run` each in a shell",   "/s",  &[Limit::AtLeast(500.0)]),
-    figure("ls",              "first page of `ls`, {} ended",                    "ms",  &[Limit::AtMost(15.0)]),
+    figure("ls",              "first page of `ls`, a batch of {} ended",                    "ms",  &[Limit::AtMost(15.0)]),
     figure("manager-idle",    "manager PSS, idle",                               "MiB", &[Limit::AtMost(15.0)]),
     figure("manager-1000",    "manager PSS, 1,000 running",                      "MiB", &[Limit::AtMost(18.0)]),
     figure("keeper-idle",     "keeper PSS (guard + worker), idle",               "MiB", &[Limit::AtMost(2.0)]),
@@ -51,9 +51,9 @@ pub(super) const FIGURES: &[Figure] = &[
     figure("history-ls",      "first page of `ls`, {} ended",                    "ms",  &[Limit::AtMost(15.0)]),
     figure("history-ls-finished", "`ls --status finished`, {} ended",            "ms",  &[Limit::AtMost(15.0)]),
     figure("history-ls-failed",   "`ls --status failed`, {} ended",              "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get",     "first page over HTTP, {} ended",                  "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get-finished", "the same, status=finished, {} ended",        "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get-failed",   "the same, status=failed, {} ended",          "ms",  &[Limit::AtMost(15.0)]),
+    figure("history-get",     "HTTP, first page, {} ended",                  "ms",  &[Limit::AtMost(15.0)]),
+    figure("history-get-finished", "HTTP, status=finished, {} ended", "ms",  &[Limit::AtMost(15.0)]),
+    figure("history-get-failed",   "HTTP, status=failed, {} ended", "ms",  &[Limit::AtMost(15.0)]),
     figure("history-manager", "manager PSS, {} ended",                           "MiB", &[Limit::AtMost(15.0)]),
     // The design has no budget for the memory of sled.
     figure("history-manager-sled", "manager PSS, {} ended",                      "MiB", &[]),
