@@ -38,7 +38,8 @@ pub(crate) struct Options {
     /// Also writes everything to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also writes the tables to this file, as docs/performance.md has them
+    /// Also writes the tables as markdown: into the place for them of a file that has one, as docs/performance.md, or
+    /// as a new file
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
     /// Measures one group (repeatable)
@@ -101,7 +102,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         write(file, format!("{:#}\n", tables::json(&bench)))?;
     }
     if let Some(file) = &options.markdown {
-        write(file, tables::show(&bench, Form::Markdown))?;
+        let tables = tables::show(&bench, Form::Markdown);
+        let text = match std::fs::read_to_string(file) {
+            Ok(page) => tables::insert(&page, &tables).with_context(|| file.display().to_string())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => tables,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        };
+        write(file, text)?;
     }
     let mut failed = bench.failed;
     failed.extend(

@@ -1,5 +1,6 @@
 //! The report for people: as text, as the markdown of `docs/performance.md`, and as JSON.
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::Bench;
@@ -38,6 +39,17 @@ pub(super) fn show(bench: &Bench, form: Form) -> String {
         shown.extend(notes.into_iter().map(list));
     }
     shown
+}
+
+/// The place for the tables in a page.
+const PLACE: [&str; 2] = ["<!-- cargo xtask bench: begin -->\n", "<!-- cargo xtask bench: end -->\n"];
+
+/// Puts the tables into their place in a page, instead of what was there.
+pub(super) fn insert(page: &str, tables: &str) -> Result<String> {
+    let [begin, end] = PLACE;
+    let (before, rest) = page.split_once(begin).with_context(|| format!("no line `{}`", begin.trim()))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("no line `{}`", end.trim()))?;
+    Ok(format!("{before}{begin}\n{tables}\n{end}{after}"))
 }
 
 pub(super) fn json(bench: &Bench) -> Value {
@@ -210,6 +222,16 @@ mod tests {
             lay_out(&table(), Form::Markdown),
             "| figure  |  p50 |\n| --- | ---: |\n| one     | 1.50 |\n| another |    - |\n"
         );
+    }
+
+    #[test]
+    fn tables_go_into_their_place_again_and_again() {
+        let [begin, end] = PLACE;
+        let page = format!("# Title\n{begin}{end}rest\n");
+        let once = insert(&page, "| a |\n").unwrap();
+        assert_eq!(once, format!("# Title\n{begin}\n| a |\n\n{end}rest\n"));
+        assert_eq!(insert(&once, "| b |\n").unwrap(), once.replace("a |", "b |"));
+        assert!(insert("# Title\n", "").is_err());
     }
 
     #[test]
