@@ -168,9 +168,10 @@ impl Cell {
         Some(percentile(&self.samples, 50))
     }
 
-    /// Of fewer than 50 samples, the 99th percentile is just the largest.
+    /// Of times. Of fewer than 50 samples, the 99th percentile is just the largest.
     pub(super) fn p99(&self) -> Option<f64> {
-        self.value().filter(|_| self.samples.len() >= 50)?;
+        let is_time = matches!(self.key.figure.unit, "ms" | "µs");
+        self.value().filter(|_| is_time && self.samples.len() >= 50)?;
         Some(percentile(&self.samples, 99))
     }
 
