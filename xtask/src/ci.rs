@@ -191,5 +191,5 @@ fn full_machine(workspace: &Workspace) -> Result<()> {
 }
 
 fn full_bench(workspace: &Workspace) -> Result<()> {
-    bench::run(workspace, &bench::Options::full())
+    bench::run(workspace, &bench::Options::default())
 }

@@ -1,5 +1,5 @@
 //! A job that writes far more than its cap at full speed: how much slower it is, how far it gets beyond the cap, and what
-//! stays on disk.
+//! stays on disk. The store has no part in it, so one is enough.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -11,7 +11,8 @@ use rustix::event::{Timespec, poll};
 
 use super::Bench;
 use super::floor::{milliseconds, number};
-use super::report::percentile;
+use super::report::Side;
+use super::stores::first;
 use crate::process::{sealed, succeed};
 
 const CAP: &str = "10M";
@@ -19,21 +20,22 @@ const MEBIBYTE: u64 = 1 << 20;
 
 pub(super) fn capped(bench: &mut Bench) -> Result<()> {
     let mebibytes = bench.count(1024, 256) as u64;
-    let product = bench.start("capped")?;
+    let (side, product) = first(bench, "capped")?;
     let logs = bench.fresh("capped-logs")?;
-    let mut settled = Vec::new();
+    let rounds = bench.count(5, 2);
+    let report = &mut bench.report;
     for (figure, peak, kibibytes) in
         [("capped-4k", "capped-4k-peak", 4), ("capped-64k", "capped-64k-peak", 64)]
     {
         let write =
             format!("dd if=/dev/zero bs={kibibytes}k count={} 2>/dev/null", mebibytes * 1024 / kibibytes);
-        let (mut floors, mut times, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..bench.count(5, 2) {
+        for round in 0..rounds {
             let direct = logs.join("direct");
             rustix::fs::sync();
             let mut shell = sealed("sh");
             shell.args(["-c", &format!("{write} > \"$0\"")]).arg(&direct);
-            floors.push(milliseconds(succeed(&mut shell, Duration::from_secs(120))?.took));
+            let took = succeed(&mut shell, Duration::from_secs(120))?.took;
+            report.take(figure, Side::Floor, || Ok(milliseconds(took)));
             std::fs::remove_file(&direct).with_context(|| format!("cannot remove {}", direct.display()))?;
             rustix::fs::sync();
             let id = format!("{figure}-{round}");
@@ -41,16 +43,13 @@ pub(super) fn capped(bench: &mut Bench) -> Result<()> {
             let run = ["run", "--id", &id, "--log-cap", CAP, "--wait", "--logdir"];
             let run = [&run[..], &[logs.to_str().context("no UTF-8")?, "--", "sh", "-c", &write]].concat();
             let (took, most) = watched(&log, || product.time(&run))?;
-            times.push(milliseconds(took?));
-            peaks.push(in_mebibytes(most));
+            report.take(figure, side, || took.map(milliseconds));
+            report.take(peak, side, || Ok(in_mebibytes(most)));
             // What is beyond the cap when the job ends is freed within the next look.
             pause(200_000_000);
-            settled.push(in_mebibytes(on_disk(&log)));
+            report.take("capped-settled", side, || Ok(in_mebibytes(on_disk(&log))));
         }
-        bench.record(figure, times, Some(percentile(&floors, 50)));
-        bench.record(peak, peaks, None);
     }
-    bench.record("capped-settled", settled, None);
     Ok(())
 }
 

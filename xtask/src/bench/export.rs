@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// One job in so many has failed.
-const FAILED: usize = 100;
+pub(super) const FAILED: usize = 100;
 /// The changes that a job has noted until it has ended: it starts, runs, has exited, has ended.
 const EVENTS: [&str; 4] = ["starting", "running", "running", "finished"];
 

@@ -3,11 +3,11 @@
 //! The only file of xtask with `unsafe` in it: std cannot ask posix_spawn for a session of its own.
 
 use std::ffi::{CStr, CString, c_char};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::report::percentile;
+use super::Bench;
+use super::report::{Side, percentile};
 use crate::process::{kill_all, sealed, succeed};
 
 /// Starts `/bin/true` `count` times, each in a session of its own and with two new log files, and waits for each;
@@ -43,27 +44,6 @@ pub(crate) fn spawn(directory: &Path, count: usize, in_flight: usize) -> Result<
     Ok(started.elapsed())
 }
 
-/// Appends 500 bytes and makes them durable, `count` times; each in ms.
-pub(crate) fn durable_append(directory: &Path, count: usize) -> Result<Vec<f64>> {
-    let path = directory.join("append");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    repeat(count, || {
-        let started = Instant::now();
-        file.write_all(&[b'x'; 500])?;
-        file.sync_data()?;
-        Ok(started.elapsed())
-    })
-}
-
-/// Starts `true` and waits for it in the way the command line is called and timed, `count` times; each in ms.
-pub(crate) fn call(count: usize) -> Result<Vec<f64>> {
-    repeat(count, || Ok(succeed(&mut sealed("true"), Duration::from_secs(30))?.took))
-}
-
 /// Time to kill and collect `count` sleeping children, in ms: the median of three.
 pub(crate) fn kill(count: usize) -> Result<f64> {
     let samples = (0..3).map(|_| kill_once(count)).collect::<Result<Vec<_>>>()?;
@@ -80,11 +60,6 @@ fn kill_once(count: usize) -> Result<f64> {
     kill_all(&mut children)?;
     spawned.context("cannot start sleep")?;
     Ok(milliseconds(started.elapsed()))
-}
-
-/// Calls `measure` `count` times; the durations in ms.
-pub(crate) fn repeat(count: usize, mut measure: impl FnMut() -> Result<Duration>) -> Result<Vec<f64>> {
-    (0..count).map(|_| measure().map(milliseconds)).collect()
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> f64 {
@@ -134,24 +109,58 @@ fn spawn_true(stdout: &CStr, stderr: &CStr) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn gave no pid"))
 }
 
-/// The medians, in ms, of what a call of the command line cannot do without.
+/// What a call of the command line cannot do without; one of each takes so many ms.
 pub(super) struct Floors {
-    /// A process of its own.
-    pub(super) call: f64,
-    /// One durable record.
-    pub(super) append: f64,
-    /// The launch of a job.
-    pub(super) spawn: f64,
+    directory: PathBuf,
+    appended: File,
 }
 
 impl Floors {
-    pub(super) fn measure(directory: &Path, count: usize) -> Result<Self> {
-        Ok(Self {
-            call: percentile(&call(count)?, 50),
-            append: percentile(&durable_append(directory, count)?, 50),
-            spawn: milliseconds(spawn(directory, count, 1)?) / number(count),
-        })
+    pub(super) fn prepare(directory: PathBuf) -> Result<Self> {
+        let path = directory.join("append");
+        let appended = OpenOptions::new().create(true).append(true).open(&path);
+        Ok(Self { appended: appended.with_context(|| format!("cannot open {}", path.display()))?, directory })
     }
+
+    /// A process of its own, called and timed as the command line is.
+    pub(super) fn call(&self) -> Result<f64> {
+        Ok(milliseconds(succeed(&mut sealed("true"), Duration::from_secs(30))?.took))
+    }
+
+    /// One durable record.
+    pub(super) fn append(&self) -> Result<f64> {
+        let started = Instant::now();
+        (&self.appended).write_all(&[b'x'; 500])?;
+        self.appended.sync_data()?;
+        Ok(milliseconds(started.elapsed()))
+    }
+
+    /// The launch of a job.
+    pub(super) fn spawn(&self) -> Result<f64> {
+        Ok(milliseconds(spawn(&self.directory, 4, 1)?) / 4.0)
+    }
+}
+
+/// The group of what the machine does without us.
+pub(super) fn floors(bench: &mut Bench) -> Result<()> {
+    let directory = bench.fresh("floor")?;
+    let floors = Floors::prepare(directory.clone())?;
+    let count = bench.count(1000, 250);
+    let report = &mut bench.report;
+    for _ in 0..5 {
+        for (each, rate, in_flight) in [("spawn-1", "spawn-1-rate", 1), ("spawn-2", "spawn-2-rate", 2)] {
+            let seconds = spawn(&directory, count, in_flight)?.as_secs_f64();
+            report.take(each, Side::Floor, || Ok(seconds * 1e6 / number(count)));
+            report.take(rate, Side::Floor, || Ok(number(count) / seconds));
+        }
+        for _ in 0..count / 5 {
+            let append = floors.append()?;
+            report.take("append", Side::Floor, || Ok(append));
+            report.take("append-rate", Side::Floor, || Ok(1e3 / append));
+            report.take("call", Side::Floor, || floors.call());
+        }
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
@@ -178,8 +187,11 @@ mod tests {
         assert_eq!(rustix::process::getsid(Some(pid)).unwrap(), pid);
         waitpid(Some(pid), WaitOptions::empty()).unwrap();
 
-        assert_eq!(durable_append(&directory, 3).unwrap().len(), 3);
-        assert_eq!(std::fs::metadata(directory.join("append")).unwrap().len(), 1500);
+        let floors = Floors::prepare(directory.clone()).unwrap();
+        assert!(
+            floors.append().unwrap() > 0.0 && floors.call().unwrap() > 0.0 && floors.spawn().unwrap() > 0.0
+        );
+        assert_eq!(std::fs::metadata(directory.join("append")).unwrap().len(), 500);
         assert!(kill(3).unwrap() > 0.0);
         std::fs::remove_dir_all(&directory).unwrap();
     }

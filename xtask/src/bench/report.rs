@@ -1,296 +1,216 @@
-//! The figures with their budgets, and how they are shown.
+//! What was measured so far: of each figure the samples of everybody who can do it, or why there are none.
 
-use std::fs;
-use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
-/// Every figure that can be measured, in the order shown. The budgets are those of the design, §10.
-#[rustfmt::skip]
-const FIGURES: &[Figure] = &[
-    figure("spawn-1",         "posix_spawn + setsid + 2 logs + wait, 1 in flight", "µs",  &[]),
-    figure("spawn-1-rate",    "the same, a second",                              "/s",  &[]),
-    figure("spawn-2",         "the same, 2 in flight",                           "µs",  &[]),
-    figure("spawn-2-rate",    "the same, a second",                              "/s",  &[]),
-    figure("append",          "append of 500 B + fdatasync",                     "ms",  &[]),
-    figure("call",            "start + wait of a process called as the CLI is",  "ms",  &[]),
+use super::figures::{self, Figure};
 
-    figure("run",             "`run` returns, id durable",                       "ms",  &[Limit::AtMost(2.0)]),
-    figure("wait",            "`run --wait` of true",                            "ms",  &[Limit::AtMost(4.0)]),
-    figure("batch",           "no-op jobs, one batch",                           "/s",  &[Limit::AtLeast(1800.0), Limit::OfFloor(0.6)]),
-    figure("loop",            "no-op jobs, one `run` each from a shell loop",    "/s",  &[Limit::AtLeast(500.0)]),
-    figure("ls",              "first page of `ls`, after the batch",             "ms",  &[Limit::AtMost(15.0)]),
-    figure("manager-idle",    "manager PSS, idle",                               "MiB", &[Limit::AtMost(15.0)]),
-    figure("manager-1000",    "manager PSS, 1,000 running",                      "MiB", &[Limit::AtMost(18.0)]),
-    figure("keeper-idle",     "keeper PSS (guard + worker), idle",               "MiB", &[Limit::AtMost(2.0)]),
-    figure("keeper-1000",     "keeper PSS, 1,000 running",                       "MiB", &[Limit::AtMost(2.0 + 1000.0 / 1024.0)]),
-    figure("adopt-1000",      "1,000 running jobs re-adopted",                   "ms",  &[Limit::AtMost(500.0)]),
-    figure("stop-1000",       "`stop --all --force` of 1,000",                   "ms",  &[]),
-    figure("stop",            "`stop` of an obedient job",                       "ms",  &[Limit::AtMost(10.0)]),
-    figure("stop-50",         "`stop` of 50 at once",                            "ms",  &[Limit::AtMost(30.0)]),
-    // The budget, 1.0 times a direct write, has one decimal.
-    figure("output",          "200 MB of output, against a direct write",        "ms",  &[Limit::TimesFloor(1.05)]),
-    // "No CPU of ours": beyond what a job of `true` costs us; 1 ms is the noise between two such runs.
-    figure("output-cpu",      "our CPU time for it, beyond that for `true`",     "ms",  &[Limit::AtMost(1.0)]),
-    figure("capped-4k",       "1 GiB in 4 KiB writes with --log-cap 10M",        "ms",  &[]),
-    figure("capped-4k-peak",  "the most of it on disk",                          "MiB", &[]),
-    figure("capped-64k",      "1 GiB in 64 KiB writes with --log-cap 10M",       "ms",  &[]),
-    figure("capped-64k-peak", "the most of it on disk",                          "MiB", &[]),
-    figure("capped-settled",  "what stays on disk of each",                      "MiB", &[Limit::AtMost(11.0)]),
-    figure("wake-ups-daemon", "wake-ups of the daemon while idle",               "",    &[Limit::AtMost(0.0)]),
-    figure("wake-ups-keeper", "wake-ups of guard and worker while idle",         "",    &[Limit::AtMost(0.0)]),
-    figure("crash-codes",     "right exit codes after kill -9, of 20",           "",    &[Limit::AtLeast(20.0)]),
-    figure("crash-runs",      "runs of those 20 jobs",                           "",    &[Limit::AtLeast(20.0), Limit::AtMost(20.0)]),
-
-    // Each store has these. Their floor is one durable record at a time, without us.
-    figure("commits-1",       "jobs accepted, 1 caller",                         "/s",  &[]),
-    figure("commits-8",       "jobs accepted, 8 callers",                        "/s",  &[]),
-    figure("commits-64",      "jobs accepted, 64 callers",                       "/s",  &[]),
-    figure("history-jobs",    "ended jobs for the figures below",                "",    &[]),
-    figure("history-import",  "`store import`, ended jobs",                      "/s",  &[]),
-    figure("history-bytes",   "bytes on disk, an ended job",                     "",    &[]),
-    figure("history-run",     "`run` returns, with history",                     "ms",  &[Limit::AtMost(2.0)]),
-    figure("history-ls",      "first page of `ls`, with history",                "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-ls-finished", "the same, --status finished",                 "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-ls-failed",   "the same, --status failed",                   "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get",     "first page over HTTP, with history",              "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get-finished", "the same, status=finished",                  "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-get-failed",   "the same, status=failed",                    "ms",  &[Limit::AtMost(15.0)]),
-    figure("history-manager", "manager PSS, with history",                       "MiB", &[Limit::AtMost(15.0)]),
-    // The design has no budget for the memory of sled.
-    figure("history-manager-sled", "manager PSS, with history",                  "MiB", &[]),
-    figure("history-restart", "serves again after kill -9, with history",        "ms",  &[]),
-];
-
-struct Figure {
-    name: &'static str,
-    title: &'static str,
-    unit: &'static str,
-    budget: &'static [Limit],
+/// Who a value is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// The machine without us.
+    Floor,
+    /// Ours, with this store.
+    Ours(&'static str),
+    /// Another system, by its name.
+    Peer(&'static str),
 }
 
-const fn figure(
-    name: &'static str,
-    title: &'static str,
-    unit: &'static str,
-    budget: &'static [Limit],
-) -> Figure {
-    Figure { name, title, unit, budget }
-}
-
-/// One condition of a budget.
+/// A figure at one size, where it has sizes.
 #[derive(Clone, Copy)]
-enum Limit {
-    AtMost(f64),
-    AtLeast(f64),
-    /// At least this part of the floor: for rates.
-    OfFloor(f64),
-    /// At most this many times the floor: for times.
-    TimesFloor(f64),
+pub(super) struct Key {
+    pub(super) figure: &'static Figure,
+    pub(super) size: Option<usize>,
 }
 
-/// One measured value: the median, where there are several.
-pub(crate) struct Measured {
-    value: f64,
-    p99: Option<f64>,
-}
-
-impl From<f64> for Measured {
-    fn from(value: f64) -> Self {
-        Self { value, p99: None }
+impl From<&str> for Key {
+    fn from(name: &str) -> Self {
+        Self { figure: figures::find(name), size: None }
     }
 }
 
-impl From<Vec<f64>> for Measured {
-    fn from(samples: Vec<f64>) -> Self {
-        // Of fewer, the 99th percentile is just the largest.
-        let p99 = (samples.len() >= 50).then(|| percentile(&samples, 99));
-        Self { value: percentile(&samples, 50), p99 }
+impl From<(&str, usize)> for Key {
+    fn from((name, size): (&str, usize)) -> Self {
+        Self { figure: figures::find(name), size: Some(size) }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.figure.name == other.figure.name && self.size == other.size
+    }
+}
+
+/// What is known of a figure and a side.
+pub(super) struct Cell {
+    pub(super) key: Key,
+    pub(super) side: Side,
+    pub(super) samples: Vec<f64>,
+    pub(super) failure: Option<Failure>,
+    spent: Duration,
+}
+
+/// Why something has no value.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// It was given up because of the time it takes, and is not broken.
+    pub(super) is_cut: bool,
+    pub(super) why: String,
+}
+
+/// An error of who took too long.
+#[derive(Debug)]
+pub(super) struct TooSlow(pub(super) String);
+
+impl std::fmt::Display for TooSlow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TooSlow {}
+
+/// Everything that was measured.
+pub(super) struct Report {
+    cells: Vec<Cell>,
+    /// How long a peer is measured for one figure. After that it has no more rounds, with the samples it has.
+    pub(super) allowance: Duration,
+}
+
+impl Report {
+    pub(super) fn new(allowance: Duration) -> Self {
+        Self { cells: Vec::new(), allowance }
+    }
+
+    /// Takes one more sample. False if that failed, now or earlier: then there is a reason instead of a value.
+    pub(super) fn take(
+        &mut self,
+        key: impl Into<Key>,
+        side: Side,
+        measure: impl FnOnce() -> Result<f64>,
+    ) -> bool {
+        let allowance = self.allowance;
+        let cell = self.cell(key.into(), side);
+        let has_enough = matches!(side, Side::Peer(_)) && !cell.samples.is_empty() && cell.spent >= allowance;
+        if cell.failure.is_some() || has_enough {
+            return cell.failure.is_none();
+        }
+        let started = Instant::now();
+        let measured = measure();
+        cell.spent += started.elapsed();
+        match measured {
+            Ok(value) if value.is_finite() => cell.samples.push(value),
+            Ok(value) => cell.fail(&Error::msg(format!("{value} is no value"))),
+            Err(error) => cell.fail(&error),
+        }
+        cell.failure.is_none()
+    }
+
+    /// Says why there is no value. What was measured before is no answer to the question any more.
+    pub(super) fn fail(&mut self, key: impl Into<Key>, side: Side, error: &Error) {
+        self.cell(key.into(), side).fail(error);
+    }
+
+    pub(super) fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    pub(super) fn find(&self, key: Key, side: Side) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.key == key && cell.side == side)
+    }
+
+    /// Figures and sizes that have a cell, in the order shown.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = Vec::new();
+        for cell in &self.cells {
+            if !keys.contains(&cell.key) {
+                keys.push(cell.key);
+            }
+        }
+        let place = |key: &Key| figures::FIGURES.iter().position(|figure| figure.name == key.figure.name);
+        keys.sort_by_key(|key| (place(key), key.size));
+        keys
+    }
+
+    /// What of ours and of the floors has no value.
+    pub(super) fn failures(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|cell| !matches!(cell.side, Side::Peer(_)) && cell.failure.is_some())
+    }
+
+    fn cell(&mut self, key: Key, side: Side) -> &mut Cell {
+        let found = self.cells.iter().position(|cell| cell.key == key && cell.side == side);
+        let index = found.unwrap_or_else(|| {
+            let spent = Duration::ZERO;
+            self.cells.push(Cell { key, side, samples: Vec::new(), failure: None, spent });
+            self.cells.len() - 1
+        });
+        &mut self.cells[index]
+    }
+}
+
+impl Cell {
+    fn fail(&mut self, error: &Error) {
+        let is_cut = error.downcast_ref::<TooSlow>().is_some();
+        let why = format!("{error:#}");
+        let (word, title) =
+            (if is_cut { "cut short" } else { "failed" }, self.key.figure.title(self.key.size));
+        eprintln!("bench: {word}: {}, {title}: {why}", self.side.name());
+        self.failure = Some(Failure { is_cut, why });
+    }
+
+    /// The median.
+    pub(super) fn value(&self) -> Option<f64> {
+        if self.failure.is_some() || self.samples.is_empty() {
+            return None;
+        }
+        Some(percentile(&self.samples, 50))
+    }
+
+    /// Of times. Of fewer than 50 samples, the 99th percentile is just the largest.
+    pub(super) fn p99(&self) -> Option<f64> {
+        let is_time = matches!(self.key.figure.unit, "ms" | "µs");
+        self.value().filter(|_| is_time && self.samples.len() >= 50)?;
+        Some(percentile(&self.samples, 99))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "name": self.side.name(), "value": self.value(), "p99": self.p99(), "samples": self.samples.len(),
+            "failed": self.failure.as_ref().map(|failure| &failure.why),
+            "cut_short": self.failure.as_ref().is_some_and(|failure| failure.is_cut),
+        })
+    }
+}
+
+impl Side {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Ours(name) | Self::Peer(name) => name,
+        }
     }
 }
 
 /// The smallest sample that at least `percent` of them do not exceed.
-pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// The rows measured so far.
-#[derive(Default)]
-pub(crate) struct Report {
-    rows: Vec<Row>,
-}
-
-struct Row {
-    figure: &'static Figure,
-    store: Option<&'static str>,
-    measured: Measured,
-    floor: Option<f64>,
-}
-
-impl Report {
-    pub(crate) fn record(
-        &mut self,
-        name: &str,
-        store: Option<&'static str>,
-        measured: Measured,
-        floor: Option<f64>,
-    ) {
-        let figure = FIGURES.iter().find(|figure| figure.name == name);
-        let figure = figure.unwrap_or_else(|| panic!("no figure `{name}` in FIGURES"));
-        self.rows.push(Row { figure, store, measured, floor });
-    }
-
-    pub(crate) fn print(&self) {
-        if self.rows.is_empty() {
-            return;
-        }
-        println!("{}", machine());
-        let head = ["figure", "p50 or value", "p99", "floor", "ratio", "budget", ""];
-        let mut table = vec![head.map(str::to_owned)];
-        table.extend(FIGURES.iter().flat_map(|figure| self.rows_of(figure)).map(Row::cells));
-        let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 7] = std::array::from_fn(width);
-        for row in &table {
-            let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-                1..=4 => format!("{cell:>width$}"),
-                _ => format!("{cell:<width$}"),
-            });
-            println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-        }
-    }
-
-    pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
-        let figures: Vec<Value> = self.rows.iter().map(Row::json).collect();
-        let text = format!("{:#}\n", json!({ "machine": machine(), "figures": figures }));
-        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-    }
-
-    fn rows_of(&self, figure: &'static Figure) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(move |row| row.figure.name == figure.name)
-    }
-}
-
-impl Row {
-    fn cells(&self) -> [String; 7] {
-        let number = |value: f64| format!("{} {}", short(value), self.figure.unit).trim_end().to_owned();
-        [
-            self.store.map_or_else(
-                || self.figure.title.to_owned(),
-                |store| format!("{}: {store}", self.figure.title),
-            ),
-            number(self.measured.value),
-            self.measured.p99.map_or(String::new(), number),
-            self.floor.map_or(String::new(), number),
-            self.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}")),
-            self.budget(),
-            self.verdict(),
-        ]
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "name": self.figure.name,
-            "store": self.store,
-            "unit": self.figure.unit,
-            "value": self.measured.value,
-            "p99": self.measured.p99,
-            "floor": self.floor,
-            "ratio": self.ratio(),
-            "budget": self.budget(),
-            "distance": self.distance().filter(|distance| distance.is_finite()),
-            "met": self.distance().map(|distance| distance <= 1.0),
-        })
-    }
-
-    fn ratio(&self) -> Option<f64> {
-        self.floor.map(|floor| self.measured.value / floor)
-    }
-
-    fn budget(&self) -> String {
-        let show = |limit: &Limit| match *limit {
-            Limit::AtMost(most) => format!("≤ {}", short(most)),
-            Limit::AtLeast(least) => format!("≥ {}", short(least)),
-            Limit::OfFloor(part) => format!("≥ {part} of floor"),
-            Limit::TimesFloor(times) => format!("≤ {times} × floor"),
-        };
-        self.figure.budget.iter().map(show).collect::<Vec<_>>().join(", ")
-    }
-
-    /// How much of the budget is used: 1 is the budget itself, 2 is twice as slow, big or rare as allowed.
-    fn distance(&self) -> Option<f64> {
-        let value = self.measured.value;
-        let used = |limit: &Limit| {
-            let (value, limit) = match *limit {
-                Limit::AtMost(most) => (value, most),
-                Limit::AtLeast(least) => (least, value),
-                Limit::OfFloor(part) => (part * self.floor?, value),
-                Limit::TimesFloor(times) => (value, times * self.floor?),
-            };
-            let used = value / limit;
-            // 0 of 0 is within the budget, and what is no number at all is not.
-            Some(if value <= limit {
-                used.min(1.0)
-            } else if used.is_nan() {
-                f64::INFINITY
-            } else {
-                used
-            })
-        };
-        // The worst condition counts.
-        self.figure.budget.iter().map(used).collect::<Option<Vec<_>>>()?.into_iter().reduce(f64::max)
-    }
-
-    fn verdict(&self) -> String {
-        match self.distance() {
-            None => String::new(),
-            Some(distance) if distance <= 1.0 => "met".to_owned(),
-            Some(distance) if distance.is_finite() => format!("MISSED, {distance:.2} × off"),
-            Some(_) => "MISSED".to_owned(),
-        }
-    }
-}
-
-/// Three or more significant digits, no more than two decimals.
-fn short(value: f64) -> String {
-    let decimals = if value.fract() == 0.0 || value >= 1000.0 {
-        0
-    } else if value >= 100.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.decimals$}")
-}
-
-fn machine() -> String {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("Linux {}, {processors} processors", kernel.trim())
-}
-
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
-    fn row(budget: &'static [Limit], value: f64, floor: Option<f64>) -> Row {
-        let figure = Box::leak(Box::new(figure("name", "title", "ms", budget)));
-        Row { figure, store: None, measured: value.into(), floor }
-    }
+    const PEER: Side = Side::Peer("peer");
 
-    #[test]
-    fn names_are_unique() {
-        for figure in FIGURES {
-            assert_eq!(
-                FIGURES.iter().filter(|other| other.name == figure.name).count(),
-                1,
-                "{}",
-                figure.name
-            );
-        }
+    fn report() -> Report {
+        Report::new(Duration::from_secs(60))
     }
 
     #[test]
@@ -299,41 +219,62 @@ mod tests {
         assert_eq!((percentile(&samples, 50), percentile(&samples, 99)), (100.0, 198.0));
         assert_eq!(percentile(&[7.0], 50), 7.0);
         assert_eq!(percentile(&[1.0, 2.0, 3.0], 50), 2.0);
-        assert_eq!(Measured::from(vec![1.0; 10]).p99, None);
     }
 
     #[test]
-    fn the_worst_condition_decides() {
-        let both = &[Limit::AtLeast(1800.0), Limit::OfFloor(0.6)];
-        assert_eq!(row(both, 2000.0, Some(3000.0)).verdict(), "met");
-        assert_eq!(row(both, 2000.0, Some(5000.0)).verdict(), "MISSED, 1.50 × off");
-        assert_eq!(row(both, 900.0, Some(1000.0)).verdict(), "MISSED, 2.00 × off");
-        assert_eq!(row(&[Limit::AtMost(2.0)], 2.0, None).verdict(), "met");
-        assert_eq!(row(&[Limit::AtMost(2.0)], 2.5, None).verdict(), "MISSED, 1.25 × off");
-        assert_eq!(row(&[Limit::TimesFloor(1.05)], 104.0, Some(100.0)).verdict(), "met");
+    fn the_median_of_all_rounds_is_the_value() {
+        let mut report = report();
+        for sample in [3.0, 1.0, 2.0] {
+            assert!(report.take("run", PEER, || Ok(sample)));
+        }
+        let cell = &report.cells()[0];
+        assert_eq!((cell.value(), cell.p99(), cell.samples.len()), (Some(2.0), None, 3));
+        for _ in 0..47 {
+            report.take("run", PEER, || Ok(2.0));
+        }
+        assert_eq!(report.cells()[0].p99(), Some(3.0));
     }
 
     #[test]
-    fn a_budget_of_nothing_is_met_by_nothing_only() {
-        assert_eq!(row(&[Limit::AtMost(0.0)], 0.0, None).verdict(), "met");
-        assert_eq!(row(&[Limit::AtMost(0.0)], 3.0, None).verdict(), "MISSED");
-        assert_eq!(row(&[Limit::AtLeast(20.0)], 0.0, None).verdict(), "MISSED");
-        assert_eq!(row(&[], 3.0, None).verdict(), "");
-    }
-
-    #[test]
-    fn a_failed_measurement_meets_nothing() {
-        assert_ne!(row(&[Limit::AtMost(2.0)], f64::NAN, None).verdict(), "met");
-    }
-
-    #[test]
-    fn a_row_shows_everything() {
-        let row = row(&[Limit::AtMost(2.0)], 1.5, Some(0.75));
-        assert_eq!(row.cells(), ["title", "1.50 ms", "", "0.75 ms", "2.00", "≤ 2", "met"]);
-        assert_eq!(row.json()["met"], true);
+    fn a_failure_has_no_value_and_no_further_rounds() {
+        let mut report = report();
+        report.take("run", PEER, || Ok(1.0));
+        assert!(!report.take("run", PEER, || bail!("no room")));
+        assert!(!report.take("run", PEER, || unreachable!("it has failed")));
+        let json = report.cells()[0].json();
         assert_eq!(
-            (short(12.345), short(123.45), short(1234.5), short(3.0)),
-            ("12.35".into(), "123.5".into(), "1234".into(), "3".into())
+            (&json["value"], &json["failed"], &json["cut_short"]),
+            (&Value::Null, &json!("no room"), &json!(false))
         );
+        report.take("wait", Side::Floor, || Ok(f64::NAN));
+        assert_eq!(report.failures().count(), 1);
+    }
+
+    #[test]
+    fn too_slow_is_not_broken() {
+        let mut report = report();
+        report.take("run", PEER, || Err(Error::from(TooSlow("30 s".to_owned())).context("of true")));
+        assert!(report.cells()[0].failure.as_ref().unwrap().is_cut);
+    }
+
+    #[test]
+    fn only_peers_run_out_of_time() {
+        let mut report = Report::new(Duration::ZERO);
+        for side in [PEER, Side::Ours("sqlite")] {
+            for _ in 0..3 {
+                assert!(report.take("run", side, || Ok(1.0)));
+            }
+        }
+        assert_eq!(report.cells().iter().map(|cell| cell.samples.len()).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn keys_come_in_the_order_of_the_figures_and_by_size() {
+        let mut report = report();
+        for key in [("ls", 1), ("batch", 1000), ("batch", 1)] {
+            report.take(key, PEER, || Ok(1.0));
+        }
+        let keys: Vec<_> = report.keys().iter().map(|key| (key.figure.name, key.size)).collect();
+        assert_eq!(keys, [("batch", Some(1)), ("batch", Some(1000)), ("ls", Some(1))]);
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::floor::{self, Floors, milliseconds, number};
-use super::report::percentile;
+use super::floor::{Floors, milliseconds, number};
+use super::report::{Side, percentile};
 use super::{Bench, export};
 use crate::process::{PATH, pss, sealed, succeed};
 use crate::product::{Api, Product};
@@ -21,23 +21,19 @@ const CALLERS: [(&str, usize, usize); 3] =
 
 /// Every caller has a connection of its own, and submits a job when the one before it is on disk. The jobs only wait.
 pub(super) fn commits(bench: &mut Bench) -> Result<()> {
-    let products = products(bench, "commits")?;
-    let directory = bench.fresh("floor")?;
-    let mut floors = Vec::new();
-    let mut rates = vec![[const { Vec::new() }; CALLERS.len()]; products.len()];
-    for _ in 0..bench.count(7, 3) {
-        floors.push(1e3 / percentile(&floor::durable_append(&directory, 200)?, 50));
-        for ((_, product), rates) in products.iter().zip(&mut rates) {
-            let api = product.api()?;
-            for ((_, callers, jobs), rates) in CALLERS.into_iter().zip(rates) {
-                rates.push(number(jobs) / submit(&api, callers, jobs)?.as_secs_f64());
+    let products = bench.products("commits")?;
+    let floors = Floors::prepare(bench.fresh("floor")?)?;
+    let rounds = bench.count(7, 3);
+    let report = &mut bench.report;
+    for _ in 0..rounds {
+        let appends = (0..200).map(|_| floors.append()).collect::<Result<Vec<_>>>()?;
+        for (figure, callers, jobs) in CALLERS {
+            report.take(figure, Side::Floor, || Ok(1e3 / percentile(&appends, 50)));
+            for (side, product) in &products {
+                report.take(figure, *side, || {
+                    Ok(number(jobs) / submit(&product.api()?, callers, jobs)?.as_secs_f64())
+                });
             }
-        }
-    }
-    let floor = percentile(&floors, 50);
-    for ((store, _), rates) in products.iter().zip(rates) {
-        for ((figure, ..), rates) in CALLERS.into_iter().zip(rates) {
-            bench.record_of(store, figure, percentile(&rates, 50), Some(floor));
         }
     }
     Ok(())
@@ -62,6 +58,9 @@ fn submit(api: &Api, callers: usize, jobs: usize) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
+/// Jobs on a page.
+const PAGE: usize = 50;
+
 /// What a listing asks for: the words of the command, the query, and their figures.
 const LISTINGS: [(&[&str], &str, &str, &str); 3] = [
     (&["ls"], "order=newest_first&limit=50", "history-ls", "history-get"),
@@ -80,77 +79,92 @@ const LISTINGS: [(&[&str], &str, &str, &str); 3] = [
 ];
 
 pub(super) fn history(bench: &mut Bench) -> Result<()> {
-    let count = bench.count(200, 50);
-    let floor = Floors::measure(&bench.fresh("floor")?, count)?;
-    let products = filled(bench)?;
-    for (store, product) in &products {
-        let status = product.status()?;
-        let figure = if *store == "sled" { "history-manager-sled" } else { "history-manager" };
-        bench.record_of(store, figure, pss(status.daemon)?, None);
-    }
-    for (words, query, of_command, of_request) in LISTINGS {
-        let mut times = vec![(Vec::new(), Vec::new()); products.len()];
-        for _ in 0..count {
-            for ((_, product), (commands, requests)) in products.iter().zip(&mut times) {
-                commands.push(milliseconds(product.time(words)?));
-                let path = format!("/v1/jobs?{query}");
-                let api = product.api()?;
-                let started = Instant::now();
-                let page = api.get(&path)?;
-                requests.push(milliseconds(started.elapsed()));
-                let jobs = page["jobs"].as_array().map_or(0, Vec::len);
-                ensure!(jobs == 50, "{jobs} jobs on the first page of {query}");
-            }
-        }
-        for ((store, _), (commands, requests)) in products.iter().zip(times) {
-            bench.record_of(store, of_command, commands, Some(floor.call));
-            bench.record_of(store, of_request, requests, None);
-        }
-    }
-    let mut times = vec![Vec::new(); products.len()];
-    for _ in 0..count {
-        for ((_, product), times) in products.iter().zip(&mut times) {
-            let ended = product.call(&["run", "--", "true"])?;
-            product.call(&["wait", ended.stdout.trim()])?;
-            times.push(milliseconds(ended.took));
-        }
-    }
-    for ((store, _), times) in products.iter().zip(times) {
-        bench.record_of(store, "history-run", times, Some(floor.call + floor.append));
-    }
-    for (store, product) in &products {
-        let restarts = (0..5).map(|_| {
-            product.crash()?;
-            product.time(&["daemon", "start"]).map(milliseconds)
-        });
-        let restarts = restarts.collect::<Result<Vec<_>>>()?;
-        bench.record_of(store, "history-restart", restarts, Some(2.0 * floor.call));
+    for size in bench.history.clone() {
+        of_size(bench, size)?;
     }
     Ok(())
 }
 
+fn of_size(bench: &mut Bench, size: usize) -> Result<()> {
+    let rounds = bench.count(200, 50);
+    let floors = Floors::prepare(bench.fresh("floor")?)?;
+    let products = filled(bench, size)?;
+    let report = &mut bench.report;
+    for (side, product) in &products {
+        let sled = *side == Side::Ours("sled");
+        let figure = if sled { "history-manager-sled" } else { "history-manager" };
+        report.take((figure, size), *side, || pss(product.status()?.daemon));
+    }
+    for (words, query, of_command, of_request) in LISTINGS {
+        let failed = words.last() == Some(&"failed");
+        let expected = PAGE.min(if failed { size / export::FAILED } else { size - size / export::FAILED });
+        for _ in 0..rounds {
+            report.take((of_command, size), Side::Floor, || floors.call());
+            for (side, product) in &products {
+                report.take((of_command, size), *side, || product.time(words).map(milliseconds));
+                report.take((of_request, size), *side, || page(product, query, expected).map(milliseconds));
+            }
+        }
+    }
+    for _ in 0..rounds {
+        report.take(("history-run", size), Side::Floor, || Ok(floors.call()? + floors.append()?));
+        for (side, product) in &products {
+            report.take(("history-run", size), *side, || {
+                let ended = product.call(&["run", "--", "true"])?;
+                product.call(&["wait", ended.stdout.trim()])?;
+                Ok(milliseconds(ended.took))
+            });
+        }
+    }
+    for _ in 0..5 {
+        report.take(("history-restart", size), Side::Floor, || Ok(2.0 * floors.call()?));
+        for (side, product) in &products {
+            report.take(("history-restart", size), *side, || {
+                product.crash()?;
+                product.time(&["daemon", "start"]).map(milliseconds)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn page(product: &Product, query: &str, expected: usize) -> Result<Duration> {
+    let (api, path) = (product.api()?, format!("/v1/jobs?{query}"));
+    let started = Instant::now();
+    let page = api.get(&path)?;
+    let took = started.elapsed();
+    let jobs = page["jobs"].as_array().map_or(0, Vec::len);
+    ensure!(jobs == expected, "{jobs} jobs instead of {expected} on the first page of {query}");
+    Ok(took)
+}
+
 /// A daemon for each store, with a history that was imported.
-fn filled(bench: &mut Bench) -> Result<Vec<(&'static str, Product)>> {
+fn filled(bench: &mut Bench, jobs: usize) -> Result<Vec<(Side, Product)>> {
     let directory = bench.fresh("history-export")?;
-    let jobs = bench.history;
     let file = directory.join("history.jsonl");
     export::write(&file, jobs)?;
-    for store in bench.stores() {
-        eprintln!("bench: history: {jobs} ended jobs in {store}");
-        let directory = bench.scratch.path(&format!("history-{store}"));
+    let name = format!("history-{jobs}");
+    for store in bench.stores.clone() {
+        let directory = bench.scratch.path(&format!("{name}-{store}"));
         let mut import = sealed(bench.scratch.product());
         import.env("HOME", &directory).env("NODEJOBS_DIR", &directory);
         import.args(["--store", store, "store", "import"]).arg(&file);
         rustix::fs::sync();
         let took = succeed(&mut import, Duration::from_secs(3600))?.took;
-        eprintln!("bench: history: {store} took {:.1} s", took.as_secs_f64());
-        bench.record_of(store, "history-import", number(jobs) / took.as_secs_f64(), None);
+        eprintln!("bench: history: {jobs} ended jobs in {store} took {:.1} s", took.as_secs_f64());
+        let (side, report) = (Side::Ours(store), &mut bench.report);
+        report.take(("history-import", jobs), side, || Ok(number(jobs) / took.as_secs_f64()));
         let bytes = size(&directory.join(format!("jobs.{store}")))?;
-        bench.record_of(store, "history-jobs", number(jobs), None);
-        bench.record_of(store, "history-bytes", bytes / number(jobs), None);
+        report.take(("history-bytes", jobs), side, || Ok(bytes / number(jobs)));
     }
     fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-    products(bench, "history")
+    bench.products(&name)
+}
+
+/// A daemon with the first store, for what no store has a part in.
+pub(super) fn first(bench: &Bench, name: &str) -> Result<(Side, Product)> {
+    let store = bench.stores[0];
+    Ok((Side::Ours(store), bench.product(name, store)?))
 }
 
 /// Bytes that a file, or everything in a directory, takes on the disk.
@@ -163,12 +177,4 @@ fn size(path: &Path) -> Result<f64> {
     }
     let entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
     entries.map(|entry| size(&entry?.path())).sum()
-}
-
-fn products(bench: &Bench, name: &str) -> Result<Vec<(&'static str, Product)>> {
-    let start = |store| {
-        let directory = bench.scratch.path(&format!("{name}-{store}"));
-        Ok((store, Product::start(bench.scratch.product(), &directory, Some(store))?))
-    };
-    bench.stores().into_iter().map(start).collect()
 }
