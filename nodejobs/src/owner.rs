@@ -11,9 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::array::Content;
-use nodejobs_core::backend::{
-    BackendError, BackendEvent, BackendHost, BackendReport, ProcessBackend, SignalScope,
-};
+use nodejobs_core::backend::{BackendError, BackendHost, BackendReport, ProcessBackend, SignalScope};
 use nodejobs_core::engine::{Answer, Capacity, Edits, Engine, ScheduleChange, StopRequest, Turn};
 use nodejobs_core::explain::Explanation;
 use nodejobs_core::filter::JobFilter;
@@ -154,11 +152,6 @@ enum Message {
 }
 
 impl Message {
-    /// Whether it says nothing but that a job runs now.
-    fn is_start(&self) -> bool {
-        matches!(self, Message::Report(BackendReport { event: BackendEvent::Started { .. }, .. }))
-    }
-
     /// Whether it is decided on what the store says of something that the turn changes.
     fn rests_on(&self, turn: &Turn, engine: &Engine) -> bool {
         // What jobs may want of a group is decided on what it is.

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nodejobs_core::array::{self, split_element_id};
 use nodejobs_core::backend::{BackendReport, ProcessBackend};
@@ -39,9 +39,6 @@ use crate::recorder::Recorder;
 
 /// One turn takes at most so many inputs, so that the first of them does not wait for a flood to end.
 const TURN_INPUTS: usize = 1024;
-/// How long a turn of nothing but starts waits for more: a job that lives so briefly is started and ended in one commit, and
-/// nobody waits longer for its end. The journal has the start meanwhile.
-const START_LINGER: Duration = Duration::from_millis(5);
 /// How far back a repeated submit without an id looks for the job that it may have made, in milliseconds.
 const RESEND_WINDOW_MS: i64 = 600_000;
 /// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
@@ -164,8 +161,6 @@ impl Work {
             let mut next = self.next_input(inputs);
             let mut turn = self.engine.begin_turn();
             let mut taken = 0;
-            // Set by the first start, until there is something that somebody waits for.
-            let mut lingers = None;
             loop {
                 match next {
                     Ok(Message::Quit) | Err(RecvTimeoutError::Disconnected) => return self.commit(turn),
@@ -175,10 +170,6 @@ impl Work {
                             self.commit(turn)?;
                             turn = self.engine.begin_turn();
                         }
-                        lingers = match message.is_start() && (turn.is_empty() || lingers.is_some()) {
-                            true => lingers.or_else(|| Some(Instant::now() + START_LINGER)),
-                            false => None,
-                        };
                         self.handle(message, &mut turn);
                     }
                     Err(RecvTimeoutError::Timeout) => break,
@@ -187,14 +178,7 @@ impl Work {
                 if taken == TURN_INPUTS {
                     break;
                 }
-                next = match lingers {
-                    None => inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout),
-                    Some(end) => {
-                        let left = end.saturating_duration_since(Instant::now());
-                        inputs
-                            .recv_timeout(self.engine.next_deadline().map_or(left, |at| until(at).min(left)))
-                    }
-                };
+                next = inputs.try_recv().map_err(|_| RecvTimeoutError::Timeout);
             }
             if self.engine.next_deadline().is_some_and(|deadline| deadline <= now().boot) {
                 self.engine.handle(Input::Tick, now(), &mut turn);
