@@ -6,6 +6,7 @@
 //! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
 //! speaks with one keeper.
 
+mod bell;
 pub(crate) mod ending;
 mod groups;
 mod launching;
@@ -17,11 +18,11 @@ mod watching;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nodejobs_core::backend::{
@@ -34,7 +35,7 @@ use nodejobs_core::job::Process;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::Limits;
 use nodejobs_core::time::BootTime;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cgroup::base::Bases;
 use crate::cgroup::group::Group;
@@ -45,11 +46,16 @@ use crate::keeper::{self, KeeperFiles};
 use crate::machine::{Machine, now};
 use crate::tree::{self, View};
 use crate::{launch, limits};
+use bell::Bell;
 use ending::{Ending, Progress};
 use groups::Groups;
 use link::{Buried, Link};
 use memory::Sampler;
 use watching::{Ended, Watcher};
+
+/// While more is to be launched than a keeper takes at a time, what it tells is heard so often, together: the keeper has
+/// enough to do meanwhile, and each time costs a look at processes and a commit.
+const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
 
 /// Which program keeps the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,13 +136,20 @@ enum Command {
     Quit,
 }
 
+impl Command {
+    /// Whether nobody waits for it while there is much to launch.
+    fn has_time(&self) -> bool {
+        matches!(self, Command::Launch(_) | Command::Acknowledge(_))
+    }
+}
+
 /// Runs jobs as processes of this machine.
 pub struct LocalBackend {
     machine: Machine,
     directory_id: String,
     bases: Arc<Bases>,
     commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    bell: Arc<Bell>,
     /// Until `recover` has started it.
     dormant: Mutex<Option<Loop>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -156,10 +169,9 @@ impl LocalBackend {
             .mode(0o700)
             .create(&config.keepers)
             .map_err(|error| failed(format!("create {}", config.keepers.display()), error))?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| failed("make an eventfd".to_owned(), error.into()))?;
+        let bell = Bell::new().map_err(|error| failed("make an eventfd".to_owned(), error))?;
         let (commands, receiver) = channel();
-        let wake = Arc::new(wake);
+        let bell = Arc::new(bell);
         let (machine, directory_id) = (config.machine.clone(), config.directory_id.clone());
         let groups = Groups::new(&config);
         let bases = groups.bases();
@@ -169,13 +181,15 @@ impl LocalBackend {
             host,
             commands: receiver,
             own_commands: commands.clone(),
-            wake: Arc::clone(&wake),
+            taken: Vec::new(),
+            bell: Arc::clone(&bell),
             links: BTreeMap::new(),
             buried: Vec::new(),
             keepers_started: 0,
             launching: None,
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
+            inputs: HashSet::new(),
             running: HashMap::new(),
             unwatched: Vec::new(),
             watchers: Vec::new(),
@@ -186,13 +200,14 @@ impl LocalBackend {
             orphans_anywhere: false,
         };
         let dormant = Mutex::new(Some(dormant));
-        Ok(Self { machine, directory_id, bases, commands, wake, dormant, thread: Mutex::new(None) })
+        Ok(Self { machine, directory_id, bases, commands, bell, dormant, thread: Mutex::new(None) })
     }
 
     fn command(&self, command: Command) {
         // The thread ends only with this value, so there is always somebody to receive it.
+        let is_urgent = !command.has_time();
         let _ = self.commands.send(command);
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.bell.ring(is_urgent);
     }
 }
 
@@ -300,7 +315,9 @@ struct Loop {
     commands: Receiver<Command>,
     /// For the watchers.
     own_commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    /// Received and not carried out.
+    taken: Vec<Command>,
+    bell: Arc<Bell>,
     /// Living keepers by name.
     links: BTreeMap<String, Link>,
     /// Dead ones whose journals hold what is not acknowledged.
@@ -312,6 +329,8 @@ struct Loop {
     waiting: VecDeque<AttemptId>,
     /// Launches that a keeper has been told of and has not answered, with the keeper and when it was told.
     in_flight: HashMap<AttemptId, (String, BootTime)>,
+    /// Those of them whose input is in a file of ours.
+    inputs: HashSet<AttemptId>,
     running: HashMap<AttemptId, Running>,
     /// Main processes without a keeper that are still to be watched.
     unwatched: Vec<(AttemptId, LocalProcess)>,
@@ -350,10 +369,10 @@ impl Loop {
             self.start_watchers();
             self.keep_memory_limits();
             self.let_go();
-            let Ready { links, endings } = self.wait();
+            let Ready { links, endings, all } = self.wait();
             let mut reports = Vec::new();
             for name in links {
-                self.hear(&name, &mut reports);
+                self.hear(&name, all, &mut reports);
             }
             for (attempt, pid) in endings {
                 self.is_gone(&attempt, pid);
@@ -367,16 +386,15 @@ impl Loop {
 
     /// What has arrived, and whether the backend is dropped.
     fn take_commands(&mut self) -> (Vec<Command>, bool) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.wake, &mut count);
-        let mut commands = Vec::new();
-        loop {
-            match self.commands.try_recv() {
-                Ok(Command::Quit) | Err(TryRecvError::Disconnected) => return (commands, true),
-                Ok(command) => commands.push(command),
-                Err(TryRecvError::Empty) => return (commands, false),
-            }
-        }
+        self.take();
+        let mut commands = std::mem::take(&mut self.taken);
+        let last = commands.iter().position(|command| matches!(command, Command::Quit));
+        commands.truncate(last.unwrap_or(commands.len()));
+        (commands, last.is_some())
+    }
+
+    fn take(&mut self) {
+        self.taken.extend(self.commands.try_iter());
     }
 
     /// Does all but what has to come after a look at the trees that are being ended.
@@ -411,8 +429,34 @@ impl Loop {
         later
     }
 
-    fn wait(&self) -> Ready {
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+    /// Lets what keepers tell gather for a moment, unless somebody waits.
+    fn nap(&mut self) {
+        self.bell.takes_a_nap();
+        self.take();
+        let mut was_rung = false;
+        if self.taken.iter().all(Command::has_time) {
+            let mut fds = [PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+            was_rung = poll(&mut fds, Some(&NAP)).is_ok_and(|count| count > 0);
+        }
+        self.bell.is_awake(was_rung);
+    }
+
+    fn wait(&mut self) -> Ready {
+        let naps = !self.waiting.is_empty() && self.endings.is_empty();
+        if naps {
+            self.nap();
+        }
+        self.bell.falls_asleep();
+        self.take();
+        let ready = self.wait_for_any(naps);
+        let (was_rung, ready) = ready.unwrap_or_default();
+        self.bell.is_awake(was_rung);
+        ready
+    }
+
+    /// Whether the bell was rung, and who has something to tell.
+    fn wait_for_any(&self, all: bool) -> io::Result<(bool, Ready)> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
         let links: Vec<&String> = self.links.keys().collect();
         fds.extend(self.links.values().map(|link| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)));
         let mut members = Vec::new();
@@ -425,26 +469,28 @@ impl Loop {
         let retry = (!self.unwatched.is_empty()).then(|| now().boot.plus_millis(watching::RETRY_MS));
         let deadlines = self.endings.values().map(Ending::deadline).chain(retry);
         let deadline = deadlines.filter(|at| *at != BootTime(u64::MAX)).min();
-        let timeout = deadline.map(|deadline| {
+        let mut timeout = deadline.map(|deadline| {
             // One more, so that the deadline has passed when this returns.
             let millis = deadline.millis_since(now().boot) + 1;
             let nanos = (millis % 1000) * 1_000_000;
             Timespec { tv_sec: (millis / 1000).cast_signed(), tv_nsec: nanos.cast_signed() }
         });
-        if rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref())).is_err() {
-            return Ready::default();
+        if !self.taken.is_empty() {
+            timeout = Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
-        let mut results = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
-        let mut ready = Ready::default();
+        rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))?;
+        let mut results = fds.iter().map(|fd| !fd.revents().is_empty());
+        let was_rung = results.next() == Some(true);
+        let mut ready = Ready { all, ..Ready::default() };
         ready.links.extend(links.into_iter().filter(|_| results.next() == Some(true)).cloned());
         let ended = members.into_iter().filter(|_| results.next() == Some(true));
         ready.endings.extend(ended.map(|(attempt, pid)| (attempt.clone(), pid)));
-        ready
+        Ok((was_rung, ready))
     }
 
-    fn hear(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+    fn hear(&mut self, name: &str, all: bool, reports: &mut Vec<BackendReport>) {
         let Some(link) = self.links.get_mut(name) else { return };
-        match link.receive() {
+        match link.receive(all) {
             Ok(entries) => {
                 let boot_id = self.config.machine.boot_id.clone();
                 self.handle_entries(name, &boot_id, entries, reports);
@@ -462,11 +508,11 @@ impl Loop {
     ) {
         // Taken when the first exit wants it, after everything in `entries` has happened; serves all of them.
         let mut view: Option<io::Result<View>> = None;
-        let mut main_processes: HashSet<u32> = self.main_processes();
-        main_processes.extend(entries.iter().filter_map(|(_, entry)| match entry {
+        let started = entries.iter().filter_map(|(_, entry)| match entry {
             Entry::Attempt { event: Event::Started { pid, .. }, .. } => Some(*pid),
             _ => None,
-        }));
+        });
+        let started: Vec<u32> = started.collect();
         let mut entries = entries.into_iter().peekable();
         while let Some((position, entry)) = entries.next() {
             let Entry::Attempt { attempt, event, at } = entry else { continue };
@@ -503,12 +549,16 @@ impl Loop {
                     BackendEvent::NotStarted { failure, at }
                 }
                 Event::Exited { exit, usage, .. } => {
+                    if view.is_none() && self.running.contains_key(&attempt) {
+                        let mut main_processes = self.main_processes();
+                        main_processes.extend(&started);
+                        view = Some(self.view(&main_processes));
+                    }
                     let running = self.running.remove(&attempt);
                     let leftovers = running.map_or(Some(Vec::new()), |running| {
                         // Not everybody who is being ended is held, see `ending`.
                         self.is_gone(&attempt, running.process.pid);
-                        let view = view.get_or_insert_with(|| self.view(&main_processes));
-                        self.leftovers(view, &attempt, &running.process)
+                        self.leftovers(view.as_ref()?.as_ref().ok()?, &attempt, &running.process)
                     });
                     let (usage, killed) =
                         self.groups.main_ended(&attempt, exit, Some(usage), receipt.as_ref());
@@ -550,13 +600,11 @@ impl Loop {
     }
 
     /// Whom an ended main process has left behind; `None` if there is no room to look, so that the ending looks again.
-    fn leftovers(
-        &self,
-        view: &io::Result<View>,
-        attempt: &AttemptId,
-        main: &LocalProcess,
-    ) -> Option<Vec<TreeMember>> {
-        let view = view.as_ref().ok()?;
+    fn leftovers(&self, view: &View, attempt: &AttemptId, main: &LocalProcess) -> Option<Vec<TreeMember>> {
+        // The main process has ended, so it has no children.
+        if view.is_nobody() && self.groups.of(attempt).is_none() {
+            return Some(Vec::new());
+        }
         let named = |stat: ProcStat| TreeMember { pid: stat.pid, name: stat.name };
         Some(self.members(view, attempt, main).ok()?.into_iter().map(named).collect())
     }
@@ -687,4 +735,6 @@ impl Loop {
 struct Ready {
     links: Vec<String>,
     endings: Vec<(AttemptId, u32)>,
+    /// Whether all that keepers have told is heard together.
+    all: bool,
 }

@@ -7,7 +7,7 @@ use nodejobs_core::job::Process;
 use rustix::process::{Pid, PidfdFlags, Signal as OsSignal};
 
 use crate::machine::Machine;
-use crate::sys;
+use crate::{proc_file, sys};
 
 /// What identifies a process of this machine for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl ProcStat {
     /// # Errors
     /// When there is no room to look.
     pub(crate) fn read(pid: u32) -> io::Result<Option<Self>> {
-        let bytes = if_there(std::fs::read(format!("/proc/{pid}/stat")))?;
+        let bytes = if_there(proc_file::read_piece(&format!("/proc/{pid}/stat")))?;
         Ok(bytes.and_then(|bytes| Self::parse(pid, &bytes)))
     }
 

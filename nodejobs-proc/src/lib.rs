@@ -26,6 +26,7 @@ pub mod logs;
 pub mod look;
 pub mod machine;
 pub mod marked;
+mod proc_file;
 mod protocol;
 pub mod rescue;
 pub mod socket;

@@ -103,6 +103,22 @@ pub(crate) struct Received<'b> {
 
 /// Receives one message; `None` when the peer is gone.
 pub(crate) fn receive<'b>(socket: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<Option<Received<'b>>> {
+    receive_with(socket, buffer, RecvFlags::empty())
+}
+
+/// The same without waiting: `WouldBlock` when there is none.
+pub(crate) fn receive_at_once<'b>(
+    socket: &OwnedFd,
+    buffer: &'b mut [u8],
+) -> io::Result<Option<Received<'b>>> {
+    receive_with(socket, buffer, RecvFlags::DONTWAIT)
+}
+
+fn receive_with<'b>(
+    socket: &OwnedFd,
+    buffer: &'b mut [u8],
+    flags: RecvFlags,
+) -> io::Result<Option<Received<'b>>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::io::retry_on_intr(|| {
@@ -110,7 +126,7 @@ pub(crate) fn receive<'b>(socket: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<
             socket.as_fd(),
             &mut [IoSliceMut::new(&mut *buffer)],
             &mut control,
-            RecvFlags::CMSG_CLOEXEC,
+            flags | RecvFlags::CMSG_CLOEXEC,
         )
     })?;
     let mut descriptor = None;

@@ -7,7 +7,7 @@ use std::io;
 use crate::cgroup::group::Group;
 use crate::identity::{LocalProcess, ProcStat, if_there};
 use crate::launch::MARK_VARIABLE;
-use crate::trace;
+use crate::{proc_file, trace};
 
 /// The mark of a daemon that a job happened to start: neither it nor what it starts is the job's.
 pub const DAEMON_MARK: &str = "daemon";
@@ -70,6 +70,11 @@ impl View {
         main_processes: &HashSet<u32>,
     ) -> io::Result<Self> {
         collectors.map_or_else(Self::everywhere, |collectors| Self::of_keepers(collectors, main_processes))
+    }
+
+    /// Whether all keepers are alive and nobody is with them but main processes: nobody is left behind then.
+    pub(crate) fn is_nobody(&self) -> bool {
+        matches!(self, View::Adopted(adopted) if adopted.processes.is_empty())
     }
 
     /// Looks at every process.
@@ -230,7 +235,7 @@ fn children_of_any_thread(pid: u32) -> io::Result<Vec<ProcStat>> {
 
 /// The marks in the environment that a process was executed with.
 pub(crate) fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
-    let environment = if_there(std::fs::read(format!("/proc/{pid}/environ")))?.unwrap_or_default();
+    let environment = if_there(proc_file::read(&format!("/proc/{pid}/environ")))?.unwrap_or_default();
     let variables = environment.split(|byte| *byte == 0);
     let values = variables.filter_map(|variable| {
         variable.strip_prefix(MARK_VARIABLE.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
@@ -240,8 +245,12 @@ pub(crate) fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
 
 /// The living children of a single-threaded process; `None` where the kernel does not list them.
 pub(crate) fn children_of(pid: u32) -> io::Result<Option<Vec<u32>>> {
-    let list = if_there(std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")))?;
-    Ok(list.map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()))
+    let list = if_there(proc_file::read(&format!("/proc/{pid}/task/{pid}/children")))?;
+    let pids = |list: Vec<u8>| {
+        let list = String::from_utf8_lossy(&list);
+        list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    Ok(list.map(pids))
 }
 
 #[cfg(test)]

@@ -113,10 +113,11 @@ impl Hub {
     }
 
     pub(crate) fn set_live_jobs(&self, count: usize) {
-        self.live_jobs.send_if_modified(|known| std::mem::replace(known, count) != count);
+        // Whoever waits for there being none need not hear how many there are.
+        self.live_jobs.send_if_modified(|known| (std::mem::replace(known, count) == 0) != (count == 0));
     }
 
-    /// How many jobs are live, now and whenever that changes.
+    /// How many jobs are live. Tells when there are some or none.
     pub(crate) fn live_jobs(&self) -> watch::Receiver<usize> {
         self.live_jobs.subscribe()
     }

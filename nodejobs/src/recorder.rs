@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nodejobs_core::Status;
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::store::{JobEvent, JobStore};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::Timespec;
 use rustix::fd::OwnedFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 use tokio::sync::oneshot;
 
 use crate::api::ProblemKind;
@@ -51,7 +54,7 @@ pub(crate) struct Recorder {
 
 struct Shared {
     inbox: Mutex<Inbox>,
-    /// Written to when the thread sleeps and has to wake.
+    /// A timer, set when the thread sleeps and has to wake.
     bell: OwnedFd,
 }
 
@@ -72,8 +75,8 @@ impl Recorder {
         let cannot = |error: std::io::Error| {
             Error::new(ProblemKind::Unavailable, "log files cannot be looked at").with_source(error)
         };
-        let bell =
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| cannot(e.into()))?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let bell = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|e| cannot(e.into()))?;
         let shared = Arc::new(Shared { inbox: Mutex::default(), bell });
         let work = work::Work::new(Arc::clone(&shared), store, own_logs, quota);
         let thread = std::thread::Builder::new().name("nodejobs-logs".to_owned()).spawn(move || work.run());
@@ -119,12 +122,16 @@ impl Recorder {
 }
 
 impl Shared {
-    /// What is not urgent has time until the thread wakes by itself, if it does: a burst of jobs wakes it once.
+    /// What is not urgent has time until the thread wakes by itself, and if it does not, for a moment: a job that is gone by
+    /// then, or a burst of jobs, wakes it once.
     fn send(&self, message: Message, urgent: bool) {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.messages.push(message);
         if std::mem::take(&mut inbox.asleep) || urgent {
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+            let tv_nsec = if urgent { 1 } else { i64::from(work::SOON.subsec_nanos()) };
+            let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let time = Itimerspec { it_interval: once, it_value: Timespec { tv_sec: 0, tv_nsec } };
+            let _ = timerfd_settime(&self.bell, TimerfdTimerFlags::empty(), &time);
         }
     }
 }

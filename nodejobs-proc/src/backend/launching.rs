@@ -84,7 +84,7 @@ impl Loop {
     }
 
     /// The file that the attempt reads. Input that comes with it is put into one, which goes once it was opened.
-    fn input_file(&self, attempt: &AttemptId, input: &LaunchInput) -> Result<RawText, String> {
+    fn input_file(&mut self, attempt: &AttemptId, input: &LaunchInput) -> Result<RawText, String> {
         let bytes = match input {
             // What is held is made by the keeper.
             LaunchInput::Null | LaunchInput::Pipe | LaunchInput::Terminal(_) => {
@@ -100,6 +100,8 @@ impl Loop {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create_new(true).mode(0o600).open(&path)?.write_all(bytes)
         };
+        // Also if only a part of it is written.
+        self.inputs.insert(attempt.clone());
         write()
             .map_err(|error: io::Error| format!("cannot write the input '{}': {error}", path.display()))?;
         Ok(path.into_os_string().into_vec().into())
@@ -110,8 +112,10 @@ impl Loop {
     }
 
     /// The attempt was executed or was not; either way nobody opens its input any more.
-    pub(super) fn drop_input(&self, attempt: &AttemptId) {
-        let _ = remove_if_there(&self.input_path(attempt));
+    pub(super) fn drop_input(&mut self, attempt: &AttemptId) {
+        if self.inputs.remove(attempt) {
+            let _ = remove_if_there(&self.input_path(attempt));
+        }
     }
 
     /// No launch is in flight, so what input there is has been read or will be written again.
@@ -127,9 +131,12 @@ impl Loop {
     }
 
     pub(super) fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
-        for file in [&spec.output.stdout, &spec.output.stderr] {
-            let path = Path::new(OsStr::from_bytes(file.as_bytes()));
-            let Some(directory) = path.parent() else { continue };
+        let parent =
+            |file: &'_ RawText| Path::new(OsStr::from_bytes(file.as_bytes())).parent().map(Path::to_owned);
+        let (stdout, stderr) = (parent(&spec.output.stdout), parent(&spec.output.stderr));
+        let second = stderr.filter(|directory| stdout.as_ref() != Some(directory));
+        for directory in stdout.into_iter().chain(second) {
+            let directory = directory.as_path();
             if self.log_directories.contains(directory) && directory.is_dir() {
                 continue;
             }

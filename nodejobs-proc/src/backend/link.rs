@@ -1,5 +1,6 @@
 //! The connection to one keeper, and what is left of a keeper that is gone.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use nodejobs_core::backend::{KeeperStatus, Receipt};
 
 use crate::failpoint::Failpoint;
-use crate::journal::{Entry, Journal, decode_all};
+use crate::journal::{Entry, Event, Journal, decode_all};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{
     FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
@@ -53,6 +54,8 @@ struct Told {
     /// the store says so, this is all that keeps it from being executed again.
     last_entry: u64,
     acknowledged: u64,
+    /// Where the ends of attempts and failed starts are that the keeper was not told to be in the store, oldest first.
+    outcomes: VecDeque<u64>,
 }
 
 impl Told {
@@ -60,9 +63,24 @@ impl Told {
         for (position, entry) in entries {
             match entry {
                 Entry::Acknowledged { position } => self.acknowledge(*position),
-                Entry::Attempt { .. } => self.last_entry = position + 1,
+                Entry::Attempt { event, .. } => {
+                    self.last_entry = position + 1;
+                    if !matches!(event, Event::Started { .. }) {
+                        self.outcomes.push_back(*position);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether the keeper has to hear that everything before this position is in the store. That a job runs is told along
+    /// with its end: until then the keeper needs its start anyway.
+    fn wants(&mut self, position: u64) -> bool {
+        let before = self.outcomes.len();
+        while self.outcomes.front().is_some_and(|outcome| *outcome < position) {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.len() < before
     }
 
     fn acknowledge(&mut self, position: u64) {
@@ -125,17 +143,26 @@ impl Link {
         Ok((Self { socket, welcome, buffer, told }, past))
     }
 
-    /// Reads one message of entries, which must be waiting.
-    pub(super) fn receive(&mut self) -> Result<Vec<(u64, Entry)>, LinkError> {
-        match read(&self.socket, &mut self.buffer)? {
-            KeeperMessage::Entries { position, raw } => {
-                let entries: Vec<_> = decode_all(position, &raw).collect();
-                self.told.note(&entries);
-                Ok(entries)
+    /// Reads a message of entries, which must be waiting, or `all` that wait.
+    pub(super) fn receive(&mut self, all: bool) -> Result<Vec<(u64, Entry)>, LinkError> {
+        let mut entries = Vec::new();
+        let mut message = read(&self.socket, &mut self.buffer);
+        loop {
+            match message? {
+                KeeperMessage::Entries { position, raw } => entries.extend(decode_all(position, &raw)),
+                KeeperMessage::Superseded { generation } => return Err(LinkError::Superseded(generation)),
+                KeeperMessage::Welcome(_) => return Err(LinkError::Foreign),
             }
-            KeeperMessage::Superseded { generation } => Err(LinkError::Superseded(generation)),
-            KeeperMessage::Welcome(_) => Err(LinkError::Foreign),
+            if !all {
+                break;
+            }
+            message = understand(socket::receive_at_once(&self.socket, &mut self.buffer));
+            if matches!(message, Err(LinkError::Silent)) {
+                break;
+            }
         }
+        self.told.note(&entries);
+        Ok(entries)
     }
 
     pub(super) fn launch(&mut self, header: LaunchHeader, memfd: &OwnedFd) -> io::Result<()> {
@@ -148,6 +175,9 @@ impl Link {
     }
 
     pub(super) fn acknowledge(&mut self, position: u64) -> io::Result<()> {
+        if !self.told.wants(position) {
+            return Ok(());
+        }
         socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
     }
 
@@ -200,7 +230,11 @@ impl AsFd for Link {
 }
 
 fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<KeeperMessage, LinkError> {
-    match socket::receive(socket, buffer) {
+    understand(socket::receive(socket, buffer))
+}
+
+fn understand(received: io::Result<Option<socket::Received<'_>>>) -> Result<KeeperMessage, LinkError> {
+    match received {
         Ok(Some(received)) => KeeperMessage::decode(received.bytes).map_err(|_| LinkError::Foreign),
         Ok(None) => Err(LinkError::Broken),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(LinkError::Silent),
@@ -269,7 +303,30 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::time::Instant;
 
+    use nodejobs_core::JobId;
+    use nodejobs_core::id::AttemptId;
+    use nodejobs_core::logs::LogStart;
+
     use super::*;
+    use crate::journal::Stage;
+    use crate::machine::now;
+
+    #[test]
+    fn a_start_is_acknowledged_along_with_the_next_outcome() {
+        let entry = |position: u64, event| {
+            let attempt = AttemptId { id: JobId::new(&format!("j{position}")).expect("valid"), attempt: 1 };
+            (position, Entry::Attempt { attempt, event, at: now() })
+        };
+        let log_start = LogStart::default();
+        let started = Event::Started { pid: 1, start_ticks: 1, pidfs: None, log_start };
+        let failed = Event::StartFailed { stage: Stage::Exec, errno: 2 };
+        let mut told = Told::default();
+        told.note(&[entry(0, started), entry(1, started), entry(2, failed), entry(3, started)]);
+        assert!(!told.wants(2), "nobody waits for it");
+        assert!(told.wants(3) && !told.wants(3) && !told.wants(4));
+        told.note(&[entry(4, failed)]);
+        assert!(told.wants(5));
+    }
 
     #[test]
     fn a_keeper_that_would_leave_limits_out_gets_no_launches() {

@@ -58,7 +58,7 @@ impl Loop {
             return;
         }
         let (somebody_new, news) = channel();
-        let (owner, wake) = (self.own_commands.clone(), Arc::clone(&self.wake));
+        let (owner, wake) = (self.own_commands.clone(), self.bell.wake());
         let sampling = Sampling {
             owner,
             wake,

@@ -276,7 +276,7 @@ impl Loop {
         while !self.unwatched.is_empty() {
             let rest = self.unwatched.split_off(portion.min(self.unwatched.len()));
             let processes = std::mem::replace(&mut self.unwatched, rest);
-            let owner = (self.own_commands.clone(), Arc::clone(&self.wake));
+            let owner = (self.own_commands.clone(), self.bell.wake());
             let (machine, host) = (self.config.machine.clone(), Arc::clone(&self.host));
             match Watcher::start(processes.clone(), machine, host, owner) {
                 Ok(watcher) => self.watchers.push(watcher),
@@ -298,7 +298,8 @@ impl Loop {
             Some(status) => {
                 let exit = exit_of_wait_status(status);
                 let view = view.get_or_insert_with(View::everywhere);
-                let leftovers = self.leftovers(view, &attempt, &running.process);
+                let leftovers =
+                    view.as_ref().ok().and_then(|view| self.leftovers(view, &attempt, &running.process));
                 let (usage, killed) = self.groups.main_ended(&attempt, exit, None, None);
                 if let Some(event) = killed {
                     self.host.report(BackendReport { attempt: attempt.clone(), event, receipt: None });

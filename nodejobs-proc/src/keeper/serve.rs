@@ -19,7 +19,8 @@ use crate::journal::{Entry, EntryBuffer, Event, Journal, Stage};
 use crate::launch::Unpacked;
 use crate::machine::now;
 use crate::protocol::{
-    ENTRIES_LEN, FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
+    ENTRIES_LEN, FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION,
+    RESOURCES, Welcome,
 };
 use crate::socket;
 use crate::sys::child::{ChildPlan, ChildStack, Progress, spawn};
@@ -91,8 +92,8 @@ pub(super) struct Keeper {
     /// Failed launches that could not be noted yet. Nobody would ever answer for them.
     unnoted: Vec<(AttemptId, Event)>,
     stack: ChildStack,
-    /// This process's own hard limit, which its jobs inherit.
-    resident_set_limit: Option<u64>,
+    /// This process's own soft and hard limits, which its jobs inherit.
+    own_limits: [Option<(u64, u64)>; RESOURCES],
 }
 
 impl Keeper {
@@ -121,7 +122,7 @@ impl Keeper {
             journal_full: false,
             unnoted: Vec::new(),
             stack: ChildStack::new(),
-            resident_set_limit: sys::resident_set_limit(0).ok(),
+            own_limits: sys::own_limits(),
             journal,
         };
         for (position, entry) in keeper.journal.read_all()? {
@@ -182,8 +183,8 @@ impl Keeper {
                 self.journal_changed();
             }
             if child_ended {
-                let mut info = [0; 512];
-                while rustix::io::read(&self.child_ended, &mut info).is_ok_and(|length| length > 0) {}
+                // There is never more than one: the signal says that some child has ended.
+                let _ = rustix::io::read(&self.child_ended, &mut [0; 512]);
             }
             if child_ended || self.journal_full {
                 self.collect();
@@ -369,15 +370,16 @@ impl Keeper {
         let mut limits = header.soft_limits.map(|soft| soft.map(|soft| (soft, u64::MAX)));
         if let Some(hard) = header
             .trace
-            .zip(self.resident_set_limit)
-            .and_then(|(of_mark, own)| trace::hard_limit(of_mark, own))
+            .zip(self.own_limits[libc::RLIMIT_RSS as usize])
+            .and_then(|(of_mark, (_, own))| trace::hard_limit(of_mark, own))
         {
             let place = &mut limits[libc::RLIMIT_RSS as usize];
             *place = Some((place.map_or(u64::MAX, |(soft, _)| soft), hard));
         }
         let rlimits: Vec<(u32, u64, u64)> = (0..)
-            .zip(limits)
-            .filter_map(|(number, limit)| limit.map(|(soft, hard)| (number, soft, hard)))
+            .zip(limits.into_iter().zip(self.own_limits))
+            .filter(|(_, (limit, own))| !limit.zip(*own).is_some_and(|(limit, own)| is_inherited(limit, own)))
+            .filter_map(|(number, (limit, _))| limit.map(|(soft, hard)| (number, soft, hard)))
             .collect();
         let mut entry = EntryBuffer::for_attempt(attempt);
         let mut plan = ChildPlan {
@@ -552,6 +554,11 @@ struct Ready {
 fn rewrite_entries() -> u64 {
     let halts = [Failpoint::WorkerRewriting, Failpoint::WorkerRewritten].into_iter().any(is_chosen);
     if halts { REWRITE_ENTRIES_TO_HALT } else { REWRITE_ENTRIES }
+}
+
+/// Whether a child has this soft limit, and this bound of the hard one, by inheriting its parent's own limits.
+fn is_inherited((soft, bound): (u64, u64), (own_soft, own_hard): (u64, u64)) -> bool {
+    bound >= own_hard && soft.min(own_hard) == own_soft
 }
 
 fn entry_count(raw: &[u8]) -> u64 {

@@ -94,11 +94,20 @@ pub(crate) fn fork() -> io::Result<Forked> {
 /// # Errors
 /// For a process of another user, and one that is gone.
 pub(crate) fn resident_set_limit(pid: u32) -> io::Result<u64> {
+    limit_of(pid, libc::RLIMIT_RSS).map(|(_, hard)| hard)
+}
+
+/// The soft and hard limits of this process, by their numbers.
+pub(crate) fn own_limits<const N: usize>() -> [Option<(u64, u64)>; N] {
+    std::array::from_fn(|number| limit_of(0, u32::try_from(number).ok()?).ok())
+}
+
+fn limit_of(pid: u32, resource: u32) -> io::Result<(u64, u64)> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: nothing is set, and what is read fits into the limit, which outlives the call.
-    check(unsafe { libc::prlimit64(pid, libc::RLIMIT_RSS, ptr::null(), &raw mut limit) })?;
-    Ok(limit.rlim_max)
+    check(unsafe { libc::prlimit64(pid, resource, ptr::null(), &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// How a child ended, and what it used.

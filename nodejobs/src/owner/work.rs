@@ -44,7 +44,9 @@ const RESEND_WINDOW_MS: i64 = 600_000;
 /// At so many new attempts of a job the oldest ones are forgotten, if there are too many.
 const FORGOTTEN_AT_ONCE: u32 = 16;
 /// So many units are worth giving memory back, which takes about a millisecond.
-const MUCH_WORK: usize = 4096;
+const MUCH_WORK: usize = 1024;
+/// With nothing to do for so long after much work, memory is given back.
+const REST: Duration = Duration::from_millis(500);
 
 /// What the owner's thread works with.
 pub(super) struct Surroundings {
@@ -156,10 +158,7 @@ impl Work {
 
     fn serve(&mut self, inputs: &Receiver<Message>) -> Result<(), Inconsistent> {
         loop {
-            let mut next = match self.engine.next_deadline() {
-                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => inputs.recv_timeout(until(deadline)),
-            };
+            let mut next = self.next_input(inputs);
             let mut turn = self.engine.begin_turn();
             let mut taken = 0;
             loop {
@@ -189,11 +188,20 @@ impl Work {
         }
     }
 
-    /// After much work, and with nothing left of it, the owner takes as much memory as before.
-    fn rest(&mut self) {
-        if self.engine.live_jobs() == 0 && self.worked >= MUCH_WORK {
+    /// Waits for an input, or for the engine's next deadline. After much work it gives back what nobody uses, once.
+    fn next_input(&mut self, inputs: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
+        let left = self.engine.next_deadline().map(until);
+        if self.worked >= MUCH_WORK && left.is_none_or(|left| left > REST) {
+            match inputs.recv_timeout(REST) {
+                Err(RecvTimeoutError::Timeout) => {}
+                next => return next,
+            }
             self.worked = 0;
             give_memory_back();
+        }
+        match self.engine.next_deadline() {
+            None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => inputs.recv_timeout(until(deadline)),
         }
     }
 
@@ -432,7 +440,6 @@ impl Work {
         // A schedule that will be due needs an owner as well.
         self.hub.set_live_jobs(self.engine.live_jobs() + self.engine.active_schedules());
         self.hub.set_schedules(self.engine.schedules());
-        self.rest();
         for effect in effects {
             match effect {
                 Effect::Launch(attempt) => self.backend.launch(&attempt),

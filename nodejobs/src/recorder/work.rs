@@ -24,7 +24,7 @@ use super::tracked::{SWEEP, Tracked, path_of};
 use super::{Message, Shared};
 
 /// From the start of a job, or its first write after a while, to the first look at it. Most are gone by then.
-const SOON: Duration = Duration::from_millis(20);
+pub(super) const SOON: Duration = Duration::from_millis(20);
 
 pub(super) struct Work {
     shared: Arc<Shared>,
@@ -80,7 +80,7 @@ impl Work {
             let quota_due = self.quota.as_ref().and_then(Quota::due);
             let due = self.active.values().map(|due| due.note.min(due.cap));
             let due = due.chain(fresh_due).chain(quota_due).min();
-            self.sleep(due);
+            let slept_long = self.sleep(due);
             for message in self.messages() {
                 if let Message::Quit = message {
                     let active: Vec<_> = self.active.keys().cloned().collect();
@@ -91,7 +91,8 @@ impl Work {
             }
             self.hear();
             let time = Instant::now();
-            if fresh_due.is_some_and(|due| due <= time) {
+            // Whoever began first has waited for the bell.
+            if slept_long || fresh_due.is_some_and(|due| due <= time) {
                 let fresh = std::mem::take(&mut self.fresh);
                 fresh.into_iter().for_each(|(id, attempt)| self.find(&AttemptId { id, attempt }));
             }
@@ -104,11 +105,11 @@ impl Work {
         }
     }
 
-    /// Waits for something to happen, until then at the latest.
-    fn sleep(&self, until: Option<Instant>) {
+    /// Waits for something to happen, until then at the latest. Whether it has slept, and without a time to wake at.
+    fn sleep(&self, until: Option<Instant>) -> bool {
         let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if !inbox.messages.is_empty() {
-            return;
+            return false;
         }
         inbox.asleep = until.is_none();
         drop(inbox);
@@ -119,6 +120,7 @@ impl Work {
         // Interrupted, it looks and waits again.
         let _ = poll(&mut waits, left.as_ref());
         let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
+        until.is_none()
     }
 
     fn messages(&self) -> Vec<Message> {

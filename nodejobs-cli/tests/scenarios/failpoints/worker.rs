@@ -20,7 +20,7 @@ pub(super) const ENDS: &[Row] = &[
     at("worker-noted", &END, &[&[H], &[O], &[H, O], &[G], &[H, G], &[H, G, O]]),
     at("worker-noted", &END, &[&[H]]).then(&[("guard-peeked", &[H])]),
     at("worker-reaped", &END, &[&[H], &[O], &[H, O], &[G], &[H, G, O]]),
-    at("worker-acknowledged@2", &END, &[&[H], &[O], &[H, O], &[H, G, O]]),
+    at("worker-acknowledged", &END, &[&[H], &[O], &[H, O], &[H, G, O]]),
 ];
 
 pub(super) const JOURNAL: &[Row] = &[
