@@ -41,6 +41,9 @@ impl Loop {
             .retain(|report| !matches!(report.event, BackendEvent::Lost { .. }) || is_known(&report.attempt));
         self.unwatched.retain(|(attempt, _)| is_known(attempt));
         self.running.retain(|attempt, running| running.keeper.is_some() || is_known(attempt));
+        // Their main processes are gone, and what those left behind may be with a keeper that has nothing else to do: it may
+        // leave before anybody looks.
+        self.orphans_anywhere |= attempts.iter().any(|known| known.ended);
         for known in attempts {
             if !self.running.contains_key(&known.attempt) && !is_known(&known.attempt) {
                 self.look_for(known, &mut reports);
@@ -163,7 +166,7 @@ impl Loop {
         let attempt = known.attempt.clone();
         match known.process.as_ref().and_then(LocalProcess::from_process) {
             // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
-            Some(_) if known.ended => self.orphans_anywhere = true,
+            Some(_) if known.ended => {}
             Some(process) => {
                 self.orphans_anywhere = true;
                 self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });

@@ -1,6 +1,6 @@
 //! The owner: its start, its turns, and what its backend has begun.
 
-use super::ways::{END, KILL, LAUNCH, LEAVE, PAUSE, POLICY, REMOVE, RESTART, STOP, TAKE_OVER};
+use super::ways::{END, KILL, LAUNCH, LEAVE, LEFTOVER, PAUSE, POLICY, REMOVE, RESTART, STOP, TAKE_OVER};
 use super::{G, H, Row, W, at, run};
 
 pub(super) const STARTS: &[Row] = &[
@@ -23,6 +23,7 @@ pub(super) const TURNS: &[Row] = &[
     at("owner-decided", &REMOVE, &[&[H]]),
     at("owner-committed", &LAUNCH, &[&[H]]),
     at("owner-committed", &END, &[&[H], &[H, W], &[H, G]]),
+    at("owner-committed", &LEFTOVER, &[&[H], &[H, W], &[H, G], &[H, W, G]]),
     at("owner-committed", &STOP, &[&[H], &[H, W], &[H, G]]),
     at("owner-committed", &PAUSE, &[&[H]]),
     at("owner-committed", &RESTART, &[&[H], &[H, W]]),

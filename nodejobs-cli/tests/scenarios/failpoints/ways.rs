@@ -60,6 +60,23 @@ pub(super) const LAUNCH: Way = Way {
     known: failed_with_7,
 };
 
+/// A job ends by itself and leaves a process behind.
+pub(super) const LEFTOVER: Way = Way {
+    before: Some(|home| {
+        home.ok(["run", "--id", "a", &format!("setsid sleep 1000 & {ON_GO}")]);
+        home.running("a");
+        is_executed(home, "a 1 7");
+    }),
+    act: |home| {
+        go(home);
+        None
+    },
+    known: |home| {
+        failed_with_7(home);
+        assert_eq!(home.job_processes(), []);
+    },
+};
+
 /// A job that has a cgroup, where there are any, is launched and ends by itself.
 pub(super) const GROUPED: Way = Way {
     before: None,
