@@ -1,6 +1,6 @@
 //! Memory of everything but the jobs, idle and with many of them; and what else takes many running jobs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -9,11 +9,13 @@ use super::super::peers::session::Session;
 use super::super::report::{Key, Report, Side};
 use super::super::{Bench, Wanted};
 use super::SLEEP;
-use crate::process::pss;
+use crate::process::{pause, pss};
 use crate::product::Product;
 
 const SOME: usize = 100;
 const MANY: usize = 1000;
+/// What is measured is what jobs that run take, not what starting them took a moment ago.
+const REST: Duration = Duration::from_secs(2);
 
 /// One after the other: pages that several share would be shared out among them.
 pub(super) fn memory(bench: &mut Bench) -> Result<()> {
@@ -41,6 +43,7 @@ pub(super) fn memory(bench: &mut Bench) -> Result<()> {
 fn ours(report: &mut Report, side: Side, product: &Product) -> Result<()> {
     let mut manager_and_keeper = |state: &str, all: Key| -> Result<()> {
         let status = product.status()?;
+        product.pause(&status, REST)?;
         let manager = pss(status.daemon)?;
         let keeper = status.keeper_processes().map(pss).sum::<Result<f64>>()?;
         if state != "100" {
@@ -86,6 +89,7 @@ fn theirs(report: &mut Report, session: &Session) {
         let measured = report.take(("memory", size), session.side(), || {
             session.call(sleepers, "true", size - running)?;
             session.until_sleeping(size)?;
+            pause(REST)?;
             all()
         });
         if !measured {
