@@ -93,9 +93,9 @@ impl Recorder {
         }
     }
 
-    /// A job of an earlier owner.
+    /// A job of an earlier owner. Looked at at once: what it writes from now on has a time, what it wrote before has none.
     pub(crate) fn found(&self, attempt: AttemptId) {
-        self.send(Message::Found(attempt), false);
+        self.send(Message::Found(attempt), true);
     }
 
     /// From now on all logs may take so many bytes.

@@ -142,7 +142,7 @@ impl Logs {
             token: self.from,
             attempt: self.from.is_none().then(|| self.attempt.unwrap_or(attempt)),
             tail: self.tail,
-            further_attempts: self.follow && self.attempt.is_none(),
+            further_attempts: self.follow && self.attempt.is_none() && self.from.is_none(),
             only_now: !self.follow,
             since: self.since,
             until: self.until,
