@@ -156,7 +156,7 @@ fn two_restarts_at_once_are_one_attempt() {
 }
 
 #[test]
-fn a_wait_goes_on_to_the_end_of_the_next_attempt() {
+fn a_wait_and_a_follower_go_on_to_the_end_of_the_next_attempt() {
     let home = Home::new();
     home.ok([
         "run",
@@ -186,12 +186,16 @@ fn a_wait_goes_on_to_the_end_of_the_next_attempt() {
     heard.read_line(&mut line).expect("a line");
     eventually("both are served", || (connections(daemon) >= before + 2).then_some(()));
     home.ok(["restart", "a"]);
-    // Who follows, follows an attempt.
-    assert_eq!(follow.wait().expect("ended").code(), Some(143));
+    heard.read_line(&mut line).expect("a line of the next attempt");
+    assert_eq!(line, "up\nup\n");
     home.running("a");
-    assert!(wait.try_wait().expect("looked").is_none(), "it goes on waiting");
+    for process in [&mut wait, &mut follow] {
+        assert!(process.try_wait().expect("looked").is_none(), "it goes on");
+    }
     std::fs::write(home.path().join("over"), "").expect("written");
-    assert_eq!(wait.wait().expect("ended").code(), Some(5));
+    for mut process in [wait, follow] {
+        assert_eq!(process.wait().expect("ended").code(), Some(5));
+    }
 }
 
 #[test]
