@@ -35,27 +35,27 @@ use std::num::{IntErrorKind, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::CommandFactory as _;
-
 use crate::cli::{Cli, Command};
 use crate::connect::Target;
 use crate::exit::{Failure, USAGE};
+use crate::program::{Large, Program};
 
 /// Runs the command that was given; the exit code.
-pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
+pub(crate) fn run(cli: Cli, program: Program) -> Result<u8, Failure> {
     let format = cli.global.output;
     let command = match cli.command {
         // What packagers run, where there is no home and no data directory.
-        Command::Completions(completions) => return completions.0.execute(Cli::command()),
-        Command::Man(man) => return man.0.execute(Cli::command()),
+        Command::Completions(completions) => return (program.large)(Large::Completions(*completions.0)),
+        Command::Man(man) => return (program.large)(Large::Man(*man.0)),
         command => command,
     };
-    let target = Target::new(cli.global.data_dir, cli.global.store)?;
+    let target = Target::new(cli.global.data_dir, cli.global.store, program.daemon)?;
     match command {
         Command::Run(run) => run.0.execute(&target, format),
         Command::Array(array) => array.0.execute(&target, format),
         Command::Ls(ls) => ls.0.execute(&target, format),
         Command::Status(status) => status.0.execute(&target, format),
+        Command::Logs(logs) if logs.0.grep.is_some() => (program.large)(Large::Logs(*logs.0, target, format)),
         Command::Logs(logs) => logs.0.execute(&target, format),
         Command::Wait(wait) => wait.0.execute(&target, format),
         Command::Stop(stop) => stop.0.execute(&target, format),
@@ -72,13 +72,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Group(group) => group.0.execute(&target, format),
         Command::Explain(explain) => explain.0.execute(&target, format),
         Command::Edit(edit) => edit.0.execute(&target, format),
-        Command::Top(top) => top.0.execute(&target, format),
+        Command::Top(top) => (program.large)(Large::Top(*top.0, target, format)),
         Command::Schedule(schedule) => schedule.0.execute(&target, format),
         Command::History(history) => history.0.execute(&target, format),
         Command::Events(events) => events.0.execute(&target, format),
-        Command::Daemon(daemon) => daemon.0.execute(&target, format),
-        Command::Store(store) => store.0.execute(&target, format),
-        Command::Doctor(doctor) => doctor.0.execute(&target, format),
+        Command::Daemon(daemon) => daemon.0.execute(target, format, program),
+        Command::Store(store) => (program.large)(Large::Store(*store.0, target, format)),
+        Command::Doctor(doctor) => (program.large)(Large::Doctor(*doctor.0, target, format)),
         Command::Config(config) => config.0.execute(&target, format),
         Command::Completions(_) | Command::Man(_) => Ok(0),
     }
@@ -112,6 +112,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::program::WHOLE;
 
     #[test]
     fn an_empty_id_is_refused_in_the_same_words_everywhere() {
@@ -141,7 +142,7 @@ mod tests {
         for command in commands {
             let arguments = ["nodejobs", "--data-dir", data_dir].into_iter().chain(command.iter().copied());
             let cli = Cli::try_parse_from(arguments.chain([""])).expect("a command line");
-            let failure = run(cli).expect_err("no id");
+            let failure = run(cli, WHOLE).expect_err("no id");
             assert_eq!(
                 failure.to_string(),
                 "error: the id of a job is empty; `nodejobs ls` lists them",

@@ -51,6 +51,8 @@ pub(crate) struct Target {
     pub(crate) data_dir: PathBuf,
     /// The kind of store that was asked for, if one was.
     pub(crate) store: Option<String>,
+    /// Names the program that is executed to be the daemon.
+    pub(crate) daemon: fn() -> PathBuf,
 }
 
 /// How long a daemon that is started stays.
@@ -81,13 +83,17 @@ pub(crate) enum FirstWords {
 
 impl Target {
     /// The directory that was given, or the one of the environment.
-    pub(crate) fn new(given: Option<PathBuf>, store: Option<String>) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        given: Option<PathBuf>,
+        store: Option<String>,
+        daemon: fn() -> PathBuf,
+    ) -> Result<Self, Failure> {
         let data_dir = choose_data_dir(given, |name| std::env::var_os(name).map(PathBuf::from))?;
         // The daemon has another working directory, so what it is given must not depend on ours.
         let data_dir = std::path::absolute(&data_dir).map_err(|error| {
             Failure::caused(USAGE, format!("'{}' is not a usable directory", data_dir.display()), &error)
         })?;
-        Ok(Self { data_dir, store })
+        Ok(Self { data_dir, store, daemon })
     }
 
     /// What `config.toml` in the directory says.
@@ -225,16 +231,26 @@ impl Target {
         }
     }
 
-    /// Runs this program as a daemon, in a scope of its own if it can have one, and waits for its first words.
+    /// Runs the daemon, in a scope of its own if it can have one, and waits for its first words.
     fn spawn(&self, lifetime: Lifetime, lock: File) -> Result<Spawned, Failure> {
         let log_path = self.data_dir.join(LOG_NAME);
-        let (mut child, said) = match self.execute_in_scope(lifetime, &lock) {
+        let log =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
+                Failure::caused(UNAVAILABLE, format!("cannot open '{}'", log_path.display()), &error)
+            })?;
+        let program = (self.daemon)();
+        let (mut child, said) = match self.execute_in_scope(&program, lifetime, &lock, &log) {
             Some(executed) => executed,
             None => {
-                // By this name it is the very same program, even if another was installed in its place.
-                let mut command = Command::new("/proc/self/exe");
+                let mut command = Command::new(&program);
                 command.arg0("nodejobs");
-                self.execute(command, lifetime, lock)?
+                self.execute(command, lifetime, lock, log).map_err(|error| {
+                    let message = format!(
+                        "cannot start the daemon, which is '{}'; install nodejobs-daemon beside nodejobs",
+                        program.display()
+                    );
+                    Failure::caused(FAILED, message, &error)
+                })?
             }
         };
         match serde_json::from_str(&said) {
@@ -252,11 +268,16 @@ impl Target {
     }
 
     /// Nothing, if there is no scope to be had: a daemon that is executed never ends without a word, unless it is killed.
-    fn execute_in_scope(&self, lifetime: Lifetime, lock: &File) -> Option<(Child, String)> {
-        // Its own name for itself means another program to the one in between.
-        let own = format!("/proc/{}/exe", std::process::id());
-        let command = in_scope_of_its_own(own.as_ref())?;
-        let (mut child, said) = self.execute(command, lifetime, lock.try_clone().ok()?).ok()?;
+    fn execute_in_scope(
+        &self,
+        program: &Path,
+        lifetime: Lifetime,
+        lock: &File,
+        log: &File,
+    ) -> Option<(Child, String)> {
+        let command = in_scope_of_its_own(program)?;
+        let (mut child, said) =
+            self.execute(command, lifetime, lock.try_clone().ok()?, log.try_clone().ok()?).ok()?;
         let is_executed = !said.is_empty() || child.wait().is_ok_and(|status| status.code().is_none());
         is_executed.then_some((child, said))
     }
@@ -267,12 +288,8 @@ impl Target {
         mut command: Command,
         lifetime: Lifetime,
         lock: File,
-    ) -> Result<(Child, String), Failure> {
-        let log_path = self.data_dir.join(LOG_NAME);
-        let log =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path).map_err(|error| {
-                Failure::caused(UNAVAILABLE, format!("cannot open '{}'", log_path.display()), &error)
-            })?;
+        log: File,
+    ) -> io::Result<(Child, String)> {
         command.arg("--data-dir").arg(&self.data_dir);
         if let Some(store) = &self.store {
             command.args(["--store", store]);
@@ -295,9 +312,7 @@ impl Target {
         command.current_dir("/").stdin(lock).stdout(Stdio::piped()).stderr(log);
         // What our caller left open shall not live on in the daemon.
         nodejobs::close_descriptors_on_exec();
-        let mut child = command.spawn().map_err(|error| {
-            Failure::caused(FAILED, "cannot start the daemon, which is this program itself", &error)
-        })?;
+        let mut child = command.spawn()?;
         let mut said = String::new();
         if let Some(stdout) = child.stdout.take() {
             // What cannot be read was not said.
@@ -449,6 +464,7 @@ fn words_of(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::WHOLE;
 
     fn chosen(given: Option<&str>, variables: &[(&str, &str)]) -> Result<PathBuf, Failure> {
         choose_data_dir(given.map(PathBuf::from), |name| {
@@ -512,7 +528,7 @@ mod tests {
             (PathBuf::from(file.to_string()), format!("'{file}' is a file, not a directory")),
             (below.clone(), format!("'{}' cannot be a directory, since '{file}' is a file", below.display())),
         ] {
-            let target = Target { data_dir, store: None };
+            let target = Target { data_dir, store: None, daemon: WHOLE.daemon };
             let failures = [
                 target.connect().expect_err("a file"),
                 target.start(Lifetime::UntilStopped).map(drop).expect_err("a file"),
@@ -529,7 +545,7 @@ mod tests {
     #[test]
     fn starts_wait_for_each_other() {
         let directory = tempfile::tempdir().expect("a directory");
-        let target = Target { data_dir: directory.path().join("new"), store: None };
+        let target = Target { data_dir: directory.path().join("new"), store: None, daemon: WHOLE.daemon };
         let lock = target.lock_starts().expect("the lock");
         let other = File::open(target.data_dir.join(START_LOCK_NAME)).expect("the file");
         let taken = rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);

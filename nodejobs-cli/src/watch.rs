@@ -295,7 +295,11 @@ mod tests {
         }
 
         fn target(&self) -> Target {
-            Target { data_dir: self.directory.path().to_owned(), store: None }
+            Target {
+                data_dir: self.directory.path().to_owned(),
+                store: None,
+                daemon: crate::program::WHOLE.daemon,
+            }
         }
     }
 

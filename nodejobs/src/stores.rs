@@ -30,7 +30,7 @@ compile_error!("whoever owns a data directory needs a store: enable the feature 
 /// `Redb`, `Sled`.
 impl Default for StoreKind {
     fn default() -> Self {
-        let first = STORES.iter().find(|(_, _, open)| open.is_some());
+        let first = STORES.iter().find(|(_, _, is_here)| *is_here);
         first.map_or(StoreKind::Sqlite, |(kind, ..)| *kind)
     }
 }
@@ -44,25 +44,13 @@ pub(crate) enum DirectoryAge {
     Used,
 }
 
-type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
-
-/// Every store, its name, which is also the ending of its file, and how to open it, if it was compiled in.
-const STORES: [(StoreKind, &str, Option<Open>); 3] =
-    [(StoreKind::Sqlite, "sqlite", SQLITE), (StoreKind::Redb, "redb", REDB), (StoreKind::Sled, "sled", SLED)];
-
-#[cfg(feature = "sqlite")]
-const SQLITE: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(path)?)));
-#[cfg(not(feature = "sqlite"))]
-const SQLITE: Option<Open> = None;
-
-#[cfg(feature = "redb")]
-const REDB: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_redb::RedbStore::open(path)?)));
-#[cfg(not(feature = "redb"))]
-const REDB: Option<Open> = None;
-#[cfg(feature = "sled")]
-const SLED: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sled::SledStore::open(path)?)));
-#[cfg(not(feature = "sled"))]
-const SLED: Option<Open> = None;
+/// Every store, its name, which is also the ending of its file, and whether it is in this build. Not how it is opened: who
+/// only names a store, as the command line does, would have all of them in its program.
+const STORES: [(StoreKind, &str, bool); 3] = [
+    (StoreKind::Sqlite, "sqlite", cfg!(feature = "sqlite")),
+    (StoreKind::Redb, "redb", cfg!(feature = "redb")),
+    (StoreKind::Sled, "sled", cfg!(feature = "sled")),
+];
 
 impl StoreKind {
     /// Those that are in this build, in the order in which they are listed.
@@ -72,7 +60,7 @@ impl StoreKind {
 
     /// Whether it is in this build.
     pub fn is_available(self) -> bool {
-        STORES.iter().any(|(kind, _, open)| *kind == self && open.is_some())
+        STORES.iter().any(|(kind, _, is_here)| *kind == self && *is_here)
     }
 
     /// Every one, also those that are not in this build.
@@ -108,9 +96,15 @@ impl StoreKind {
 
     /// Opens the store at this path, or makes one there.
     pub(crate) fn open_at(self, path: &Path) -> Result<Arc<dyn JobStore>, Error> {
-        match STORES.iter().find(|(kind, ..)| *kind == self) {
-            Some((_, _, Some(open))) => open(path),
-            _ => Err(Error::new(ProblemKind::Unavailable, self.not_here())),
+        match self {
+            #[cfg(feature = "sqlite")]
+            StoreKind::Sqlite => Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(path)?)),
+            #[cfg(feature = "redb")]
+            StoreKind::Redb => Ok(Arc::new(nodejobs_store_redb::RedbStore::open(path)?)),
+            #[cfg(feature = "sled")]
+            StoreKind::Sled => Ok(Arc::new(nodejobs_store_sled::SledStore::open(path)?)),
+            #[cfg(not(all(feature = "sqlite", feature = "redb", feature = "sled")))]
+            absent => Err(Error::new(ProblemKind::Unavailable, absent.not_here())),
         }
     }
 
@@ -123,7 +117,7 @@ impl StoreKind {
 }
 
 fn available() -> Vec<&'static str> {
-    STORES.iter().filter(|(_, _, open)| open.is_some()).map(|(_, name, _)| *name).collect()
+    STORES.iter().filter(|(_, _, is_here)| *is_here).map(|(_, name, _)| *name).collect()
 }
 
 impl fmt::Display for StoreKind {
@@ -137,7 +131,7 @@ impl FromStr for StoreKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let message = match STORES.iter().find(|(_, name, _)| *name == text) {
-            Some((kind, _, Some(_))) => return Ok(*kind),
+            Some((kind, _, true)) => return Ok(*kind),
             Some((kind, ..)) => kind.not_here(),
             None => format!("'{text}' is no store; this build has {}", available().join(", ")),
         };
@@ -151,8 +145,8 @@ mod tests {
 
     #[test]
     fn a_store_that_is_not_in_this_build_is_refused_with_those_that_are() {
-        for (kind, name, open) in STORES {
-            if open.is_none() {
+        for (kind, name, is_here) in STORES {
+            if !is_here {
                 let error = name.parse::<StoreKind>().expect_err("not here").to_string();
                 assert!(error.contains(&available().join(", ")), "{error}");
                 let Err(error) = kind.open(Path::new("/nowhere"), DirectoryAge::New) else {

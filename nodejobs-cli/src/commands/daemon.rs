@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use crate::connect::{Lifetime, Target};
 use crate::exit::{FAILED, Failure, UNAVAILABLE, say};
 use crate::output::{self, Format, daemon_block};
+use crate::program::{Large, Program};
 use crate::readable::now;
+
+pub(crate) use serve::Serve;
 
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
@@ -47,21 +50,21 @@ enum DaemonCommand {
     /// Be the daemon. `daemon start` and auto-start run this in the background, with the lock of starts as standard
     /// input and a pipe for the first words as standard output.
     #[command(hide = true)]
-    Serve(serve::Serve),
+    Serve(Serve),
 }
 
 /// How long a daemon that was told to leave may take.
 const LEAVING: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 
 impl Daemon {
-    pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
+    pub(crate) fn execute(self, target: Target, format: Format, program: Program) -> Result<u8, Failure> {
         match self.command {
-            DaemonCommand::Start => start(target, format),
-            DaemonCommand::Stop => stop(target).and_then(|stopped| stopped.tell(format)),
-            DaemonCommand::Restart => restart(target, format),
-            DaemonCommand::Reload => reload(target, format),
-            DaemonCommand::Status => status(target, format),
-            DaemonCommand::Serve(serve) => serve.execute(target),
+            DaemonCommand::Start => start(&target, format),
+            DaemonCommand::Stop => stop(&target).and_then(|stopped| stopped.tell(format)),
+            DaemonCommand::Restart => restart(&target, format),
+            DaemonCommand::Reload => reload(&target, format),
+            DaemonCommand::Status => status(&target, format),
+            DaemonCommand::Serve(serve) => (program.large)(Large::Serve(serve, target)),
         }
     }
 }

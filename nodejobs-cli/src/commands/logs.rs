@@ -2,6 +2,7 @@
 
 mod doubt;
 mod lines;
+mod matcher;
 mod printer;
 mod several;
 mod split;
@@ -12,7 +13,6 @@ use clap::Args;
 use nodejobs::Timestamp;
 use nodejobs::api::{BindEvent, BindQuery, BindToken, FollowQuery, LogQuery, LogStream};
 use nodejobs::record::JobRecord;
-use regex::bytes::Regex;
 
 use crate::connect::{Connection, Target};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, job_code, mirrored, overall, say};
@@ -22,6 +22,7 @@ use crate::{times, watch};
 use super::run::say_next;
 use doubt::Doubts;
 use lines::JsonPrinter;
+use matcher::Matcher;
 pub(crate) use printer::Printer;
 use printer::{LinePrinter, Wanted};
 
@@ -55,7 +56,9 @@ pub(crate) struct Logs {
     until: Option<Timestamp>,
     /// Only lines in which this regular expression is found
     #[arg(long, value_name = "REGEX")]
-    grep: Option<Regex>,
+    pub(crate) grep: Option<String>,
+    #[arg(skip)]
+    matcher: Option<Matcher>,
     /// Show when each line was written, and both streams in that order
     #[arg(long)]
     timestamps: bool,
@@ -91,6 +94,12 @@ byte and gets none twice, whatever was killed in between; a token stays good as 
 docs/json.md in the source.";
 
 impl Logs {
+    /// Understands `grep`, which is left out of account otherwise: for the program that has regular expressions.
+    pub(crate) fn with_matcher(mut self) -> Result<Self, Failure> {
+        self.matcher = self.grep.as_deref().map(Matcher::new).transpose()?;
+        Ok(self)
+    }
+
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
         if format == Format::Json {
             let message = "`logs` has no single JSON document; -o jsonl prints one a line";
@@ -130,7 +139,7 @@ impl Logs {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted { grep: self.grep.clone(), timestamps: self.timestamps }
+        Wanted { grep: self.matcher.clone(), timestamps: self.timestamps }
     }
 
     fn doubts(&self) -> Doubts {

@@ -142,6 +142,7 @@ pub(super) fn print_lines(event: &BindEvent, printer: &mut LinePrinter) -> Resul
 mod tests {
     use serde_json::json;
 
+    use super::super::matcher::Matcher;
     use super::*;
     use crate::output::tests::record;
 
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_looked_for_have_tokens_that_go_on_behind_them() {
-        let wanted = Wanted { grep: Some(regex::bytes::Regex::new("b").expect("valid")), timestamps: false };
+        let wanted = Wanted { grep: Some(Matcher::new("b").expect("valid")), timestamps: false };
         let mut printer = JsonPrinter::new("a", Printer { only_stderr: false }, wanted);
         let mut told = |stream, offset: u64, bytes: &[u8], token: &str| -> Vec<(String, String)> {
             let chunk = OutputChunk { stream, offset, bytes: bytes.to_vec(), written: None };

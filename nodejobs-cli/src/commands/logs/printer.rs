@@ -3,9 +3,9 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use nodejobs::api::{FollowEvent, LogStream, OutputChunk, Written};
-use regex::bytes::Regex;
 use unicode_width::UnicodeWidthStr as _;
 
+use super::matcher::Matcher;
 use super::split::{Line, Splitter};
 use crate::exit::{Failure, say};
 use crate::output::Screen;
@@ -62,8 +62,8 @@ impl Printer {
 /// What is wanted of lines.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
-    /// Only those with this in them.
-    pub(super) grep: Option<Regex>,
+    /// Only those.
+    pub(super) grep: Option<Matcher>,
     /// With the time at which each was written.
     pub(super) timestamps: bool,
 }
@@ -75,7 +75,7 @@ impl Wanted {
     }
 
     pub(super) fn shows(&self, line: &Line<'_>) -> bool {
-        self.grep.as_ref().is_none_or(|grep| grep.is_match(line.text))
+        self.grep.as_ref().is_none_or(|grep| grep.matches(line.text))
     }
 }
 

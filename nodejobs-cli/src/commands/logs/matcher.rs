@@ -1,0 +1,32 @@
+//! Which lines `logs --grep` shows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+
+use crate::exit::{Failure, USAGE};
+
+/// Whether a line is one of those that are looked for. A function, as only one of our programs has regular expressions: the
+/// tables for all of Unicode take longer to relocate than a call takes otherwise.
+#[derive(Clone)]
+pub(super) struct Matcher(Arc<dyn Fn(&[u8]) -> bool>);
+
+impl Matcher {
+    pub(super) fn new(pattern: &str) -> Result<Self, Failure> {
+        let regex = Regex::new(pattern).map_err(|error| {
+            Failure::caused(USAGE, format!("--grep '{pattern}' is no regular expression"), &error)
+        })?;
+        Ok(Self(Arc::new(move |line| regex.is_match(line))))
+    }
+
+    pub(super) fn matches(&self, line: &[u8]) -> bool {
+        (self.0)(line)
+    }
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Matcher")
+    }
+}
