@@ -17,10 +17,12 @@ mod store_option;
 mod times;
 mod watch;
 
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
+use cli::Cli;
 use program::Program;
 
 /// The `main` of `nodejobs`.
@@ -35,7 +37,7 @@ pub fn whole() -> ExitCode {
 }
 
 fn run(program: Program) -> ExitCode {
-    match cli::Cli::try_parse() {
+    match parse() {
         Ok(cli) => exit::report(commands::run(cli, program)),
         Err(error) => {
             // Nobody may be left to read the help; that is no failure.
@@ -43,4 +45,12 @@ fn run(program: Program) -> ExitCode {
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE))
         }
     }
+}
+
+/// As `Cli::try_parse`, except that what was said of the command line is left to the end of the process: taking it apart
+/// again was a twentieth of what a call executed.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = ManuallyDrop::new(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }

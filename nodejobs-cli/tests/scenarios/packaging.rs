@@ -1,8 +1,10 @@
-//! What packagers and shells ask for, where there is neither a home nor a data directory.
+//! What packagers and shells ask for, where there is neither a home nor a data directory; and the programs, installed in
+//! part.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::support::{Home, said};
+use crate::support::{DAEMON, Home, NODEJOBS, Said, said};
 
 /// `nodejobs ARGUMENTS` as a build of a package runs it.
 fn bare(home: &Home, arguments: &[&str]) -> Command {
@@ -70,4 +72,78 @@ fn manual_pages_are_written_or_printed() {
     let refused = said(&mut bare(&home, &["man", "--dir", "/dev/null/x"]));
     assert!(refused.code == 1 && refused.stderr.contains("'/dev/null/x'"), "{refused:?}");
     assert!(!home.nodejobs(["--help"]).text().contains(" man "), "it is for packagers");
+}
+
+/// The programs as somebody has put them into a directory, by these names.
+fn installed(home: &Home, programs: &[(&str, &str)]) -> PathBuf {
+    let directory = home.path().join("bin");
+    std::fs::create_dir(&directory).expect("made");
+    for (program, name) in programs {
+        std::fs::copy(program, directory.join(name)).expect("copied");
+    }
+    directory.join("nodejobs")
+}
+
+/// `nodejobs ARGUMENTS` of those programs.
+fn run(home: &Home, program: &Path, arguments: &[&str]) -> Said {
+    let mut command = Command::new(program);
+    let like = home.command(arguments);
+    command.args(arguments).env_clear().current_dir(home.path()).stdin(Stdio::null());
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    said(&mut command)
+}
+
+#[test]
+fn what_is_called_all_the_time_has_no_store_in_it() {
+    const MAGIC: [&[u8]; 2] = [b"SQLite format 3", b"redb\x1a\x0a\xa9\x0d\x0a"];
+    let has = |program: &str| {
+        let bytes = std::fs::read(program).expect("a program");
+        MAGIC.map(|magic| bytes.windows(magic.len()).any(|window| window == magic))
+    };
+    assert_eq!(has(NODEJOBS), [false, false], "the linker should have left it out: see program.rs");
+    assert!(has(DAEMON)[0], "so would be found there");
+}
+
+#[test]
+fn without_the_daemon_beside_it_the_command_says_what_to_install() {
+    let home = Home::new();
+    let program = installed(&home, &[(NODEJOBS, "nodejobs")]);
+    assert_eq!(run(&home, &program, &["--version"]).code, 0);
+    for arguments in [&["run", "true"][..], &["doctor"], &["logs", "--grep", "x", "a"], &["store", "info"]] {
+        let said = run(&home, &program, arguments);
+        assert_eq!((said.code, said.stdout.as_slice()), (1, &b""[..]), "{said:?}");
+        for word in ["bin/nodejobs-daemon'", "install nodejobs-daemon", "caused by: No such file"] {
+            assert!(said.stderr.contains(word), "{word}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn the_daemon_alone_is_the_whole_command_line() {
+    let home = Home::new();
+    let program = installed(&home, &[(DAEMON, "nodejobs")]);
+    let said = run(&home, &program, &["run", "--id", "a", "--wait", "echo one; echo two; exit 7"]);
+    assert_eq!(said.code, 7, "{said:?}");
+    assert_eq!(run(&home, &program, &["logs", "--grep", "^t", "a"]).text(), "two");
+    let doctor = run(&home, &program, &["doctor"]);
+    assert!(doctor.text().contains("nodejobs-keeper is not beside this program"), "{doctor:?}");
+}
+
+#[test]
+fn a_link_to_the_command_finds_the_programs_beside_the_command() {
+    let home = Home::new();
+    let link = home.path().join("nodejobs");
+    std::os::unix::fs::symlink(NODEJOBS, &link).expect("a link");
+    assert_eq!(run(&home, &link, &["run", "--wait", "--", "true"]).code, 0);
+    let doctor = run(&home, &link, &["doctor"]);
+    assert!(doctor.code == 0 && !doctor.text().contains("not beside"), "{doctor:?}");
+}
+
+#[test]
+fn a_pattern_that_is_none_is_refused_before_anything_is_started() {
+    let home = Home::new();
+    let said = home.nodejobs(["logs", "--grep", "a(", "job"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("--grep 'a(' is no regular expression"), "{said:?}");
+    assert!(!home.data_dir().exists());
 }

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub(crate) const NODEJOBS: &str = env!("CARGO_BIN_EXE_nodejobs");
+/// Its daemon.
+pub(crate) const DAEMON: &str = env!("CARGO_BIN_EXE_nodejobs-daemon");
 /// Its keeper.
 pub(crate) const KEEPER: &str = env!("CARGO_BIN_EXE_nodejobs-keeper");
 

@@ -300,13 +300,19 @@ fn is_of(pid: u32, owner: u32, is_it: impl Fn(&str) -> bool) -> bool {
         let marks = marks_of(pid).unwrap_or_default();
         marks.iter().any(|mark| str::from_utf8(mark).is_ok_and(&is_it))
     };
-    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    if has_mark(owner) && program(owner).is_some_and(|own| program(pid) == Some(own)) {
+    if has_mark(owner) && is_command_of(pid, owner) {
         return true;
     }
     // Whoever has cleared its environment is below a keeper, at the latest when its parent has ended.
     let above = |pid: &u32| Some(ProcStat::read(*pid).ok()??.parent).filter(|parent| *parent > 1);
     std::iter::successors(Some(pid), above).take(MOST_ABOVE).any(has_mark)
+}
+
+/// Whether a process is the command line of a daemon: both are of the same file, or `nodejobs` beside the daemon's.
+fn is_command_of(pid: u32, daemon: u32) -> bool {
+    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let (Some(command), Some(daemon)) = (program(pid), program(daemon)) else { return false };
+    command == daemon || command == daemon.with_file_name("nodejobs")
 }
 
 /// The base of an owner, found and prepared when it is first needed.

@@ -50,7 +50,7 @@ pub(super) fn programs(workspace: &Workspace) -> Result<Programs> {
         }
     }
     ensure!(!programs.tests.as_os_str().is_empty(), "cargo has built no scenarios");
-    ensure!(programs.product.len() == 2, "cargo has built {:?} beside the scenarios", programs.product);
+    ensure!(programs.product.len() == 3, "cargo has built {:?} beside the scenarios", programs.product);
     Ok(programs)
 }
 

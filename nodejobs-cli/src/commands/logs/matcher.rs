@@ -7,10 +7,12 @@ use regex::bytes::Regex;
 
 use crate::exit::{Failure, USAGE};
 
+type IsWanted = dyn Fn(&[u8]) -> bool;
+
 /// Whether a line is one of those that are looked for. A function, as only one of our programs has regular expressions: the
 /// tables for all of Unicode take longer to relocate than a call takes otherwise.
 #[derive(Clone)]
-pub(super) struct Matcher(Arc<dyn Fn(&[u8]) -> bool>);
+pub(super) struct Matcher(Arc<IsWanted>);
 
 impl Matcher {
     pub(super) fn new(pattern: &str) -> Result<Self, Failure> {
