@@ -12,7 +12,7 @@ use std::time::Duration;
 use nodejobs::Timestamp;
 use nodejobs::api::{ArrayRequest, Problem, START_LOCK_NAME};
 use nodejobs::client::{Client, ClientError};
-use nodejobs::config::Config;
+use nodejobs::config::{Config, JobDefaults};
 use nodejobs::daemon::{LOG_NAME, foreign_file, in_scope_of_its_own};
 use nodejobs::record::JobRecord;
 use nodejobs::spec::JobSpec;
@@ -99,6 +99,11 @@ impl Target {
     /// What `config.toml` in the directory says.
     pub(crate) fn settings(&self) -> Result<Config, Failure> {
         Config::load(&self.data_dir).map_err(|error| error.to_problem().into())
+    }
+
+    /// What `config.toml` says of jobs that say nothing else.
+    pub(crate) fn job_defaults(&self) -> Result<JobDefaults, Failure> {
+        JobDefaults::load(&self.data_dir).map_err(|error| error.to_problem().into())
     }
 
     /// A connection to the owner there is; an error that [is no daemon](ClientError::is_no_daemon) if there is none.

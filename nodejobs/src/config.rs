@@ -101,6 +101,25 @@ pub struct JobDefaults {
     pub merge: bool,
 }
 
+impl JobDefaults {
+    /// [`Config::load`] for whoever needs nothing else of it, which costs next to nothing where there is no file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong with the file.
+    pub fn load(data_dir: &Path) -> Result<Self, ConfigError> {
+        match read(data_dir)? {
+            Some(bytes) => Config::parse_of(data_dir, &bytes).map(|config| config.defaults),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// [`Config::apply`].
+    pub fn apply(&self, spec: &mut JobSpec) {
+        spec.policy = self.policy.clone();
+        spec.output.merge = self.merge;
+    }
+}
+
 /// How the daemon behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -171,38 +190,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong with the file.
     pub fn load(data_dir: &Path) -> Result<Self, ConfigError> {
-        let path = Self::path(data_dir);
-        let whole = |message: String| ConfigError {
-            path: path.clone(),
-            problems: vec![ConfigProblem { line: None, message }],
-        };
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(whole(format!("it cannot be read: {error}"))),
-        };
-        let metadata = file.metadata().map_err(|error| whole(format!("it cannot be looked at: {error}")))?;
-        if !metadata.is_file() {
-            return Err(whole("it is no file".to_owned()));
+        match read(data_dir)? {
+            Some(bytes) => Self::parse_of(data_dir, &bytes),
+            None => Ok(Self::default()),
         }
-        // Its hooks are executed, so nobody else may write them.
-        let own = rustix::process::geteuid().as_raw();
-        if ![own, 0].contains(&metadata.uid()) {
-            return Err(whole(format!("it belongs to user {}, not to user {own}; chown it", metadata.uid())));
-        }
-        if metadata.mode() & 0o002 != 0 {
-            return Err(whole("everybody may write it; chmod 600 it".to_owned()));
-        }
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| whole(format!("it cannot be read: {error}")))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(whole(format!("it has more than {} MiB", MAX_BYTES >> 20)));
-        }
-        Self::parse(&bytes).map_err(|problems| ConfigError { path, problems })
+    }
+
+    fn parse_of(data_dir: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
+        Self::parse(bytes).map_err(|problems| ConfigError { path: Self::path(data_dir), problems })
     }
 
     /// Understands the content of a file.
@@ -223,8 +218,7 @@ impl Config {
     /// Gives a job what the file says about jobs that say nothing else. To be called before the job's own settings are
     /// made: it sets every one that the file can have.
     pub fn apply(&self, spec: &mut JobSpec) {
-        spec.policy = self.defaults.policy.clone();
-        spec.output.merge = self.defaults.merge;
+        self.defaults.apply(spec);
     }
 
     /// Every setting, with its value and where that comes from.
@@ -237,6 +231,42 @@ impl Config {
         let path = RawText::from(Self::path(data_dir).into_os_string().into_vec());
         ConfigStatus { path, settings: self.settings.clone() }
     }
+}
+
+/// What the file of a data directory has in it, if there is one.
+fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
+    let path = Config::path(data_dir);
+    let whole = |message: String| ConfigError {
+        path: path.clone(),
+        problems: vec![ConfigProblem { line: None, message }],
+    };
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(whole(format!("it cannot be read: {error}"))),
+    };
+    let metadata = file.metadata().map_err(|error| whole(format!("it cannot be looked at: {error}")))?;
+    if !metadata.is_file() {
+        return Err(whole("it is no file".to_owned()));
+    }
+    // Its hooks are executed, so nobody else may write them.
+    let own = rustix::process::geteuid().as_raw();
+    if ![own, 0].contains(&metadata.uid()) {
+        return Err(whole(format!("it belongs to user {}, not to user {own}; chown it", metadata.uid())));
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return Err(whole("everybody may write it; chmod 600 it".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| whole(format!("it cannot be read: {error}")))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(whole(format!("it has more than {} MiB", MAX_BYTES >> 20)));
+    }
+    Ok(Some(bytes))
 }
 
 impl Reading<'_> {

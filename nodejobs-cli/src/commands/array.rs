@@ -97,7 +97,7 @@ with all its elements, at most 1,000,000.
 impl Array {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
         let wait = self.wait;
-        let array = self.request(&target.settings()?)?;
+        let array = self.request(&target.job_defaults()?)?;
         let submit = || {
             let mut connection = target.connect()?;
             limits::say_how_kept(&mut connection, &array.spec)?;
@@ -111,7 +111,7 @@ impl Array {
         if wait { mirrored(submit()) } else { submit() }
     }
 
-    fn request(self, settings: &nodejobs::config::Config) -> Result<ArrayRequest, Failure> {
+    fn request(self, defaults: &nodejobs::config::JobDefaults) -> Result<ArrayRequest, Failure> {
         let usage = |error: nodejobs::spec::InvalidElements| Failure::new(USAGE, error.to_string());
         let reads_input = [&self.each_line, &self.each_json];
         if reads_input.into_iter().flatten().any(|path| path.as_os_str() == "-") && self.options.reads_input()
@@ -136,7 +136,7 @@ impl Array {
             max_running,
             fail_fast,
             on_done,
-            ..ArrayRequest::new(run.spec(settings)?, elements)
+            ..ArrayRequest::new(run.spec(defaults)?, elements)
         };
         array.validate()?;
         Ok(array)

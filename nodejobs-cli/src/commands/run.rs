@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nodejobs::api::FollowQuery;
-use nodejobs::config::Config;
+use nodejobs::config::JobDefaults;
 use nodejobs::record::JobRecord;
 use nodejobs::spec::{Command, JobSpec};
 use nodejobs::{JobId, RawText, Status};
@@ -103,7 +103,7 @@ impl Run {
         if follow {
             format.require_table("run --follow")?;
         }
-        let spec = self.spec(&target.settings()?)?;
+        let spec = self.spec(&target.job_defaults()?)?;
         let run = || {
             let mut connection = target.connect()?;
             limits::say_how_kept(&mut connection, &spec)?;
@@ -120,9 +120,9 @@ impl Run {
         if wait || follow { mirrored(run()) } else { run() }
     }
 
-    pub(super) fn spec(self, settings: &Config) -> Result<JobSpec, Failure> {
+    pub(super) fn spec(self, defaults: &JobDefaults) -> Result<JobSpec, Failure> {
         let Self { id, name, cwd, shell, options, after, once, words, .. } = self;
-        let mut spec = spec_of(words, shell, cwd, options, settings)?;
+        let mut spec = spec_of(words, shell, cwd, options, defaults)?;
         (spec.id, spec.name) = (id, name);
         spec.after = after.request();
         once.apply(&mut spec);
@@ -137,7 +137,7 @@ pub(super) fn spec_of(
     shell: bool,
     cwd: Option<PathBuf>,
     options: JobOptions,
-    settings: &Config,
+    defaults: &JobDefaults,
 ) -> Result<JobSpec, Failure> {
     let cannot = |what: &str| {
         let message = format!("cannot {what}");
@@ -151,7 +151,7 @@ pub(super) fn spec_of(
     };
     let mut spec = JobSpec::new(command, cwd.into_os_string().into_vec());
     spec.context = capture_context().map_err(cannot("read this process's environment"))?;
-    settings.apply(&mut spec);
+    defaults.apply(&mut spec);
     options.apply(&mut spec)?;
     spec.submit_key = Some(new_submit_key().map_err(cannot("get random bytes"))?);
     Ok(spec)
@@ -300,7 +300,7 @@ mod tests {
         let CliCommand::Run(run) = Cli::try_parse_from(arguments).expect("a command line").command else {
             panic!("not run");
         };
-        let spec = run.0.spec(&Config::default()).expect("a spec");
+        let spec = run.0.spec(&JobDefaults::default()).expect("a spec");
         assert_eq!(spec.cwd, "/tmp/x".into());
         let paths = spec.context.environment.iter().filter(|(name, _)| *name == "PATH".into());
         assert_eq!(paths.map(|(_, value)| value.clone()).collect::<Vec<_>>(), ["/p".into()]);

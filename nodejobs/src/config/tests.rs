@@ -135,6 +135,7 @@ fn without_a_file_everything_has_the_default_of_the_code() {
     assert_eq!(value("defaults.timeout"), None);
     let directory = tempfile::tempdir().expect("a directory");
     assert_eq!(Config::load(directory.path()), Ok(Config::default()));
+    assert_eq!(JobDefaults::load(directory.path()), Ok(Config::default().defaults));
     assert_eq!(Config::load(&directory.path().join("not/there")), Ok(Config::default()));
 }
 

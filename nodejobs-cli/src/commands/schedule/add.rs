@@ -121,7 +121,7 @@ impl Add {
                 When::EveryMs(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))
             }
         };
-        let mut spec = spec_of(self.words, self.shell, self.cwd, self.options, &target.settings()?)?;
+        let mut spec = spec_of(self.words, self.shell, self.cwd, self.options, &target.job_defaults()?)?;
         spec.name = self.name;
         spec.validate().map_err(|error| Failure::new(USAGE, error.to_string()))?;
         Ok(ScheduleRequest {
