@@ -52,6 +52,23 @@ const STORES: [(StoreKind, &str, bool); 3] = [
     (StoreKind::Sled, "sled", cfg!(feature = "sled")),
 ];
 
+type Open = fn(&Path) -> Result<Arc<dyn JobStore>, Error>;
+
+#[cfg(feature = "sqlite")]
+const SQLITE: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(path)?)));
+#[cfg(not(feature = "sqlite"))]
+const SQLITE: Option<Open> = None;
+
+#[cfg(feature = "redb")]
+const REDB: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_redb::RedbStore::open(path)?)));
+#[cfg(not(feature = "redb"))]
+const REDB: Option<Open> = None;
+
+#[cfg(feature = "sled")]
+const SLED: Option<Open> = Some(|path| Ok(Arc::new(nodejobs_store_sled::SledStore::open(path)?)));
+#[cfg(not(feature = "sled"))]
+const SLED: Option<Open> = None;
+
 impl StoreKind {
     /// Those that are in this build, in the order in which they are listed.
     pub fn available() -> Vec<Self> {
@@ -96,15 +113,14 @@ impl StoreKind {
 
     /// Opens the store at this path, or makes one there.
     pub(crate) fn open_at(self, path: &Path) -> Result<Arc<dyn JobStore>, Error> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            StoreKind::Sqlite => Ok(Arc::new(nodejobs_store_sqlite::SqliteStore::open(path)?)),
-            #[cfg(feature = "redb")]
-            StoreKind::Redb => Ok(Arc::new(nodejobs_store_redb::RedbStore::open(path)?)),
-            #[cfg(feature = "sled")]
-            StoreKind::Sled => Ok(Arc::new(nodejobs_store_sled::SledStore::open(path)?)),
-            #[cfg(not(all(feature = "sqlite", feature = "redb", feature = "sled")))]
-            absent => Err(Error::new(ProblemKind::Unavailable, absent.not_here())),
+        let open = match self {
+            StoreKind::Sqlite => SQLITE,
+            StoreKind::Redb => REDB,
+            StoreKind::Sled => SLED,
+        };
+        match open {
+            Some(open) => open(path),
+            None => Err(Error::new(ProblemKind::Unavailable, self.not_here())),
         }
     }
 
