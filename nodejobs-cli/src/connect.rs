@@ -20,7 +20,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{CONFLICT, FAILED, Failure, UNAVAILABLE, USAGE, say};
+use crate::exit::{CONFLICT, Failure, UNAVAILABLE, USAGE, say};
 use crate::starts::FailedStarts;
 
 /// How often one command starts a daemon that is killed each time. Of those that are killed before they can be reached
@@ -254,7 +254,7 @@ impl Target {
                         "cannot start the daemon, which is '{}'; install nodejobs-daemon beside nodejobs",
                         program.display()
                     );
-                    Failure::caused(FAILED, message, &error)
+                    Failure::caused(UNAVAILABLE, message, &error)
                 })?
             }
         };

@@ -109,9 +109,16 @@ fn without_the_daemon_beside_it_the_command_says_what_to_install() {
     let home = Home::new();
     let program = installed(&home, &[(NODEJOBS, "nodejobs")]);
     assert_eq!(run(&home, &program, &["--version"]).code, 0);
-    for arguments in [&["run", "true"][..], &["doctor"], &["logs", "--grep", "x", "a"], &["store", "info"]] {
+    for (arguments, code) in [
+        (&["run", "true"][..], 5),
+        (&["daemon", "start"], 5),
+        (&["daemon", "serve"], 1),
+        (&["doctor"], 1),
+        (&["logs", "--grep", "x", "a"], 1),
+        (&["store", "info"], 1),
+    ] {
         let said = run(&home, &program, arguments);
-        assert_eq!((said.code, said.stdout.as_slice()), (1, &b""[..]), "{said:?}");
+        assert_eq!((said.code, said.stdout.as_slice()), (code, &b""[..]), "{said:?}");
         for word in ["bin/nodejobs-daemon'", "install nodejobs-daemon", "caused by: No such file"] {
             assert!(said.stderr.contains(word), "{word}: {said:?}");
         }

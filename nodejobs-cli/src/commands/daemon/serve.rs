@@ -68,8 +68,6 @@ impl Serve {
     }
 }
 
-impl Serve {}
-
 /// What a panic says.
 fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -94,7 +92,7 @@ fn detach() {
     // Whoever leads a session is as good as in a new one: a daemon in the foreground stays where it is.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // Started by the name /proc/self/exe, it would be listed as "exe".
+    // It would be listed by the name it was started by, which may be that of a link in /proc: "exe".
     let _ = rustix::thread::set_name(c"nodejobs");
 }
 
