@@ -41,7 +41,7 @@ enum DaemonCommand {
     Start,
     /// Stop the daemon; the jobs run on
     Stop,
-    /// Stop the daemon, if there is one, and start one of this program's version that stays; the jobs run on
+    /// Stop the daemon, if there is one, and start the one that is installed now, which stays; the jobs run on
     Restart,
     /// Have the daemon read config.toml again; a file with a mistake leaves everything as it was
     Reload,
