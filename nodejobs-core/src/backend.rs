@@ -299,8 +299,11 @@ pub struct KeeperStatus {
     pub version: String,
     /// Living jobs it holds.
     pub jobs: usize,
-    /// Whether it still takes launches.
+    /// Whether it takes no more launches.
     pub draining: bool,
+    /// What holds it or its launches up, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
 }
 
 /// A backend that cannot be used at all.
@@ -375,8 +378,17 @@ pub trait ProcessBackend: Send + Sync {
     /// The outcome of everything up to here is on disk and need not be repeated.
     fn acknowledge(&self, receipts: &[Receipt]);
 
-    /// Who keeps the jobs.
+    /// Who keeps the jobs. Answers in time also if nothing is heard of them.
     fn keepers(&self) -> Vec<KeeperStatus>;
+
+    /// What holds up the launch of an attempt, in words: the step that it is at, and since when. `None` if nothing does that
+    /// is worth a word. Never waits.
+    fn held_up(&self, _attempt: &AttemptId) -> Option<String> {
+        None
+    }
+
+    /// What [`recover`](Self::recover) reported is on disk, with everything that follows from it.
+    fn settled(&self) {}
 }
 
 const _: fn(&dyn ProcessBackend) = |_| {};

@@ -2,9 +2,10 @@
 //!
 //! One thread holds the connections to the keepers and descriptors of processes that are being ended, and sleeps until
 //! one of them, or the owner, has something to say. This file holds that thread's loop and what keepers tell it; the rest of
-//! what it does is beside it: [`recovery`] takes over from earlier owners and from keepers that died, [`launching`] hands
-//! attempts to a keeper, [`watching`] follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`]
-//! speaks with one keeper.
+//! what it does is beside it: [`recovery`] takes over from earlier owners and from keepers that died, [`remains`] reads what
+//! these have left, [`silence`] cares for keepers that do not answer, [`launching`] hands attempts to a keeper, [`watching`]
+//! follows jobs that no keeper holds any more, [`ending`] ends trees, and [`link`] speaks with one keeper. It touches no path
+//! that a user named: that may take for ever.
 
 mod bell;
 pub(crate) mod ending;
@@ -12,11 +13,15 @@ mod groups;
 mod launching;
 mod link;
 mod memory;
+mod pulse;
 mod recovery;
+mod remains;
+mod silence;
+pub(crate) mod trouble;
 mod usage;
 mod watching;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -24,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nodejobs_core::backend::{
     BackendError, BackendEvent, BackendHost, BackendReport, Capabilities, EndPlan, KeeperStatus,
@@ -49,13 +55,18 @@ use crate::{launch, limits};
 use bell::Bell;
 use ending::{Ending, Progress};
 use groups::Groups;
-use link::{Buried, Link};
+use link::{Buried, Heard, Link};
 use memory::Sampler;
+use remains::Unsettled;
+use trouble::Published;
 use watching::{Ended, Watcher};
 
 /// While more is to be launched than a keeper takes at a time, what it tells is heard so often, together: the keeper has
 /// enough to do meanwhile, and each time costs a look at processes and a commit.
 const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
+
+/// How long whoever asks for the status of keepers waits for the thread. What it said last has to do then.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which program keeps the jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +144,8 @@ enum Command {
     Limited(SyncSender<Option<memory::Round>>),
     /// A main process without a keeper has ended.
     Ended(Ended),
+    /// What `recover` reported is on disk.
+    Settled,
     Quit,
 }
 
@@ -148,8 +161,12 @@ pub struct LocalBackend {
     machine: Machine,
     directory_id: String,
     bases: Arc<Bases>,
+    keepers: PathBuf,
+    host: Arc<dyn BackendHost>,
     commands: Sender<Command>,
     bell: Arc<Bell>,
+    /// What the thread has said last.
+    published: Arc<Mutex<Published>>,
     /// Until `recover` has started it.
     dormant: Mutex<Option<Loop>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -175,10 +192,19 @@ impl LocalBackend {
         let (machine, directory_id) = (config.machine.clone(), config.directory_id.clone());
         let groups = Groups::new(&config);
         let bases = groups.bases();
+        let published = Arc::default();
+        let keepers = config.keepers.clone();
         let dormant = Loop {
             groups,
             config,
-            host,
+            host: Arc::clone(&host),
+            published: Arc::clone(&published),
+            asked: HashMap::new(),
+            is_recovered: false,
+            is_damaged: false,
+            mute: BTreeSet::new(),
+            undecided: Vec::new(),
+            unsettled: Vec::new(),
             commands: receiver,
             own_commands: commands.clone(),
             taken: Vec::new(),
@@ -194,13 +220,23 @@ impl LocalBackend {
             unwatched: Vec::new(),
             watchers: Vec::new(),
             endings: HashMap::new(),
-            log_directories: HashSet::new(),
             memory_limits: HashMap::new(),
             sampler: None,
             orphans_anywhere: false,
         };
         let dormant = Mutex::new(Some(dormant));
-        Ok(Self { machine, directory_id, bases, commands, bell, dormant, thread: Mutex::new(None) })
+        Ok(Self {
+            machine,
+            directory_id,
+            bases,
+            keepers,
+            host,
+            commands,
+            bell,
+            published,
+            dormant,
+            thread: Mutex::new(None),
+        })
     }
 
     fn command(&self, command: Command) {
@@ -234,6 +270,8 @@ impl ProcessBackend for LocalBackend {
         let dormant = self.dormant.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut work) = dormant else { return Ok(Vec::new()) };
         let reports = work.recover(attempts)?;
+        work.is_recovered = true;
+        work.publish();
         let thread =
             std::thread::Builder::new().name("nodejobs-procs".to_owned()).spawn(move || work.run()).map_err(
                 |error| BackendError { operation: "start a thread".to_owned(), source: Box::new(error) },
@@ -268,7 +306,16 @@ impl ProcessBackend for LocalBackend {
     fn keepers(&self) -> Vec<KeeperStatus> {
         let (answer, receiver) = sync_channel(1);
         self.command(Command::Keepers(answer));
-        receiver.recv().unwrap_or_default()
+        let answered = receiver.recv_timeout(STATUS_PATIENCE);
+        self.with_trouble(answered.ok())
+    }
+
+    fn held_up(&self, attempt: &AttemptId) -> Option<String> {
+        self.trouble_of(attempt)
+    }
+
+    fn settled(&self) {
+        self.command(Command::Settled);
     }
 }
 
@@ -286,6 +333,15 @@ struct Running {
     process: LocalProcess,
     /// Its keeper, as long as that one lives.
     keeper: Option<String>,
+}
+
+/// A launch that a keeper has been told of and has not answered.
+struct Flight {
+    keeper: String,
+    /// When it was told.
+    told: BootTime,
+    /// It is not wanted any more.
+    is_called_off: bool,
 }
 
 /// What somebody has to know to look at the processes of jobs without this thread.
@@ -327,8 +383,7 @@ struct Loop {
     launching: Option<String>,
     /// Launches that no keeper has been told of.
     waiting: VecDeque<AttemptId>,
-    /// Launches that a keeper has been told of and has not answered, with the keeper and when it was told.
-    in_flight: HashMap<AttemptId, (String, BootTime)>,
+    in_flight: HashMap<AttemptId, Flight>,
     /// Those of them whose input is in a file of ours.
     inputs: HashSet<AttemptId>,
     running: HashMap<AttemptId, Running>,
@@ -336,12 +391,23 @@ struct Loop {
     unwatched: Vec<(AttemptId, LocalProcess)>,
     watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
-    log_directories: HashSet<PathBuf>,
     /// In bytes, of those that are launched or run, and of some that have just ended.
     memory_limits: HashMap<AttemptId, u64>,
     sampler: Option<Sampler>,
     /// A keeper with living jobs has died, so their orphans are not all with a keeper.
     orphans_anywhere: bool,
+    published: Arc<Mutex<Published>>,
+    /// During the recovery: when launches were asked for that earlier owners had not heard of.
+    asked: HashMap<AttemptId, BootTime>,
+    is_recovered: bool,
+    /// During the recovery: a journal of this boot does not tell all.
+    is_damaged: bool,
+    /// Keepers of the first version that do not answer.
+    mute: BTreeSet<String>,
+    /// Attempts that these may know of.
+    undecided: Vec<KnownAttempt>,
+    /// Launches of dead keepers that may yet come to something.
+    unsettled: Vec<Unsettled>,
 }
 
 impl Loop {
@@ -374,6 +440,8 @@ impl Loop {
             for name in links {
                 self.hear(&name, all, &mut reports);
             }
+            self.care_for_keepers(&mut reports);
+            self.look_at_unsettled(&mut reports);
             for (attempt, pid) in endings {
                 self.is_gone(&attempt, pid);
             }
@@ -423,6 +491,12 @@ impl Loop {
                 Command::Limited(answer) => self.answer_round(&answer),
                 Command::Look(answer) => drop(answer.send(self.lookout(self.main_processes()))),
                 Command::Ended(ended) => self.watched_ended(ended, &mut view),
+                // As long as somebody may know more of a launch, what cannot be read has to stay.
+                Command::Settled if !self.undecided.is_empty() => {}
+                Command::Settled => {
+                    self.buried.iter_mut().for_each(Buried::recovery_is_written);
+                    self.clear_settled();
+                }
                 Command::Quit => {}
             }
         }
@@ -467,7 +541,8 @@ impl Loop {
             }
         }
         let retry = (!self.unwatched.is_empty()).then(|| now().boot.plus_millis(watching::RETRY_MS));
-        let deadlines = self.endings.values().map(Ending::deadline).chain(retry);
+        let looks = [retry, self.care_deadline(), self.unsettled_deadline()];
+        let deadlines = self.endings.values().map(Ending::deadline).chain(looks.into_iter().flatten());
         let deadline = deadlines.filter(|at| *at != BootTime(u64::MAX)).min();
         let mut timeout = deadline.map(|deadline| {
             // One more, so that the deadline has passed when this returns.
@@ -490,8 +565,10 @@ impl Loop {
 
     fn hear(&mut self, name: &str, all: bool, reports: &mut Vec<BackendReport>) {
         let Some(link) = self.links.get_mut(name) else { return };
-        match link.receive(all) {
-            Ok(entries) => {
+        match link.receive(all, now().boot) {
+            Ok(Heard::Nothing) => {}
+            Ok(Heard::Past(past)) => self.reattached(name, past, reports),
+            Ok(Heard::Entries(entries)) => {
                 let boot_id = self.config.machine.boot_id.clone();
                 self.handle_entries(name, &boot_id, entries, reports);
             }
@@ -513,15 +590,10 @@ impl Loop {
             _ => None,
         });
         let started: Vec<u32> = started.collect();
-        let mut entries = entries.into_iter().peekable();
-        while let Some((position, entry)) = entries.next() {
+        for (position, entry) in entries {
             let Entry::Attempt { attempt, event, at } = entry else { continue };
-            if entries.peek().is_some_and(|(_, next)| next.takes_back(&attempt)) {
-                // The child noted itself, and then why it could not execute the program.
-                continue;
-            }
             // What is heard again may be about an earlier launch, or an earlier job of that id.
-            let is_answer = |(keeper, told): &(String, BootTime)| keeper == name && at.boot >= *told;
+            let is_answer = |flight: &Flight| flight.keeper == name && at.boot >= flight.told;
             if self.in_flight.get(&attempt).is_some_and(is_answer) {
                 self.in_flight.remove(&attempt);
                 self.drop_input(&attempt);
@@ -542,9 +614,9 @@ impl Loop {
                     self.running.insert(attempt.clone(), Running { process, keeper });
                     event
                 }
-                Event::StartFailed { stage, errno } => {
+                Event::StartFailed(failed) => {
                     self.running.remove(&attempt);
-                    let failure = self.start_failure(&attempt, stage, errno);
+                    let failure = self.start_failure(&attempt, failed);
                     self.groups.discard(&attempt);
                     BackendEvent::NotStarted { failure, at }
                 }
@@ -591,8 +663,8 @@ impl Loop {
 
     /// The processes to which whoever loses its parent comes; `None` where somebody who adopted orphans is gone.
     fn collectors(&self) -> Option<Vec<u32>> {
-        let collectors = || self.links.values().filter_map(Link::collector).collect();
-        (!self.orphans_anywhere).then(collectors)
+        let collectors = || self.links.values().map(Link::collector).collect();
+        (!self.orphans_anywhere).then(collectors).flatten()
     }
 
     fn lookout(&self, main_processes: HashSet<u32>) -> Lookout {
@@ -652,17 +724,20 @@ impl Loop {
         self.groups.acknowledge(receipts);
         for receipt in receipts {
             if let Some(link) = self.links.get_mut(&receipt.source) {
-                // If the connection has ended, the next one hears the same again, which does no harm.
-                let _ = link.acknowledge(receipt.position);
+                link.acknowledge(receipt.position);
                 reached(Failpoint::OwnerAcknowledged);
             }
             for buried in &mut self.buried {
                 buried.acknowledge(receipt);
             }
         }
-        for settled in self.buried.extract_if(.., |buried| buried.is_settled()) {
-            settled.remove();
-        }
+        self.links.values_mut().for_each(Link::send_acknowledgement);
+        self.clear_settled();
+    }
+
+    fn clear_settled(&mut self) {
+        let settled: Vec<Buried> = self.buried.extract_if(.., |buried| buried.is_settled()).collect();
+        settled.iter().for_each(|buried| self.clear_away(buried));
     }
 
     fn keeper_statuses(&self) -> Vec<KeeperStatus> {
@@ -684,9 +759,19 @@ impl Loop {
         }
         let known = self.running.get(&attempt).map(|running| running.process.clone());
         let Some(main) = known.or_else(|| process.and_then(LocalProcess::from_process)) else {
-            // It is being launched; once it has started, the engine asks again with its process.
+            // It is being launched. If it is too late to call it off, the engine asks again once it has started.
+            if let Some(flight) = self.in_flight.get_mut(&attempt) {
+                flight.is_called_off = true;
+                if let Some(link) = self.links.get(&flight.keeper) {
+                    link.call_off(&attempt);
+                }
+            }
             return;
         };
+        let keeper = self.running.get(&attempt).and_then(|running| running.keeper.clone());
+        if let Some(keeper) = keeper {
+            self.quicken(&keeper);
+        }
         match self.endings.get_mut(&attempt) {
             Some(ending) => ending.change_plan(plan),
             None => {

@@ -8,7 +8,7 @@ use nodejobs_core::id::AttemptId;
 use nodejobs_core::job::{ExitStatus, ResourceUsage};
 use nodejobs_core::time::Moment;
 
-use crate::journal::{ENTRY_LEN, Entry, Event, Journal as Entries};
+use crate::journal::{ENTRY_LEN, Entry, Event, Journal as Entries, decode_all};
 use crate::launch::{Unpacked, pack};
 
 /// A keeper's journal, to append ends to.
@@ -33,7 +33,7 @@ impl Journal {
     pub fn append_end(&mut self, attempt: &AttemptId, at: Moment) -> io::Result<()> {
         let usage = ResourceUsage { cpu_ms: 1, peak_memory_kib: 2000 };
         let event = Event::Exited { pid: 42, exit: ExitStatus::Code(0), usage };
-        self.0.append(&Entry::Attempt { attempt: attempt.clone(), event, at })
+        self.0.append(&Entry::Attempt { attempt: attempt.clone(), event, at }.encode())
     }
 
     /// How many entries can be read again.
@@ -41,7 +41,10 @@ impl Journal {
     /// # Errors
     /// When it cannot be read.
     pub fn readable_entries(&self) -> io::Result<usize> {
-        Ok(self.0.read_all()?.len())
+        let count = usize::try_from(self.0.end() - self.0.first()).unwrap_or_default();
+        let mut bytes = vec![0; count * ENTRY_LEN];
+        let raw = self.0.read_raw(self.0.first(), &mut bytes)?;
+        Ok(decode_all(self.0.first(), raw).count())
     }
 }
 

@@ -56,6 +56,8 @@ failpoints! {
     OwnerAcknowledged "owner-acknowledged",
     /// The journal of a dead keeper is read; its jobs are not yet watched.
     OwnerBuried "owner-buried",
+    /// A keeper that does not answer is fenced, its gates are closed and its journal is read; nothing of it is told.
+    OwnerFencedSilent "owner-fenced-silent",
     /// Of a dead keeper, whose journal is in the store, the socket is removed and the journal is not.
     OwnerHalfRemoved "owner-half-removed",
     /// The socket is gone, the owner's lock is not.
@@ -77,6 +79,8 @@ failpoints! {
     WorkerObeys "worker-obeys",
     /// The worker has read a launch and done nothing about it.
     WorkerReceived "worker-received",
+    /// The worker hears that the program is executed, or that it is not, and has not taken that in.
+    WorkerSettling "worker-settling",
     /// The worker knows that the program is executed, or why not, and has told nobody.
     WorkerLaunched "worker-launched",
     /// The worker has seen an exit status and not noted it.
@@ -100,7 +104,7 @@ failpoints! {
 
     /// The worker has ended and is not collected.
     GuardNoticed "guard-noticed",
-    /// The guard has the journal's lock and has read it.
+    /// The guard has closed the gates and has read the journal.
     GuardReplayed "guard-replayed",
     /// The guard has seen an exit status and not noted it.
     GuardPeeked "guard-peeked",
@@ -113,8 +117,10 @@ failpoints! {
     /// Of the guard's files, the socket is removed and the journal is not.
     GuardHalfRemoved "guard-half-removed",
 
-    /// The child is about to note itself in the journal.
-    ChildBeforeNote "child-before-note",
+    /// The child has come to its gate.
+    ChildAtGate "child-at-gate",
+    /// The child has gone through its gate and is about to note itself in the journal.
+    ChildNoting "child-noting",
     /// The child has noted itself and is about to execute the program.
     ChildNoted "child-noted",
     /// The program could not be executed, which is not noted.
@@ -152,6 +158,14 @@ mod enabled {
         LEFT[point as usize].load(Ordering::SeqCst) != 0
     }
 
+    /// Whether a process of a keeper is to be halted, and nobody may make it go on.
+    pub fn halts_keepers() -> bool {
+        let is_keepers = |name: &str| !name.starts_with("owner-");
+        let chosen = |name: &str| std::env::var(super::VARIABLE).is_ok_and(|chosen| chosen.contains(name));
+        let is_meant = NAMES.iter().any(|name| is_keepers(name) && chosen(name));
+        is_meant && !chosen("owner-fenced-silent")
+    }
+
     /// Forgets those of others, for a process that goes on where another one was killed.
     pub fn forget_all_but(prefix: &str) {
         let others = NAMES.iter().zip(&LEFT).filter(|(name, _)| !name.starts_with(prefix));
@@ -178,6 +192,11 @@ mod enabled {
         false
     }
 
+    /// No, as this build has no failpoints.
+    pub const fn halts_keepers() -> bool {
+        false
+    }
+
     /// Nothing, as this build has no failpoints.
     pub const fn forget_all_but(_prefix: &str) {}
 
@@ -185,7 +204,7 @@ mod enabled {
     pub const fn reached(_point: super::Failpoint) {}
 }
 
-pub use enabled::{forget_all_but, is_chosen, reached, read_environment};
+pub use enabled::{forget_all_but, halts_keepers, is_chosen, reached, read_environment};
 
 #[cfg(all(test, debug_assertions))]
 mod tests {

@@ -11,7 +11,7 @@ use nodejobs_core::job::{ExitStatus, ResourceUsage};
 use nodejobs_core::logs::LogStart;
 use nodejobs_core::time::{BootTime, Moment, Timestamp};
 
-use crate::journal::{Entry, Event, Stage, decode_all};
+use crate::journal::{Entry, Event, Stage, StartFailed, decode_all};
 use crate::protocol::{KeeperMessage, LaunchHeader, LaunchLimits, OwnerMessage, RESOURCES, Welcome};
 
 const BYTES: &str = include_str!("first_protocol/bytes");
@@ -36,9 +36,10 @@ fn said_to_it() -> Vec<(&'static str, OwnerMessage)> {
         held: None,
         trace: None,
         group: None,
+        makes_directories: false,
     };
     vec![
-        ("hello", OwnerMessage::Hello { version: 1, generation: 9 }),
+        ("hello", OwnerMessage::Hello { version: 1, generation: 9, features: 8 }),
         ("launch", OwnerMessage::Launch(Box::new(header))),
         ("acknowledge", OwnerMessage::Acknowledge { position: 8 }),
     ]
@@ -53,7 +54,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
     let exited = |exit| about(Event::Exited { pid: 42, exit, usage });
     vec![
         ("started", about(Event::Started { pid: 42, start_ticks: 99, pidfs: Some(123), log_start })),
-        ("start-failed", about(Event::StartFailed { stage: Stage::Exec, errno: 2 })),
+        ("start-failed", about(Event::StartFailed(StartFailed::at(Stage::Exec, 2)))),
         ("exited-code", exited(ExitStatus::Code(7))),
         ("exited-signal", exited(ExitStatus::Signal { number: 9, core_dumped: false })),
         ("exited-core", exited(ExitStatus::Signal { number: 11, core_dumped: true })),
@@ -72,6 +73,9 @@ fn said_by_it() -> Vec<(&'static str, KeeperMessage)> {
         end: 11,
         program_version: "0.1.0".to_owned(),
         features: 0,
+        launching: 0,
+        is_damaged: false,
+        is_stuck: false,
     };
     let raw = entries().iter().flat_map(|(name, _)| bytes(name)).collect();
     vec![
@@ -117,8 +121,8 @@ fn the_journal_that_a_dead_old_keeper_left_is_read() {
     let all: Vec<u8> =
         ["header"].into_iter().chain(entries().iter().map(|(name, _)| *name)).flat_map(bytes).collect();
     std::fs::write(&path, all).expect("written");
-    let journal = crate::journal::Journal::open_locked(&path).expect("a journal");
-    assert_eq!(journal.boot_id(), "11111111-2222-3333-4444-555555555555");
+    let journal = crate::journal::read(&path).expect("a journal");
+    assert_eq!(journal.boot_id, "11111111-2222-3333-4444-555555555555");
     let expected: Vec<_> = (5..).zip(entries().into_iter().map(|(_, entry)| entry)).collect();
-    assert_eq!(journal.read_all().expect("entries"), expected);
+    assert_eq!(journal.entries, expected);
 }

@@ -13,9 +13,9 @@ mod serve;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,13 +37,54 @@ use serve::Holder;
 /// The end that the child of a launch gets.
 pub(crate) struct End {
     fd: OwnedFd,
-    terminal: Option<u64>,
+    /// Of a terminal: where the holder says what [`Opened`] is.
+    opened: Option<OwnedFd>,
 }
 
 impl End {
     pub(crate) fn given(&self) -> Given {
-        Given { fd: self.fd.as_raw_fd(), terminal: self.terminal }
+        let fd = self.fd.as_raw_fd();
+        match &self.opened {
+            None => Given::Pipe(fd),
+            Some(opened) => Given::Terminal { fd, opened: opened.as_raw_fd() },
+        }
     }
+}
+
+/// What the holder of a terminal says to the child once its log is open: where the job's output begins in it, or why it could
+/// not be opened. The log is the user's to place, so opening it may take for ever: it is the holder that does it.
+pub(crate) struct Opened;
+
+impl Opened {
+    pub(crate) const LEN: usize = 16;
+
+    fn encode(log: Result<u64, (Stage, i32)>) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        match log {
+            Ok(start) => bytes[8..].copy_from_slice(&start.to_le_bytes()),
+            Err((stage, errno)) => {
+                bytes[0] = stage as u8;
+                bytes[4..8].copy_from_slice(&errno.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Allocates nothing, for the child of a launch.
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Result<u64, (Stage, i32)> {
+        let [stage, _, _, _, errno @ .., _, _, _, _, _, _, _, _] = *bytes;
+        match Stage::of(stage) {
+            Some(stage) => Err((stage, i32::from_le_bytes(errno))),
+            None => Ok(u64::from_le_bytes(std::array::from_fn(|at| bytes[8 + at]))),
+        }
+    }
+}
+
+/// What the holder of a terminal writes to.
+pub(crate) struct Log<'a> {
+    pub(crate) path: &'a CStr,
+    /// Whether its directory is made if it is not there.
+    pub(crate) makes_directory: bool,
 }
 
 /// Makes what a job reads from, and the process that holds it. As long as the end given back is open, it stays.
@@ -54,15 +95,16 @@ pub(crate) fn start(
     held: Held,
     attempt: &AttemptId,
     directory: &Path,
-    log: &CStr,
+    log: &Log<'_>,
     user: Option<&User>,
 ) -> Result<End, (Stage, io::Error)> {
     let at_input = |error: io::Error| (Stage::Stdin, error);
-    let (line, end) = match held {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| at_input(error.into()));
+    let (side, end) = match held {
         Held::Pipe => {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| at_input(error.into()))?;
+            let (read, write) = pipe()?;
             fcntl_setfl(&write, OFlags::NONBLOCK).map_err(|error| at_input(error.into()))?;
-            (Line::pipe(write), End { fd: read, terminal: None })
+            (Side::Pipe(write), End { fd: read, opened: None })
         }
         Held::Terminal(size) => {
             let open = || -> io::Result<(OwnedFd, OwnedFd)> {
@@ -79,9 +121,8 @@ pub(crate) fn start(
                 Ok((master, slave))
             };
             let (master, slave) = open().map_err(at_input)?;
-            let log = open_log(log).map_err(|error| (Stage::Stdout, error))?;
-            let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-            (Line::terminal(master, log), End { fd: slave, terminal: Some(log_start) })
+            let (opened, says_opened) = pipe()?;
+            (Side::Terminal { master, says_opened }, End { fd: slave, opened: Some(opened) })
         }
     };
     let name = socket_name(attempt);
@@ -94,10 +135,16 @@ pub(crate) fn start(
         Ok(Forked::Parent(_)) => Ok(end),
         Ok(Forked::Child) => {
             // The job's end is among what is closed.
-            sys::close_all_but(&mut line.descriptors().chain([listener.as_raw_fd()]).collect::<Vec<_>>());
+            sys::close_all_but(&mut side.descriptors().chain([listener.as_raw_fd()]).collect::<Vec<_>>());
             let _ = rustix::process::setsid();
             let _ = rustix::thread::set_name(c"nodejobs-holder");
-            Holder::new(line, listener, path, inode).serve()
+            match side.into_line(log) {
+                Some(line) => Holder::new(line, listener, path, inode).serve(),
+                None => {
+                    let _ = std::fs::remove_file(&path);
+                    std::process::exit(1)
+                }
+            }
         }
         Err(error) => {
             let _ = std::fs::remove_file(&path);
@@ -106,12 +153,55 @@ pub(crate) fn start(
     }
 }
 
-fn open_log(path: &CStr) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    // A named pipe that nobody reads must keep neither the keeper nor the holder waiting.
-    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
-    options.open(OsStr::from_bytes(path.to_bytes()))
+/// What the holder is given to hold.
+enum Side {
+    Pipe(OwnedFd),
+    Terminal { master: OwnedFd, says_opened: OwnedFd },
+}
+
+impl Side {
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let (line, opened) = match self {
+            Side::Pipe(write) => (write, None),
+            Side::Terminal { master, says_opened } => (master, Some(says_opened)),
+        };
+        std::iter::once(line).chain(opened).map(AsRawFd::as_raw_fd)
+    }
+
+    /// In the holder: `None` if its log cannot be opened, which the child has been told.
+    fn into_line(self, log: &Log<'_>) -> Option<Line> {
+        let (master, says_opened) = match self {
+            Side::Pipe(write) => return Some(Line::pipe(write)),
+            Side::Terminal { master, says_opened } => (master, says_opened),
+        };
+        let opened = log.open();
+        let said = match &opened {
+            Ok(file) => Ok(file.metadata().map_or(0, |metadata| metadata.len())),
+            Err((stage, error)) => Err((*stage, error.raw_os_error().unwrap_or(libc::EIO))),
+        };
+        let _ = rustix::io::write(&says_opened, &Opened::encode(said));
+        Some(Line::terminal(master, opened.ok()?))
+    }
+}
+
+impl Log<'_> {
+    fn open(&self) -> Result<File, (Stage, io::Error)> {
+        let path = Path::new(OsStr::from_bytes(self.path.to_bytes()));
+        let mut options = File::options();
+        // A named pipe that nobody reads must not keep the holder waiting.
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+        let opened = options.open(path);
+        let directory = path.parent().filter(|_| self.makes_directory);
+        if let (Err(error), Some(directory)) = (&opened, directory)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            let mut builder = std::fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(directory);
+            made.map_err(|error| (Stage::LogDirectory, error))?;
+            return options.open(path).map_err(|error| (Stage::Stdout, error));
+        }
+        opened.map_err(|error| (Stage::Stdout, error))
+    }
 }
 
 /// Whether a file beside the keepers' own is the socket of a holder that is gone.

@@ -10,16 +10,25 @@
 //!                   (ends once the worker is ready)
 //! ```
 //!
-//! It links no database and no async runtime, has one thread, and does nothing that its jobs do not make it do.
+//! It links no database and no async runtime, and does nothing that its jobs do not make it do. One thread decides and
+//! serves; others make children, which may take as long as a file system takes to answer ([`crate::gates`]).
 
+mod launchers;
+mod launching;
+mod remembered;
 mod serve;
+mod telling;
 
 use std::ffi::{CString, OsString};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::failpoint::{self, Failpoint, reached};
+use crate::gates::closing::{close_all, is_unexecuted};
+use crate::gates::{Gates, KeeperProcess, State};
+use crate::identity::ProcStat;
 use crate::journal::{self, Journal};
 use crate::machine::Machine;
 use crate::{socket, sys};
@@ -64,7 +73,44 @@ pub(crate) struct KeeperFiles {
     pub(crate) name: String,
 }
 
+/// Digits of a boot id in a keeper's name.
+const BOOT_DIGITS: usize = 8;
+
 impl KeeperFiles {
+    /// Of a keeper that is started in this boot. The name sorts by age, and no other owner ever uses it. A name is what a
+    /// loss of power leaves whole, so it says which boot it is of.
+    pub(crate) fn new(directory: &Path, generation: u64, number: u32, boot_id: &str) -> Self {
+        let boot: String = boot_id.chars().take(BOOT_DIGITS).collect();
+        Self { directory: directory.to_owned(), name: format!("{generation:08}-{number}.{boot}") }
+    }
+
+    /// The keepers that have files in a directory, oldest first.
+    pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            let endings = [".journal", ".sock", ".gates"];
+            names.extend(endings.iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The first digits of the boot that it was started in. Keepers of 0.1.0 do not say, and have no gates.
+    pub(crate) fn boot(&self) -> Option<&str> {
+        self.name.split_once('.').map(|(_, boot)| boot)
+    }
+
+    /// Whether it says that it was started in this boot, or that it was not.
+    pub(crate) fn is_of_boot(&self, boot_id: &str) -> Option<bool> {
+        self.boot().map(|boot| !boot.is_empty() && boot_id.starts_with(boot))
+    }
+
+    pub(crate) fn gates(&self) -> PathBuf {
+        self.directory.join(format!("{}.gates", self.name))
+    }
+
     pub(crate) fn journal(&self) -> PathBuf {
         self.directory.join(format!("{}.journal", self.name))
     }
@@ -80,6 +126,16 @@ impl KeeperFiles {
         let _ = std::fs::remove_file(self.directory.join(self.socket_name()));
         reached(half);
         let _ = std::fs::remove_file(self.journal());
+        // Last: what proves that nothing was executed goes after what says what was.
+        let _ = std::fs::remove_file(self.gates());
+    }
+
+    /// Keeps a journal that says less than it should, for whoever wants to find out why, and removes the rest.
+    pub(crate) fn set_aside(&self) -> io::Result<PathBuf> {
+        let damaged = self.journal().with_extension("journal.damaged");
+        std::fs::rename(self.journal(), &damaged)?;
+        self.remove(Failpoint::OwnerHalfRemoved);
+        Ok(damaged)
     }
 }
 
@@ -114,7 +170,8 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
     let machine = Machine::read()?;
     let listener = socket::listen(&files.directory, &files.socket_name())?;
     reached(Failpoint::StarterSocket);
-    // Made here, so that the owner hears of a full disk; opened again by the worker, whose lock must be its own.
+    // Made here, so that the owner hears of a full disk; the journal is opened again by the worker, whose lock must be its own.
+    let gates: &'static Gates = Box::leak(Box::new(Gates::create(&files.gates())?));
     drop(Journal::create(&files.journal(), &machine.boot_id, 0)?);
     reached(Failpoint::StarterJournal);
     let (mut ready, mut report_ready) = io::pipe()?;
@@ -130,16 +187,19 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
     let (guard_alive, hold_open) = io::pipe()?;
     detach("nodejobs-guard")?;
     let guard = rustix::process::getpid();
+    gates.note_guard(this_process());
     reached(Failpoint::GuardAlone);
     match sys::fork() {
         Ok(sys::Forked::Child) => {
             drop(hold_open);
+            gates.note_worker(this_process());
             let open_journal = |()| {
                 reached(Failpoint::WorkerAlone);
-                Journal::open_locked(&files.journal())
+                let journal = Journal::open(&files.journal()).map_err(io::Error::other)?;
+                journal.lock().map(|()| journal)
             };
             let worker = detach("nodejobs-worker").and_then(open_journal).and_then(|journal| {
-                Keeper::new(Role::Worker { guard, guard_alive }, listener, journal, files)
+                Keeper::new(Role::Worker { guard, guard_alive }, listener, journal, gates, files)
             });
             let keeper = match worker {
                 Ok(keeper) => keeper,
@@ -154,8 +214,7 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
             drop(guard_alive);
             failpoint::forget_all_but("guard-");
             wait_for_worker(worker, files.journal().as_path());
-            let keeper = Journal::open_locked(&files.journal())
-                .and_then(|journal| Keeper::new(Role::Guard, listener, journal, files));
+            let keeper = go_on(listener, gates, files);
             reached(Failpoint::GuardReplayed);
             match keeper {
                 Ok(keeper) => keeper.serve(),
@@ -165,6 +224,29 @@ fn start_pair(files: &KeeperFiles) -> io::Result<()> {
         }
         Err(error) => fail(&mut report_ready, &error),
     }
+}
+
+/// The guard takes its worker's place. Launches that have not gone through their gates never will.
+fn go_on(listener: OwnedFd, gates: &'static Gates, files: &KeeperFiles) -> io::Result<Keeper> {
+    let closed = close_all(gates, files);
+    let contents = journal::read(&files.journal()).map_err(io::Error::other)?;
+    let journal = Journal::open(&files.journal()).map_err(io::Error::other)?;
+    let mut keeper = Keeper::new(Role::Guard, listener, journal, gates, files)?;
+    let has_bad_gates = closed.is_err();
+    let passages = closed.unwrap_or_default();
+    keeper.replay(contents, has_bad_gates, passages.clone());
+    for passage in passages.into_iter().filter(|passage| passage.state == State::Noted) {
+        if passage.pid.is_some_and(|pid| is_unexecuted(pid, files).unwrap_or(true)) {
+            keeper.leave_unsettled(passage);
+        }
+    }
+    Ok(keeper)
+}
+
+fn this_process() -> KeeperProcess {
+    let pid = std::process::id();
+    let stat = ProcStat::read(pid).ok().flatten();
+    KeeperProcess { pid, start_ticks: stat.map_or(0, |stat| stat.start_ticks) }
 }
 
 const READY: &str = "ready";

@@ -1,6 +1,6 @@
 //! A launch on its way from the owner to the keeper: resolved by the one, unpacked by the other.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -105,6 +105,7 @@ pub(crate) fn pack(
         },
         trace: Some(trace::of_mark(&mark)),
         group: group.map(|path| path.as_os_str().as_bytes().to_vec()),
+        makes_directories: spec.makes_directories,
     };
     Ok((header, strings.into_memfd()?))
 }
@@ -201,8 +202,9 @@ impl Unpacked {
         self.text(0)
     }
 
-    pub(crate) fn stdin(&self) -> &CStr {
-        self.text(1)
+    /// The file of a stream, by the stream's descriptor.
+    pub(crate) fn stream(&self, fd: c_int) -> *const c_char {
+        self.text(1 + fd.unsigned_abs() as usize).as_ptr()
     }
 
     pub(crate) fn stdout(&self) -> &CStr {

@@ -16,6 +16,7 @@ mod first_protocol;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gates;
 pub mod holder;
 mod identity;
 mod journal;

@@ -6,16 +6,18 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nodejobs_core::id::AttemptId;
 
+use crate::backend::trouble::{is_late_passage, sentence};
+use crate::gates;
 use crate::identity::{Found, LocalProcess, ProcStat, open_pidfd};
-use crate::journal::{self, Entry, Event};
+use crate::journal::{self, Entry, Event, Unreadable};
 use crate::keeper::{ARGUMENT, KeeperFiles};
-use crate::machine::Machine;
-use crate::protocol::{KeeperMessage, MESSAGE_LEN, OwnerMessage};
+use crate::machine::{Machine, now};
+use crate::protocol::{FEATURES, KeeperMessage, MESSAGE_LEN, OwnerMessage};
 use crate::{socket, sys};
 
 /// Version of the protocol that owners and keepers speak.
@@ -43,9 +45,34 @@ pub struct FoundKeeper {
     pub children: usize,
     /// Whether it answers.
     pub state: KeeperState,
-    /// The jobs in its journal whose main processes live, or what is wrong with the journal: without it, the next owner stops
-    /// at this keeper by name.
-    pub jobs: Result<Vec<FoundJob>, String>,
+    /// The jobs in its journal whose main processes live, or what is wrong with the journal.
+    pub jobs: Result<Vec<FoundJob>, BadJournal>,
+    /// Launches that take long, a sentence each.
+    pub held_up: Vec<String>,
+}
+
+/// A journal that does not say what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadJournal {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: String,
+    /// What the next owner does about it.
+    pub consequence: Consequence,
+}
+
+/// What the next owner does about a journal that does not say what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// It tells from memory what the journal does not, as long as its worker lives.
+    None,
+    /// It removes it: it is of an earlier boot, whose processes are gone.
+    Removed,
+    /// Launches that are not known to have happened become lost, and the file is set aside.
+    LaunchesAreLost,
+    /// It does not start: another version of the program has written it.
+    StopsTheOwner,
 }
 
 /// A job that runs, as its keeper's journal tells it.
@@ -98,7 +125,7 @@ fn heard_by(files: &KeeperFiles) -> u64 {
     let asked = || {
         let socket = socket::connect(&files.directory, &files.socket_name())?;
         socket::set_read_timeout(&socket, Some(PATIENCE))?;
-        let hello = OwnerMessage::Hello { version: KEEPER_PROTOCOL, generation: 0 };
+        let hello = OwnerMessage::Hello { version: KEEPER_PROTOCOL, generation: 0, features: FEATURES };
         socket::send(&socket, &hello.encode(), None, false)?;
         let mut buffer = [0; MESSAGE_LEN];
         let received = socket::receive(&socket, &mut buffer)?;
@@ -112,18 +139,25 @@ fn heard_by(files: &KeeperFiles) -> u64 {
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {
+    match KeeperFiles::names(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// Journals that were set aside because they were damaged.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn set_aside(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
-        names.extend(name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned));
-    }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    let is_set_aside = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "damaged");
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_set_aside).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 fn look_at(directory: &Path, name: String, processes: &[ProcStat], machine: &Machine) -> FoundKeeper {
@@ -132,12 +166,23 @@ fn look_at(directory: &Path, name: String, processes: &[ProcStat], machine: &Mac
     let own: Vec<&ProcStat> = processes.iter().filter(serves).collect();
     let pid_of = |name| own.iter().find(|stat| stat.name == name).map(|stat| stat.pid);
     let is_own = |pid| own.iter().any(|stat| stat.pid == pid);
+    let at = now().boot;
+    let passages = gates::peek(&files.gates()).unwrap_or_default();
+    let late = passages.iter().filter(|passage| is_late_passage(passage, at));
+    let held_up = late.map(|passage| format!("{}: {}", passage.attempt.id, sentence(passage, None, at)));
+    let held_up = held_up.collect();
+    // A child has its worker's name until it executes its program.
+    let workers: Vec<&&ProcStat> = own.iter().filter(|stat| stat.name == "nodejobs-worker").collect();
+    let is_worker = |pid| workers.iter().any(|stat| stat.pid == pid);
+    let worker = workers.iter().find(|stat| !is_worker(stat.parent));
+    let (guard, worker) = (pid_of("nodejobs-guard"), worker.map(|stat| stat.pid));
     FoundKeeper {
-        guard: pid_of("nodejobs-guard"),
-        worker: pid_of("nodejobs-worker"),
+        guard,
+        worker,
         children: processes.iter().filter(|stat| is_own(stat.parent) && !is_own(stat.pid)).count(),
         state: ask(&files),
-        jobs: living_jobs(&files.journal(), machine),
+        jobs: living_jobs(&files, machine, worker.is_some()),
+        held_up,
         name: files.name,
     }
 }
@@ -158,15 +203,38 @@ fn ask(files: &KeeperFiles) -> KeeperState {
     }
 }
 
-fn living_jobs(journal: &Path, machine: &Machine) -> Result<Vec<FoundJob>, String> {
-    let (boot_id, entries) = match journal::peek(journal) {
-        Ok(read) => read,
-        // Of one that was killed while it made the file: it has launched nothing.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error.to_string()),
+fn living_jobs(
+    files: &KeeperFiles,
+    machine: &Machine,
+    has_worker: bool,
+) -> Result<Vec<FoundJob>, BadJournal> {
+    let is_of_this_boot = files.is_of_boot(&machine.boot_id).unwrap_or(true);
+    let bad = |error: String, is_unknown: bool| BadJournal {
+        path: files.journal(),
+        error,
+        consequence: match (has_worker, is_of_this_boot, is_unknown) {
+            (true, ..) => Consequence::None,
+            (false, false, _) => Consequence::Removed,
+            (false, true, true) => Consequence::StopsTheOwner,
+            (false, true, false) => Consequence::LaunchesAreLost,
+        },
     };
+    let contents = journal::read(&files.journal())
+        .map_err(|error| bad(error.to_string(), matches!(error, Unreadable::Version(_))))?;
+    if contents.is_damaged && is_of_this_boot {
+        return Err(bad("some of its entries are damaged".to_owned(), false));
+    }
+    if let Err(error) = gates::peek(&files.gates())
+        && files.boot().is_some()
+        && is_of_this_boot
+        && files.journal().exists()
+    {
+        let error =
+            format!("the page of gates beside it, '{}', is damaged: {error}", files.gates().display());
+        return Err(bad(error, false));
+    }
+    let journal::Contents { boot_id, mut entries, .. } = contents;
+    journal::without_void_starts(&mut entries);
     let mut jobs: Vec<FoundJob> = Vec::new();
     for (_, entry) in entries {
         let Entry::Attempt { attempt, event, .. } = entry else { continue };
@@ -181,8 +249,8 @@ fn living_jobs(journal: &Path, machine: &Machine) -> Result<Vec<FoundJob>, Strin
     Ok(jobs)
 }
 
-/// Whether a process was started as this very keeper.
-fn is_keeper(pid: u32, files: &KeeperFiles) -> bool {
+/// Whether a process was started as this very keeper, or is a child of it that has executed nothing.
+pub(crate) fn is_keeper(pid: u32, files: &KeeperFiles) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
     let [_, argument, directory, name, ..] = words.as_slice() else { return false };

@@ -26,11 +26,20 @@ pub(crate) struct InvalidMessage;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnerMessage {
     /// Must be the first message of a connection.
-    Hello { version: u32, generation: u64 },
+    Hello {
+        version: u32,
+        generation: u64,
+        /// What the owner understands beyond the first version, a bit each, as a keeper's features.
+        features: u32,
+    },
     /// Launch an attempt; the strings are in the memfd that comes with it.
     Launch(Box<LaunchHeader>),
     /// Everything before this position is in the owner's store.
     Acknowledge { position: u64 },
+    /// The launch of an attempt is not wanted any more; with [`GATES`].
+    CallOff { attempt: AttemptId },
+    /// Is anybody there? With [`GATES`].
+    Ping,
 }
 
 /// The fixed part of a launch. The memfd holds NUL-terminated strings in this order: working directory, standard
@@ -51,6 +60,8 @@ pub(crate) struct LaunchHeader {
     pub(crate) trace: Option<u64>,
     /// What the child writes a 0 to in order to be in the job's cgroup; with [`GROUPS`].
     pub(crate) group: Option<Vec<u8>>,
+    /// The child makes the directories of the log files if they are not there; with [`GATES`].
+    pub(crate) makes_directories: bool,
 }
 
 /// What the keeper makes for a job and a [holder](crate::holder) keeps open.
@@ -129,12 +140,17 @@ impl LaunchLimits {
 /// From the keeper to the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeeperMessage {
-    /// Answers a hello. Every journal entry from `first` on follows, and those before `end` are the past.
+    /// Answers a hello. The launches that it has not come to the end of follow, then every journal entry from `first` on.
+    /// Those before `end` are the past.
     Welcome(Welcome),
+    /// This launch is neither executed nor failed.
+    Launching { attempt: AttemptId },
     /// Raw journal entries, the first of which has this position.
     Entries { position: u64, raw: Vec<u8> },
     /// A newer owner has spoken to this keeper.
     Superseded { generation: u64 },
+    /// Answers a ping.
+    Pong,
 }
 
 /// What a keeper says first.
@@ -152,6 +168,12 @@ pub(crate) struct Welcome {
     pub(crate) program_version: String,
     /// What it can beyond the first version, a bit each.
     pub(crate) features: u32,
+    /// How many [`KeeperMessage::Launching`] follow.
+    pub(crate) launching: u32,
+    /// What it does not tell of proves nothing: the journal that it went on with is damaged.
+    pub(crate) is_damaged: bool,
+    /// So many launches stand still that it takes no more.
+    pub(crate) is_stuck: bool,
 }
 
 /// It sets limits that come with a launch.
@@ -160,23 +182,30 @@ pub(crate) const LIMITS: u32 = 1;
 pub(crate) const HOLDING: u32 = 2;
 /// Its children enter their jobs' cgroups.
 pub(crate) const GROUPS: u32 = 4;
+/// A launch goes through a [gate](crate::gates), and its child makes the directories of its log files.
+pub(crate) const GATES: u32 = 8;
 /// All features of this version.
-pub(crate) const FEATURES: u32 = LIMITS | HOLDING | GROUPS;
+pub(crate) const FEATURES: u32 = LIMITS | HOLDING | GROUPS | GATES;
 /// The longest path of a cgroup's file, in bytes.
 const MAX_GROUP_PATH: usize = 1024;
 
 const HELLO: u8 = 1;
 const LAUNCH: u8 = 2;
 const ACKNOWLEDGE: u8 = 3;
+const CALL_OFF: u8 = 4;
+const PING: u8 = 5;
 const WELCOME: u8 = 1;
 const ENTRIES: u8 = 2;
 const SUPERSEDED: u8 = 3;
+const LAUNCHING: u8 = 4;
+const PONG: u8 = 5;
 
 /// What was added to a launch since the first version.
 const ADDED_LIMITS: u8 = 1;
 const ADDED_HELD: u8 = 2;
 const ADDED_TRACE: u8 = 3;
 const ADDED_GROUP: u8 = 4;
+const ADDED_DIRECTORIES: u8 = 5;
 
 /// Bytes before the raw entries of an `Entries` message.
 pub(crate) const ENTRIES_HEADER_LEN: usize = 16;
@@ -187,15 +216,17 @@ impl OwnerMessage {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(256));
         match self {
-            OwnerMessage::Hello { version, generation } => {
+            OwnerMessage::Hello { version, generation, features } => {
                 out.u8(HELLO);
                 out.u32(*version);
                 out.u64(*generation);
+                if *features != 0 {
+                    out.u32(*features);
+                }
             }
             OwnerMessage::Launch(header) => {
                 out.u8(LAUNCH);
-                out.u32(header.attempt.attempt);
-                out.text(header.attempt.id.as_str());
+                out.attempt(&header.attempt);
                 out.u32(header.candidates);
                 out.u32(header.arguments);
                 out.u32(header.variables);
@@ -216,11 +247,19 @@ impl OwnerMessage {
                 if let Some(group) = &header.group {
                     out.addition(ADDED_GROUP, group);
                 }
+                if header.makes_directories {
+                    out.addition(ADDED_DIRECTORIES, &[]);
+                }
             }
             OwnerMessage::Acknowledge { position } => {
                 out.u8(ACKNOWLEDGE);
                 out.u64(*position);
             }
+            OwnerMessage::CallOff { attempt } => {
+                out.u8(CALL_OFF);
+                out.attempt(attempt);
+            }
+            OwnerMessage::Ping => out.u8(PING),
         }
         out.0
     }
@@ -228,12 +267,15 @@ impl OwnerMessage {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
         let mut input = Reader(bytes);
         match input.u8()? {
-            HELLO => Ok(OwnerMessage::Hello { version: input.u32()?, generation: input.u64()? }),
+            HELLO => {
+                let (version, generation) = (input.u32()?, input.u64()?);
+                // The first version had none to tell of.
+                let features = if input.0.is_empty() { 0 } else { input.u32()? };
+                Ok(OwnerMessage::Hello { version, generation, features })
+            }
             LAUNCH => {
-                let number = input.u32()?;
-                let id = JobId::new(&input.text()?).map_err(|_| InvalidMessage)?;
                 let mut header = LaunchHeader {
-                    attempt: AttemptId { id, attempt: number },
+                    attempt: input.attempt()?,
                     candidates: input.u32()?,
                     arguments: input.u32()?,
                     variables: input.u32()?,
@@ -244,6 +286,7 @@ impl OwnerMessage {
                     held: None,
                     trace: None,
                     group: None,
+                    makes_directories: false,
                 };
                 let umask = input.optional()?.map(u32::try_from).transpose();
                 header.umask = umask.map_err(|_| InvalidMessage)?;
@@ -259,12 +302,15 @@ impl OwnerMessage {
                             header.group = Some(bytes.to_vec());
                         }
                         (ADDED_GROUP, _) => return Err(InvalidMessage),
+                        (ADDED_DIRECTORIES, _) => header.makes_directories = true,
                         _ => {}
                     }
                 }
                 Ok(OwnerMessage::Launch(Box::new(header)))
             }
             ACKNOWLEDGE => Ok(OwnerMessage::Acknowledge { position: input.u64()? }),
+            CALL_OFF => Ok(OwnerMessage::CallOff { attempt: input.attempt()? }),
+            PING => Ok(OwnerMessage::Ping),
             _ => Err(InvalidMessage),
         }
     }
@@ -283,10 +329,20 @@ impl KeeperMessage {
                 out.u64(welcome.first);
                 out.u64(welcome.end);
                 out.text(&welcome.program_version);
+                let flags = u32::from(welcome.is_damaged) | u32::from(welcome.is_stuck) << 1;
                 if welcome.features != 0 {
                     out.u32(welcome.features);
+                    if flags != 0 || welcome.launching != 0 {
+                        out.u32(flags);
+                        out.u32(welcome.launching);
+                    }
                 }
             }
+            KeeperMessage::Launching { attempt } => {
+                out.u8(LAUNCHING);
+                out.attempt(attempt);
+            }
+            KeeperMessage::Pong => out.u8(PONG),
             KeeperMessage::Entries { position, raw } => {
                 out.u8(ENTRIES);
                 out.u64(*position);
@@ -304,17 +360,29 @@ impl KeeperMessage {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, InvalidMessage> {
         let mut input = Reader(bytes);
         match input.u8()? {
-            WELCOME => Ok(KeeperMessage::Welcome(Welcome {
-                version: input.u32()?,
-                guard: Some(input.u32()?).filter(|pid| *pid != 0),
-                worker: Some(input.u32()?).filter(|pid| *pid != 0),
-                draining: input.u8()? != 0,
-                first: input.u64()?,
-                end: input.u64()?,
-                program_version: input.text()?,
-                // The first version had none to tell of.
-                features: if input.0.is_empty() { 0 } else { input.u32()? },
-            })),
+            WELCOME => {
+                let mut welcome = Welcome {
+                    version: input.u32()?,
+                    guard: Some(input.u32()?).filter(|pid| *pid != 0),
+                    worker: Some(input.u32()?).filter(|pid| *pid != 0),
+                    draining: input.u8()? != 0,
+                    first: input.u64()?,
+                    end: input.u64()?,
+                    program_version: input.text()?,
+                    // The first version had none to tell of.
+                    features: if input.0.is_empty() { 0 } else { input.u32()? },
+                    launching: 0,
+                    is_damaged: false,
+                    is_stuck: false,
+                };
+                // Without features it has nothing that these could be about.
+                if welcome.features != 0 && !input.0.is_empty() {
+                    let flags = input.u32()?;
+                    (welcome.is_damaged, welcome.is_stuck) = (flags & 1 != 0, flags & 2 != 0);
+                    welcome.launching = input.u32()?;
+                }
+                Ok(KeeperMessage::Welcome(welcome))
+            }
             ENTRIES => {
                 let position = input.u64()?;
                 let raw = bytes.get(ENTRIES_HEADER_LEN..).ok_or(InvalidMessage)?.to_vec();
@@ -324,6 +392,8 @@ impl KeeperMessage {
                 Ok(KeeperMessage::Entries { position, raw })
             }
             SUPERSEDED => Ok(KeeperMessage::Superseded { generation: input.u64()? }),
+            LAUNCHING => Ok(KeeperMessage::Launching { attempt: input.attempt()? }),
+            PONG => Ok(KeeperMessage::Pong),
             _ => Err(InvalidMessage),
         }
     }
@@ -353,6 +423,11 @@ impl Writer {
         self.u8(kind);
         self.0.extend_from_slice(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes());
         self.0.extend_from_slice(bytes);
+    }
+
+    fn attempt(&mut self, attempt: &AttemptId) {
+        self.u32(attempt.attempt);
+        self.text(attempt.id.as_str());
     }
 
     /// A text of at most 255 bytes; a longer one is cut.
@@ -400,6 +475,12 @@ impl<'a> Reader<'a> {
         Ok((kind, self.take(usize::from(length))?))
     }
 
+    fn attempt(&mut self) -> Result<AttemptId, InvalidMessage> {
+        let attempt = self.u32()?;
+        let id = JobId::new(&self.text()?).map_err(|_| InvalidMessage)?;
+        Ok(AttemptId { id, attempt })
+    }
+
     fn text(&mut self) -> Result<String, InvalidMessage> {
         let length = usize::from(self.u8()?);
         std::str::from_utf8(self.take(length)?).map(str::to_owned).map_err(|_| InvalidMessage)
@@ -431,13 +512,17 @@ mod tests {
             held: Some(Held::Terminal(TerminalSize { rows: 24, columns: 300 })),
             trace: Some(7),
             group: Some(vec![b'/'; 512 + 256 + 14]),
+            makes_directories: true,
         }))
     }
 
     #[test]
     fn messages_are_read_as_they_were_written_and_fit() {
-        let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation: 9 };
-        for message in [hello, launch(), OwnerMessage::Acknowledge { position: 7 }] {
+        let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation: 9, features: FEATURES };
+        let attempt = || AttemptId { id: JobId::new("a").expect("valid"), attempt: 2 };
+        let call_off = OwnerMessage::CallOff { attempt: attempt() };
+        let acknowledge = OwnerMessage::Acknowledge { position: 7 };
+        for message in [hello, launch(), acknowledge, call_off, OwnerMessage::Ping] {
             let mut bytes = message.encode();
             assert!(bytes.len() <= MESSAGE_LEN);
             assert_eq!(OwnerMessage::decode(&bytes), Ok(message.clone()));
@@ -454,10 +539,20 @@ mod tests {
             end: 3,
             program_version: "0.1.0".to_owned(),
             features: FEATURES,
+            launching: 0,
+            is_damaged: false,
+            is_stuck: false,
         };
-        let entries = KeeperMessage::Entries { position: 5, raw: vec![1; ENTRIES_LEN] };
-        let superseded = KeeperMessage::Superseded { generation: 4 };
-        for message in [KeeperMessage::Welcome(welcome), entries, superseded] {
+        let stuck = Welcome { launching: 3, is_stuck: true, is_damaged: true, ..welcome.clone() };
+        let messages = [
+            KeeperMessage::Welcome(welcome),
+            KeeperMessage::Welcome(stuck),
+            KeeperMessage::Launching { attempt: attempt() },
+            KeeperMessage::Entries { position: 5, raw: vec![1; ENTRIES_LEN] },
+            KeeperMessage::Superseded { generation: 4 },
+            KeeperMessage::Pong,
+        ];
+        for message in messages {
             let bytes = message.encode();
             assert!(bytes.len() <= MESSAGE_LEN);
             assert_eq!(KeeperMessage::decode(&bytes), Ok(message));

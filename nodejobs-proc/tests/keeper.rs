@@ -20,7 +20,7 @@ use nodejobs_core::job::{ExitStatus, Process};
 use nodejobs_core::logs::Logs;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::{Command, LaunchContext, Limits, OpenFiles, Output};
-use nodejobs_core::status::Status;
+use nodejobs_core::status::{Reason, Status};
 use nodejobs_core::time::BootTime;
 use nodejobs_proc::machine::{Machine, now};
 use nodejobs_proc::{Config, KeeperProgram, LocalBackend, keeper};
@@ -37,6 +37,7 @@ fn main() {
         Trial::test("a_launch_that_fails_names_the_step", failures),
         Trial::test("a_keeper_that_nobody_knew_of_is_let_go", spare_keeper),
         Trial::test("a_journal_that_cannot_be_read_proves_nothing", damaged_journal),
+        Trial::test("a_journal_of_a_later_version_is_named", later_journal),
         Trial::test("a_dead_keepers_journal_stays_until_it_is_acknowledged", repeats::dead_journal),
         Trial::test("an_earlier_job_of_the_id_answers_no_launch", repeats::stale_answer),
         Trial::test(
@@ -82,11 +83,16 @@ struct Owner {
 
 impl Owner {
     fn new(directory: &Path, generation: u64) -> Self {
+        Self::after(directory, generation, None)
+    }
+
+    /// After one that took over in this boot.
+    fn after(directory: &Path, generation: u64, previous_boot_id: Option<&str>) -> Self {
         let (sender, reports) = channel();
         let host = Arc::new(Host { scripts: Mutex::default(), reports: Mutex::new(sender) });
         let config = Config {
             cgroup: None,
-            previous_boot_id: None,
+            previous_boot_id: previous_boot_id.map(str::to_owned),
             keepers: directory.join("keepers"),
             directory_id: "test".to_owned(),
             generation,
@@ -308,32 +314,90 @@ fn spare_keeper() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a damaged journal does not show may have been executed all the same.
+/// What a damaged journal does not show may have been executed all the same; one of another boot says nothing of this one.
 fn damaged_journal() -> Result<(), Failed> {
+    let boot_id = Machine::read()?.boot_id;
+    let (now_boot, other_boot) = (boot_id[..8].to_owned(), "00000000".to_owned());
+    let zeros = || vec![0; 1024];
+    let lost = |reason| move |event: &BackendEvent| matches!(event, BackendEvent::Lost { reason: of, .. } if *of == reason);
+    let never = |event: &BackendEvent| *event == BackendEvent::NeverLaunched;
+    type Check = Box<dyn Fn(&BackendEvent) -> bool>;
+    // The name's ending, what is in the file, the boot of the last owner, what is said of the attempt, and what is left.
+    let cases: Vec<(String, Vec<u8>, Option<&str>, Check, Option<&str>)> = vec![
+        (format!(".{now_boot}"), vec![7; 1024], None, Box::new(lost(Reason::Unknown)), Some("damaged")),
+        (format!(".{now_boot}"), zeros(), None, Box::new(lost(Reason::Unknown)), Some("damaged")),
+        (
+            format!(".{now_boot}"),
+            b"nodejobs".to_vec(),
+            None,
+            Box::new(lost(Reason::Unknown)),
+            Some("damaged"),
+        ),
+        (format!(".{now_boot}"), Vec::new(), None, Box::new(never), None),
+        (format!(".{other_boot}"), zeros(), Some("other"), Box::new(lost(Reason::Reboot)), None),
+        (format!(".{other_boot}"), vec![7; 1024], Some("other"), Box::new(lost(Reason::Reboot)), None),
+        // Of the first version, whose names have no boot.
+        (String::new(), zeros(), Some("other"), Box::new(lost(Reason::Reboot)), None),
+        (String::new(), zeros(), Some(&boot_id), Box::new(lost(Reason::Unknown)), Some("damaged")),
+        (String::new(), Vec::new(), Some(&boot_id), Box::new(never), None),
+    ];
+    for (ending, bytes, previous, says, left) in cases {
+        let directory = directory();
+        let keepers = directory.path().join("keepers");
+        std::fs::create_dir(&keepers)?;
+        let journal = keepers.join(format!("00000001-1{ending}.journal"));
+        let case = format!("{ending} of {} bytes, {previous:?}", bytes.len());
+        std::fs::write(&journal, bytes)?;
+        let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
+        let known = KnownAttempt {
+            attempt,
+            status: Status::Starting,
+            process: None,
+            ended: false,
+            launch_asked: BootTime::default(),
+            memory_limit: None,
+        };
+        // The first may be killed before it has written down what it heard.
+        for generation in [2, 3] {
+            let owner = Owner::after(directory.path(), generation, previous);
+            let reports = owner.backend.recover(std::slice::from_ref(&known))?;
+            let [BackendReport { event, .. }] = &reports[..] else { panic!("{case}: {reports:?}") };
+            assert!(says(event), "{case}, owner {generation}: {event:?}");
+            if generation == 3 {
+                owner.backend.settled();
+            }
+        }
+        let names = || -> Vec<String> {
+            let entries = std::fs::read_dir(&keepers).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        };
+        let endings: Vec<Option<String>> =
+            names().iter().map(|name| name.rsplit_once('.').map(|(_, ending)| ending.to_owned())).collect();
+        assert_eq!(endings, left.map(|left| Some(left.to_owned())).into_iter().collect::<Vec<_>>(), "{case}");
+    }
+    Ok(())
+}
+
+/// A journal that another version of the program has written may tell more than this one can read.
+fn later_journal() -> Result<(), Failed> {
     let directory = directory();
     let keepers = directory.path().join("keepers");
     std::fs::create_dir(&keepers)?;
-    let journal = keepers.join("00000001-1.journal");
-    let attempt = AttemptId { id: JobId::new("a").expect("valid"), attempt: 1 };
-    let known = KnownAttempt {
-        attempt,
-        status: Status::Starting,
-        process: None,
-        ended: false,
-        launch_asked: BootTime::default(),
-        memory_limit: None,
-    };
-
-    std::fs::write(&journal, [7; 1024])?;
-    let owner = Owner::new(directory.path(), 2);
-    let error = owner.backend.recover(std::slice::from_ref(&known)).expect_err("it proves nothing");
-    assert!(error.to_string().contains("00000001-1"), "{error}");
-    assert!(journal.exists());
-
-    // One that was cut off before its header was whole has never seen a launch.
-    std::fs::write(&journal, b"nodejobs")?;
-    let owner = Owner::new(directory.path(), 3);
-    let reports = owner.backend.recover(&[known])?;
-    assert!(matches!(reports.as_slice(), [BackendReport { event: BackendEvent::NeverLaunched, .. }]));
+    let boot_id = Machine::read()?.boot_id;
+    let mut header = [0; 256];
+    header[..16].copy_from_slice(b"nodejobs journal");
+    header[16] = 2;
+    let checksum = crc32fast::hash(&header[..252]).to_le_bytes();
+    header[252..].copy_from_slice(&checksum);
+    let path = keepers.join(format!("00000001-1.{}.journal", &boot_id[..8]));
+    std::fs::write(&path, header)?;
+    let error = Owner::new(directory.path(), 2).backend.recover(&[]).expect_err("it proves nothing");
+    let words = format!("{error}: {}", std::error::Error::source(&error).ok_or("no source")?);
+    assert!(words.contains(&path.display().to_string()) && words.contains("version 2"), "{words}");
+    assert!(path.exists());
+    // Of another boot it can have nothing to say.
+    std::fs::rename(&path, keepers.join("00000001-1.00000000.journal"))?;
+    let owner = Owner::after(directory.path(), 3, Some("other"));
+    assert_eq!(owner.backend.recover(&[])?, []);
     Ok(())
 }

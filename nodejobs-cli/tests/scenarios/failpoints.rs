@@ -14,7 +14,6 @@ mod ways;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::DirEntryExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,9 +133,7 @@ fn run_case(disabled: &str, way: &Way, steps: &[Step]) {
         assert_eq!(pids.len(), victims.len(), "{victims:?}: {:?}", home.processes());
         kill_all(&pids);
         if !victims.contains(&H) {
-            if point.starts_with("child-") && victims.contains(&W) && !victims.contains(&G) {
-                eventually("the guard waits for the child", || waits_for_journal(&home).then_some(()));
-            }
+            // A child that has not gone through its gate may be killed for that.
             signal(halted, Signal::CONT);
         }
     }
@@ -180,26 +177,22 @@ fn halted_at(home: &Home, point: &str) -> u32 {
         _ => "nodejobs-worker",
     };
     eventually(&format!("{point} is reached, {:?}", home.processes()), || {
-        halted(home).filter(|pid| name_of(*pid) == name)
+        all_halted(home).find(|pid| name_of(*pid) == name)
     })
 }
 
 /// A process of ours that is stopped.
 fn halted(home: &Home) -> Option<u32> {
+    all_halted(home).next()
+}
+
+fn all_halted(home: &Home) -> impl Iterator<Item = u32> {
     let is_stopped = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|fields| fields.starts_with('T'))
     };
     let ours = home.processes().into_iter().filter(|(_, name)| name.starts_with("nodejobs"));
-    ours.map(|(pid, _)| pid).find(|pid| is_stopped(*pid))
-}
-
-/// Whether somebody waits for the lock of a journal.
-fn waits_for_journal(home: &Home) -> bool {
-    let keepers = std::fs::read_dir(home.data_dir().join("keepers")).into_iter().flatten().flatten();
-    let inodes: Vec<String> = keepers.map(|entry| format!(":{} ", entry.ino())).collect();
-    let locks = std::fs::read_to_string("/proc/locks").expect("the locks");
-    locks.lines().any(|lock| lock.contains("-> FLOCK") && inodes.iter().any(|inode| lock.contains(inode)))
+    ours.map(|(pid, _)| pid).filter(move |pid| is_stopped(*pid))
 }
 
 /// The processes of this kind, but for one that is halted, and for children of the worker, which have its name until they
@@ -210,7 +203,7 @@ fn find(home: &Home, victim: Victim) -> Vec<u32> {
         Victim::Guard => "nodejobs-guard",
         Victim::Worker | Victim::Halted => "nodejobs-worker",
     };
-    let is_halted = halted(home);
+    let is_halted = halted(home).filter(|pid| victim != Victim::Worker || name_of(*pid) != name);
     let named = home.processes().into_iter().filter(|(pid, other)| other == name && Some(*pid) != is_halted);
     let named: Vec<u32> = named.map(|(pid, _)| pid).collect();
     named
@@ -231,7 +224,7 @@ fn kill_all(pids: &[u32]) {
     eventually("the victims are gone", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
 }
 
-/// A new job runs, every record is true, and one owner with one keeper and its files is all there is.
+/// A new job runs, every record is true, and one owner with one keeper and its three files is all there is.
 fn is_settled(home: &Home) {
     home.ok(["run", "--id", "after", "echo $JOB_ID 1 3 >> evidence; exit 3"]);
     let after = home.nodejobs(["wait", "--timeout", "20s", "after"]);
@@ -242,7 +235,7 @@ fn is_settled(home: &Home) {
         let mut names: Vec<String> = home.processes().into_iter().map(|(_, name)| name).collect();
         names.sort();
         left = (names, files(&home.data_dir().join("keepers")));
-        left.0 == ["nodejobs", "nodejobs-guard", "nodejobs-worker"] && left.1.len() == 2
+        left.0 == ["nodejobs", "nodejobs-guard", "nodejobs-worker"] && left.1.len() == 3
     });
     assert!(is_alone, "one owner with one keeper is all there should be: {left:?}");
 }

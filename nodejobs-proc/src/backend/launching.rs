@@ -1,9 +1,11 @@
 //! Handing attempts to a keeper, starting one where there is none, and saying why a launch failed.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nodejobs_core::RawText;
@@ -13,16 +15,23 @@ use nodejobs_core::backend::{
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
 
-use super::Loop;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::link::Link;
+use super::pulse::patience_ms;
+use super::{Flight, Loop};
 use crate::failpoint::{self, Failpoint, reached};
-use crate::journal::Stage;
+use crate::journal::{Stage, StartFailed};
+use crate::keeper::KeeperFiles;
 use crate::machine::now;
 use crate::tree::DAEMON_MARK;
 use crate::{holder, keeper, launch, limits};
 
 /// Launches that are with a keeper and unanswered. Enough to keep it busy, few enough to hold their descriptors.
 const IN_FLIGHT: usize = 32;
+
+/// A launch that takes so long, in milliseconds, does not keep others from being sent.
+const LONG_MS: u64 = 500;
 
 /// Of the files with input, which are beside the keepers' own.
 const INPUT_ENDING: &str = ".input";
@@ -36,7 +45,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 impl Loop {
     pub(super) fn send_launches(&mut self) {
-        while self.in_flight.len() < IN_FLIGHT
+        while self.in_flight() < IN_FLIGHT
             && let Some(attempt) = self.waiting.pop_front()
         {
             if let Err(failure) = self.send_launch(&attempt) {
@@ -49,11 +58,18 @@ impl Loop {
         }
     }
 
+    /// Launches that keep a keeper busy. One that takes long keeps it no busier than one that has not begun.
+    fn in_flight(&self) -> usize {
+        if self.in_flight.len() < IN_FLIGHT {
+            return self.in_flight.len();
+        }
+        let at = now().boot;
+        let is_young = |flight: &&Flight| at < flight.told.plus_millis(LONG_MS);
+        self.in_flight.values().filter(is_young).count()
+    }
+
     pub(super) fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
         let spec = self.host.launch_spec(attempt)?;
-        if spec.makes_directories {
-            self.make_log_directory(&spec).map_err(StartFailure::permanent)?;
-        }
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let group = self.make_group(attempt, &spec)?;
         let (header, memfd) =
@@ -70,14 +86,23 @@ impl Loop {
             return Err(StartFailure::no_room("the keeper has just left"));
         };
         // From here on only the keeper's journal knows whether it was executed.
-        self.in_flight.insert(attempt.clone(), (name.clone(), now().boot));
+        let flight = Flight { keeper: name.clone(), told: now().boot, is_called_off: false };
+        self.in_flight.insert(attempt.clone(), flight);
         let sent = link.launch(header, &memfd);
         reached(Failpoint::OwnerLaunchSent);
-        if sent.is_err() {
-            let mut reports = Vec::new();
-            self.reattach(&name, &mut reports);
-            for report in reports {
-                self.host.report(report);
+        self.quicken(&name);
+        match sent {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.in_flight.remove(attempt);
+                return Err(StartFailure::no_room("its keeper is busy"));
+            }
+            Err(_) => {
+                let mut reports = Vec::new();
+                self.reattach(&name, &mut reports);
+                for report in reports {
+                    self.host.report(report);
+                }
             }
         }
         Ok(())
@@ -118,44 +143,35 @@ impl Loop {
         }
     }
 
-    /// No launch is in flight, so what input there is has been read or will be written again.
-    pub(super) fn drop_all_inputs(&self) {
-        for entry in std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.as_bytes().ends_with(INPUT_ENDING.as_bytes())
-                || holder::is_abandoned(&name, &entry.path())
-            {
-                let _ = std::fs::remove_file(entry.path());
-            }
+    /// The launch is with a keeper since an earlier owner. Its input goes once it is answered.
+    pub(super) fn keep_input(&mut self, attempt: &AttemptId) {
+        if self.input_path(attempt).exists() {
+            self.inputs.insert(attempt.clone());
         }
     }
 
-    pub(super) fn make_log_directory(&mut self, spec: &LaunchSpec) -> Result<(), String> {
-        let parent =
-            |file: &'_ RawText| Path::new(OsStr::from_bytes(file.as_bytes())).parent().map(Path::to_owned);
-        let (stdout, stderr) = (parent(&spec.output.stdout), parent(&spec.output.stderr));
-        let second = stderr.filter(|directory| stdout.as_ref() != Some(directory));
-        for directory in stdout.into_iter().chain(second) {
-            let directory = directory.as_path();
-            if self.log_directories.contains(directory) && directory.is_dir() {
-                continue;
-            }
-            let mut builder = std::fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .map_err(|error| format!("cannot make log directory '{}': {error}", directory.display()))?;
-            self.log_directories.insert(directory.to_owned());
+    /// What no launch is about to read has been read, or will be written again.
+    pub(super) fn drop_old_inputs(&self) {
+        if !self.mute.is_empty() {
+            // These may have launches that nobody knows of.
+            return;
         }
-        Ok(())
+        let kept: HashSet<PathBuf> = self.inputs.iter().map(|attempt| self.input_path(attempt)).collect();
+        for entry in std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let is_input = name.as_bytes().ends_with(INPUT_ENDING.as_bytes());
+            if (is_input && !kept.contains(&path)) || holder::is_abandoned(&name, &path) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     pub(super) fn start_keeper(&mut self) -> Result<String, String> {
         self.keepers_started += 1;
-        // Sorts by age, and no other owner ever uses the name.
-        let name = format!("{:08}-{}", self.config.generation, self.keepers_started);
-        let files = self.files(&name);
+        let boot_id = &self.config.machine.boot_id;
+        let files =
+            KeeperFiles::new(&self.config.keepers, self.config.generation, self.keepers_started, boot_id);
+        let name = files.name.clone();
         let mut command = std::process::Command::new(self.config.program.path());
         command.args([keeper::ARGUMENT.as_ref(), files.directory.as_os_str(), name.as_ref()]);
         command.env_clear().current_dir("/").stdin(std::process::Stdio::null());
@@ -176,11 +192,11 @@ impl Loop {
         }
         reached(Failpoint::OwnerKeeperStarted);
         let mut reports = Vec::new();
-        let attached = self.attach(&name, &mut reports);
+        let greeted = self.approach(&name, &mut reports).map(|()| self.await_greeting(&name, &mut reports));
         for report in reports {
             self.host.report(report);
         }
-        attached.map_err(|error| error.to_string())?;
+        greeted.map_err(|error| error.to_string())?;
         // Also one of which half was killed meanwhile takes none. The next try starts another.
         if !self.links.get(&name).is_some_and(Link::takes_launches) {
             return Err("it was killed before it could be spoken to".to_owned());
@@ -189,7 +205,27 @@ impl Loop {
         Ok(name)
     }
 
-    pub(super) fn start_failure(&self, attempt: &AttemptId, stage: Stage, errno: i32) -> StartFailure {
+    /// A keeper that was just started has a system call or two before it answers.
+    fn await_greeting(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
+        let deadline = now().boot.plus_millis(patience_ms());
+        while let Some(link) = self.links.get(name)
+            && link.is_greeting()
+        {
+            let millis = deadline.millis_since(now().boot);
+            let timeout = Timespec {
+                tv_sec: (millis / 1000).cast_signed(),
+                tv_nsec: (millis % 1000 * 1_000_000).cast_signed(),
+            };
+            let mut fds = [PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN)];
+            if poll(&mut fds, Some(&timeout)) == Ok(0) {
+                return;
+            }
+            self.hear(name, false, reports);
+        }
+    }
+
+    pub(super) fn start_failure(&self, attempt: &AttemptId, failed: StartFailed) -> StartFailure {
+        let StartFailed { stage, errno, which, .. } = failed;
         let error = io::Error::from_raw_os_error(errno);
         let no_room = matches!(errno, libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE);
         // The spec is asked for again: a failed start is rare, and remembering every command would not be.
@@ -225,13 +261,23 @@ impl Loop {
             }
             Stage::Journal => (Reason::Exec, format!("the keeper could not write its journal: {error}")),
             Stage::Exec => {
-                (Reason::Exec, spec.map_or_else(|| error.to_string(), |spec| exec_failure(&spec, &error)))
+                let words = |spec: LaunchSpec| exec_failure(&spec, which, &error);
+                (Reason::Exec, spec.map_or_else(|| error.to_string(), words))
             }
+            Stage::LogDirectory => {
+                let output = spec.map(|spec| spec.output);
+                let file = output.map(|output| if which == Some(1) { output.stderr } else { output.stdout });
+                let file = file.map(|file| file.to_string()).unwrap_or_default();
+                let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+                (Reason::Exec, format!("cannot make log directory '{directory}': {error}"))
+            }
+            Stage::CalledOff => (Reason::Exec, "called off".to_owned()),
             Stage::Killed => (Reason::Exec, "it was killed before the program was executed".to_owned()),
             Stage::Message => (Reason::Exec, format!("the keeper did not understand the launch: {error}")),
         };
         let kind = match stage {
             Stage::Killed => StartFailureKind::NoRoom,
+            Stage::CalledOff => StartFailureKind::CalledOff,
             _ if no_room => StartFailureKind::NoRoom,
             _ => StartFailureKind::Permanent(reason),
         };
@@ -239,17 +285,14 @@ impl Loop {
     }
 }
 
-/// Says which path could not be executed and why.
-fn exec_failure(spec: &LaunchSpec, error: &io::Error) -> String {
+/// Says which path could not be executed and why. The child has looked which of them is there.
+fn exec_failure(spec: &LaunchSpec, which: Option<u32>, error: &io::Error) -> String {
     let words = spec.command.to_argv();
     let Some(program) = words.first() else { return error.to_string() };
     let candidates = launch::candidates(program, &spec.context);
     let cwd = Path::new(OsStr::from_bytes(spec.cwd.as_bytes()));
-    let existing = candidates
-        .iter()
-        .map(|bytes| cwd.join(OsStr::from_bytes(bytes)))
-        .find(|path| std::fs::symlink_metadata(path).is_ok());
-    match (existing, error.raw_os_error()) {
+    let existing = which.and_then(|which| candidates.get(which as usize));
+    match (existing.map(|bytes| cwd.join(OsStr::from_bytes(bytes))), error.raw_os_error()) {
         (None, Some(libc::ENOENT)) if !program.as_bytes().contains(&b'/') => {
             format!("there is no program '{program}' in PATH: {error}")
         }

@@ -1,55 +1,93 @@
-//! The connection to one keeper, and what is left of a keeper that is gone.
+//! The connection to one keeper. Nothing here waits for it.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use nodejobs_core::backend::{KeeperStatus, Receipt};
+use nodejobs_core::id::AttemptId;
+use nodejobs_core::time::BootTime;
 
-use crate::failpoint::Failpoint;
-use crate::journal::{Entry, Event, Journal, decode_all};
+use super::pulse::Pulse;
+use crate::journal::{ENTRY_LEN, Entry, Event, Unreadable, decode_all, without_void_starts};
 use crate::keeper::KeeperFiles;
 use crate::protocol::{
-    FEATURES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
+    FEATURES, GATES, KeeperMessage, LaunchHeader, MESSAGE_LEN, OwnerMessage, PROTOCOL_VERSION, Welcome,
 };
 use crate::socket;
-
-/// How long a keeper may take to answer a hello. It does nothing that takes long.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A keeper has two processes that may end while they answer; more often it is not that.
 const MOST_CONNECTIONS: u32 = 5;
 
-/// Why there is no connection.
+/// Why a keeper cannot be spoken to, or what it left cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("neither of its processes is alive")]
     Dead,
-    #[error("it does not answer; is its worker (or its guard) stopped?")]
-    Silent,
     #[error("a newer owner, of generation {0}, has taken it over")]
     Superseded(u64),
     #[error("it speaks another protocol")]
     Foreign,
     #[error("it ends every connection")]
     Broken,
+    #[error("{journal}: {error}; {way_out}")]
+    Journal { journal: String, error: Unreadable, way_out: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// What a keeper has told.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing of consequence.
+    Nothing,
+    /// Its past is complete.
+    Past(Past),
+    /// What has happened since.
+    Entries(Vec<(u64, Entry)>),
+}
+
+/// What a keeper knows when it is spoken to.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    pub(super) entries: Vec<(u64, Entry)>,
+    /// Launches without an outcome so far.
+    pub(super) launching: Vec<AttemptId>,
+    /// What it does not tell of proves nothing.
+    pub(super) is_damaged: bool,
+}
+
+/// A keeper that has not told all of its past.
+#[derive(Debug)]
+struct Greeting {
+    is_welcome: bool,
+    past: Past,
+    /// The position up to which it has told it.
+    heard: u64,
 }
 
 /// A living keeper.
 #[derive(Debug)]
 pub(super) struct Link {
+    files: KeeperFiles,
+    generation: u64,
     socket: OwnedFd,
+    tries: u32,
+    greeting: Option<Greeting>,
     welcome: Welcome,
     buffer: Vec<u8>,
     told: Told,
+    /// The last acknowledgement that found no room.
+    unsent: Option<u64>,
+    /// It was fenced: this owner launches nothing with it any more.
+    is_retired: bool,
+    /// Whether it answers.
+    pub(super) pulse: Pulse,
 }
 
 /// How far a journal was told and acknowledged.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     /// One more than the position of the last attempt's entry in it. That a program was executed counts as well: until
     /// the store says so, this is all that keeps it from being executed again.
     last_entry: u64,
@@ -62,9 +100,9 @@ impl Told {
     fn note(&mut self, entries: &[(u64, Entry)]) {
         for (position, entry) in entries {
             match entry {
-                Entry::Acknowledged { position } => self.acknowledge(*position),
+                Entry::Acknowledged { position } => self.acknowledged = self.acknowledged.max(*position),
                 Entry::Attempt { event, .. } => {
-                    self.last_entry = position + 1;
+                    self.last_entry = self.last_entry.max(position + 1);
                     if !matches!(event, Event::Started { .. }) {
                         self.outcomes.push_back(*position);
                     }
@@ -82,103 +120,125 @@ impl Told {
         }
         self.outcomes.len() < before
     }
-
-    fn acknowledge(&mut self, position: u64) {
-        self.acknowledged = self.acknowledged.max(position);
-    }
-
-    /// Whether nothing in it is needed any more.
-    fn is_settled(&self) -> bool {
-        self.last_entry <= self.acknowledged
-    }
 }
 
 impl Link {
-    /// Connects, cuts off earlier owners, and hears the keeper's past.
+    /// Connects, which cuts off earlier owners as soon as it is read.
     ///
-    /// A worker that is killed while it answers ends the connection, and its guard answers at the same address. Only where
-    /// nobody listens is nobody alive: whoever took a living guard for dead would wait for ever for the lock it holds.
-    pub(super) fn connect(
-        files: &KeeperFiles,
-        generation: u64,
-    ) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
-        for _ in 1..MOST_CONNECTIONS {
-            match Self::connect_once(files, generation) {
-                Err(LinkError::Broken) => {}
-                connected => return connected,
-            }
-        }
-        Self::connect_once(files, generation)
+    /// Only where nobody listens is nobody alive.
+    pub(super) fn connect(files: &KeeperFiles, generation: u64, now: BootTime) -> Result<Self, LinkError> {
+        let socket = say_hello(files, generation)?;
+        Ok(Self {
+            files: files.clone(),
+            generation,
+            socket,
+            tries: 1,
+            greeting: Some(Greeting::new()),
+            welcome: unknown(),
+            buffer: vec![0; MESSAGE_LEN],
+            told: Told::default(),
+            unsent: None,
+            is_retired: false,
+            pulse: Pulse::asked(now),
+        })
     }
 
-    fn connect_once(files: &KeeperFiles, generation: u64) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
-        let socket = match socket::connect(&files.directory, &files.socket_name()) {
-            Ok(socket) => socket,
-            Err(error) if is_nobody_there(&error) => return Err(LinkError::Dead),
-            Err(error) => return Err(error.into()),
-        };
-        socket::set_read_timeout(&socket, Some(PATIENCE))?;
-        let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation }.encode();
-        if let Err(error) = socket::send(&socket, &hello, None, true) {
-            return Err(if is_nobody_there(&error) { LinkError::Broken } else { error.into() });
-        }
-        let mut buffer = vec![0; MESSAGE_LEN];
-        let welcome = match read(&socket, &mut buffer)? {
-            KeeperMessage::Welcome(welcome) => welcome,
-            KeeperMessage::Superseded { generation } => return Err(LinkError::Superseded(generation)),
-            KeeperMessage::Entries { .. } => return Err(LinkError::Foreign),
-        };
-        let mut past = Vec::new();
-        let mut heard = welcome.first;
-        while heard < welcome.end {
-            let KeeperMessage::Entries { position, raw } = read(&socket, &mut buffer)? else {
-                return Err(LinkError::Foreign);
-            };
-            heard = position + (raw.len() / crate::journal::ENTRY_LEN) as u64;
-            past.extend(decode_all(position, &raw));
-        }
-        socket::set_read_timeout(&socket, None)?;
-        let mut told = Told::default();
-        told.note(&past);
-        Ok((Self { socket, welcome, buffer, told }, past))
-    }
-
-    /// Reads a message of entries, which must be waiting, or `all` that wait.
-    pub(super) fn receive(&mut self, all: bool) -> Result<Vec<(u64, Entry)>, LinkError> {
+    /// Takes in what it has told: one message, or `all` that wait.
+    pub(super) fn receive(&mut self, all: bool, now: BootTime) -> Result<Heard, LinkError> {
         let mut entries = Vec::new();
-        let mut message = read(&self.socket, &mut self.buffer);
         loop {
-            match message? {
+            let message = match understand(socket::receive_at_once(&self.socket, &mut self.buffer)) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                // A worker that is killed while it answers ends the connection, and its guard answers at the same address.
+                Err(LinkError::Broken) if self.greeting.is_some() && self.tries < MOST_CONNECTIONS => {
+                    self.tries += 1;
+                    self.greeting = Some(Greeting::new());
+                    self.socket = say_hello(&self.files, self.generation)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.pulse.beats(now);
+            if let KeeperMessage::Superseded { generation } = message {
+                return Err(LinkError::Superseded(generation));
+            }
+            if let Some(greeting) = &mut self.greeting {
+                greeting.take_in(message, &mut self.welcome)?;
+                if greeting.is_over(&self.welcome)
+                    && let Some(greeting) = self.greeting.take()
+                {
+                    self.told.note(&greeting.past.entries);
+                    return Ok(Heard::Past(greeting.past));
+                }
+                continue;
+            }
+            match message {
                 KeeperMessage::Entries { position, raw } => entries.extend(decode_all(position, &raw)),
-                KeeperMessage::Superseded { generation } => return Err(LinkError::Superseded(generation)),
-                KeeperMessage::Welcome(_) => return Err(LinkError::Foreign),
+                KeeperMessage::Pong => {}
+                _ => return Err(LinkError::Foreign),
             }
             if !all {
                 break;
             }
-            message = understand(socket::receive_at_once(&self.socket, &mut self.buffer));
-            if matches!(message, Err(LinkError::Silent)) {
-                break;
-            }
+        }
+        if entries.is_empty() {
+            return Ok(Heard::Nothing);
         }
         self.told.note(&entries);
-        Ok(entries)
+        without_void_starts(&mut entries);
+        Ok(Heard::Entries(entries))
     }
 
+    /// Whether its past is not known yet.
+    pub(super) fn is_greeting(&self) -> bool {
+        self.greeting.is_some()
+    }
+
+    /// # Errors
+    /// `WouldBlock` if it has no room for one more.
     pub(super) fn launch(&mut self, header: LaunchHeader, memfd: &OwnedFd) -> io::Result<()> {
-        socket::send(
-            &self.socket,
-            &OwnerMessage::Launch(Box::new(header)).encode(),
-            Some(memfd.as_fd()),
-            true,
-        )
+        let message = OwnerMessage::Launch(Box::new(header)).encode();
+        socket::send(&self.socket, &message, Some(memfd.as_fd()), false)
     }
 
-    pub(super) fn acknowledge(&mut self, position: u64) -> io::Result<()> {
-        if !self.told.wants(position) {
-            return Ok(());
+    pub(super) fn acknowledge(&mut self, position: u64) {
+        if self.told.wants(position) {
+            self.unsent = Some(position);
         }
-        socket::send(&self.socket, &OwnerMessage::Acknowledge { position }.encode(), None, true)
+        self.send_acknowledgement();
+    }
+
+    /// Says what it had no room for. If the connection has ended, the next one hears the same again, which does no harm.
+    pub(super) fn send_acknowledgement(&mut self) {
+        let Some(position) = self.unsent else { return };
+        let message = OwnerMessage::Acknowledge { position }.encode();
+        let sent = socket::send(&self.socket, &message, None, false);
+        if !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.unsent = None;
+        }
+    }
+
+    /// Says that the launch of an attempt is not wanted any more.
+    pub(super) fn call_off(&self, attempt: &AttemptId) {
+        if self.has_gates() {
+            let message = OwnerMessage::CallOff { attempt: attempt.clone() }.encode();
+            // One that has no room is asked again, or fenced.
+            let _ = socket::send(&self.socket, &message, None, false);
+        }
+    }
+
+    /// Asks whether anybody is there; `false` if it cannot be asked.
+    pub(super) fn ping(&self) -> bool {
+        self.has_gates() && socket::send(&self.socket, &OwnerMessage::Ping.encode(), None, false).is_ok()
+    }
+
+    pub(super) fn has_gates(&self) -> bool {
+        self.welcome.features & GATES != 0
+    }
+
+    pub(super) fn retire(&mut self) {
+        self.is_retired = true;
     }
 
     /// Whether it leaves by itself.
@@ -189,16 +249,21 @@ impl Link {
     /// Whether everything that it told is in the store, and it has noted that: whoever hung up earlier would take back what
     /// it has not read yet.
     pub(super) fn is_settled(&self) -> bool {
-        self.told.is_settled()
+        !self.is_greeting() && self.told.last_entry <= self.told.acknowledged
     }
 
     pub(super) fn takes_launches(&self) -> bool {
-        takes_launches(&self.welcome)
+        !self.is_greeting() && !self.is_retired && takes_launches(&self.welcome)
     }
 
     /// Whether it had ever launched anything when this connection was made.
     pub(super) fn has_history(&self) -> bool {
         self.welcome.end > 0
+    }
+
+    /// So many launches stand still that it takes no more.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.welcome.is_stuck
     }
 
     /// The process whose children the jobs are.
@@ -212,8 +277,73 @@ impl Link {
             worker_pid: self.welcome.worker,
             version: self.welcome.program_version.clone(),
             jobs,
-            draining: self.welcome.draining,
+            draining: self.welcome.draining || self.is_retired,
+            trouble: Vec::new(),
         }
+    }
+}
+
+impl Greeting {
+    fn new() -> Self {
+        Self { is_welcome: false, past: Past::default(), heard: 0 }
+    }
+
+    fn take_in(&mut self, message: KeeperMessage, welcome: &mut Welcome) -> Result<(), LinkError> {
+        match message {
+            KeeperMessage::Welcome(said) if !self.is_welcome => {
+                self.is_welcome = true;
+                self.heard = said.first;
+                self.past.is_damaged = said.is_damaged;
+                *welcome = said;
+            }
+            KeeperMessage::Launching { attempt } if self.is_welcome => self.past.launching.push(attempt),
+            KeeperMessage::Entries { position, raw } if self.is_welcome => {
+                self.heard = position + (raw.len() / ENTRY_LEN) as u64;
+                self.past.entries.extend(decode_all(position, &raw));
+            }
+            _ => return Err(LinkError::Foreign),
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self, welcome: &Welcome) -> bool {
+        let has_told = self.past.launching.len() >= welcome.launching as usize && self.heard >= welcome.end;
+        let is_over = self.is_welcome && has_told;
+        if is_over {
+            without_void_starts(&mut self.past.entries);
+        }
+        is_over
+    }
+}
+
+fn say_hello(files: &KeeperFiles, generation: u64) -> Result<OwnedFd, LinkError> {
+    let socket = match socket::connect_at_once(&files.directory, &files.socket_name()) {
+        Ok(socket) => socket,
+        Err(error) if is_nobody_there(&error) => return Err(LinkError::Dead),
+        Err(error) => return Err(error.into()),
+    };
+    let hello = OwnerMessage::Hello { version: PROTOCOL_VERSION, generation, features: FEATURES }.encode();
+    match socket::send(&socket, &hello, None, false) {
+        // Whoever has ended the connection is heard to have done so.
+        Err(error) if !is_nobody_there(&error) => Err(error.into()),
+        _ => Ok(socket),
+    }
+}
+
+/// As long as it has not said.
+fn unknown() -> Welcome {
+    Welcome {
+        version: 0,
+        guard: None,
+        worker: None,
+        draining: false,
+        first: 0,
+        end: 0,
+        program_version: String::new(),
+        features: 0,
+        launching: 0,
+        is_damaged: false,
+        is_stuck: false,
     }
 }
 
@@ -229,15 +359,14 @@ impl AsFd for Link {
     }
 }
 
-fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Result<KeeperMessage, LinkError> {
-    understand(socket::receive(socket, buffer))
-}
-
-fn understand(received: io::Result<Option<socket::Received<'_>>>) -> Result<KeeperMessage, LinkError> {
+/// `None` if there is no message.
+fn understand(
+    received: io::Result<Option<socket::Received<'_>>>,
+) -> Result<Option<KeeperMessage>, LinkError> {
     match received {
-        Ok(Some(received)) => KeeperMessage::decode(received.bytes).map_err(|_| LinkError::Foreign),
+        Ok(Some(received)) => KeeperMessage::decode(received.bytes).map(Some).map_err(|_| LinkError::Foreign),
         Ok(None) => Err(LinkError::Broken),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(LinkError::Silent),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) if is_nobody_there(&error) => Err(LinkError::Broken),
         Err(error) => Err(error.into()),
     }
@@ -253,140 +382,100 @@ fn is_nobody_there(error: &io::Error) -> bool {
     )
 }
 
-/// The journal of a keeper that is gone, kept until everything in it is in the store.
+/// What a dead keeper has left behind, kept until everything in it is in the store.
 #[derive(Debug)]
 pub(super) struct Buried {
     files: KeeperFiles,
-    boot_id: String,
-    told: Told,
+    /// One more than the position of the last entry that only this journal tells.
+    needed: u64,
+    /// Up to where this owner has written it down.
+    written: u64,
+    fate: BuriedFate,
 }
 
-impl Buried {
-    /// Reads the journal once no launch is in flight any more. A keeper that left in order has left none.
-    pub(super) fn open(files: KeeperFiles) -> Result<(Self, Vec<(u64, Entry)>), LinkError> {
-        let (boot_id, entries) = match Journal::open_locked(&files.journal()) {
-            Ok(journal) => (journal.boot_id().to_owned(), journal.read_all()?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), Vec::new()),
-            // Killed while it made the file: it has launched nothing. A journal that is damaged or of another version
-            // says nothing of the kind, and what it may have launched must not be launched again.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (String::new(), Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut told = Told::default();
-        told.note(&entries);
-        Ok((Self { files, boot_id, told }, entries))
-    }
+/// What becomes of a dead keeper's files in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BuriedFate {
+    /// They are removed once they are not needed.
+    Removed,
+    /// They say nothing. They are removed once what followed from that is in the store.
+    RemovedAfterRecovery,
+    /// The journal is damaged. It is set aside once what followed from that is in the store.
+    SetAside,
+}
 
-    /// The boot in which it was written.
-    pub(super) fn boot_id(&self) -> &str {
-        &self.boot_id
+/// Where everything has been written down that followed from a journal which cannot be read.
+pub(super) const ALL_WRITTEN: u64 = u64::MAX;
+
+impl Buried {
+    pub(super) fn new(files: KeeperFiles, entries: &[(u64, Entry)], fate: BuriedFate) -> Self {
+        let acknowledged = entries.iter().filter_map(|(_, entry)| match entry {
+            Entry::Acknowledged { position } => Some(*position),
+            Entry::Attempt { .. } => None,
+        });
+        let acknowledged = acknowledged.max().unwrap_or(0);
+        // An acknowledgement is of ends. A start is needed as long as its end is, and without an end until this owner has it.
+        let mut ended = std::collections::HashMap::new();
+        let mut needed = 0;
+        for (position, entry) in entries.iter().rev() {
+            let Entry::Attempt { attempt, event, .. } = entry else { continue };
+            let is_needed = match event {
+                Event::Started { .. } => ended.remove(attempt).unwrap_or(true),
+                Event::StartFailed(_) | Event::Exited { .. } => {
+                    let is_needed = *position >= acknowledged;
+                    ended.insert(attempt, is_needed);
+                    is_needed
+                }
+            };
+            if is_needed {
+                needed = needed.max(position + 1);
+            }
+        }
+        Self { files, needed, written: 0, fate }
     }
 
     pub(super) fn acknowledge(&mut self, receipt: &Receipt) {
         if receipt.source == self.files.name {
-            self.told.acknowledge(receipt.position);
+            self.written = self.written.max(receipt.position);
+        }
+    }
+
+    /// Everything that was reported when this owner took over is in the store.
+    pub(super) fn recovery_is_written(&mut self) {
+        if self.fate != BuriedFate::Removed {
+            self.written = ALL_WRITTEN;
         }
     }
 
     /// Whether nothing in it is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.told.is_settled()
+        match self.fate {
+            BuriedFate::Removed => self.needed <= self.written,
+            BuriedFate::RemovedAfterRecovery | BuriedFate::SetAside => self.written == ALL_WRITTEN,
+        }
     }
 
-    pub(super) fn remove(&self) {
-        self.files.remove(Failpoint::OwnerHalfRemoved);
+    /// Removes it. Gives a sentence if that is worth one.
+    pub(super) fn remove(&self) -> Option<String> {
+        let name = &self.files.name;
+        match self.fate {
+            BuriedFate::SetAside => Some(match self.files.set_aside() {
+                Ok(path) => format!(
+                    "the damaged journal of keeper {name} is set aside as '{}'; it can be deleted",
+                    path.display()
+                ),
+                Err(error) => {
+                    let journal = self.files.journal();
+                    format!("the damaged journal '{}' cannot be set aside: {error}", journal.display())
+                }
+            }),
+            BuriedFate::Removed | BuriedFate::RemovedAfterRecovery => {
+                self.files.remove(crate::failpoint::Failpoint::OwnerHalfRemoved);
+                None
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd as _;
-    use std::time::Instant;
-
-    use nodejobs_core::JobId;
-    use nodejobs_core::id::AttemptId;
-    use nodejobs_core::logs::LogStart;
-
-    use super::*;
-    use crate::journal::Stage;
-    use crate::machine::now;
-
-    #[test]
-    fn a_start_is_acknowledged_along_with_the_next_outcome() {
-        let entry = |position: u64, event| {
-            let attempt = AttemptId { id: JobId::new(&format!("j{position}")).expect("valid"), attempt: 1 };
-            (position, Entry::Attempt { attempt, event, at: now() })
-        };
-        let log_start = LogStart::default();
-        let started = Event::Started { pid: 1, start_ticks: 1, pidfs: None, log_start };
-        let failed = Event::StartFailed { stage: Stage::Exec, errno: 2 };
-        let mut told = Told::default();
-        told.note(&[entry(0, started), entry(1, started), entry(2, failed), entry(3, started)]);
-        assert!(!told.wants(2), "nobody waits for it");
-        assert!(told.wants(3) && !told.wants(3) && !told.wants(4));
-        told.note(&[entry(4, failed)]);
-        assert!(told.wants(5));
-    }
-
-    #[test]
-    fn a_keeper_that_would_leave_limits_out_gets_no_launches() {
-        let welcome = Welcome {
-            version: PROTOCOL_VERSION,
-            guard: None,
-            worker: None,
-            draining: false,
-            first: 0,
-            end: 0,
-            program_version: "0.1.0".to_owned(),
-            features: FEATURES | 1 << 31,
-        };
-        assert!(takes_launches(&welcome), "it may know more");
-        for other in [
-            Welcome { features: 0, ..welcome.clone() },
-            Welcome { draining: true, ..welcome.clone() },
-            Welcome { version: PROTOCOL_VERSION + 1, ..welcome },
-        ] {
-            assert!(!takes_launches(&other), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn a_guard_answers_for_its_worker_that_was_killed_over_the_hello() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let files = KeeperFiles { directory: directory.path().to_owned(), name: "1-1".to_owned() };
-        let listener = socket::listen(&files.directory, &files.socket_name()).expect("a listener");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let accept = || loop {
-            if let Some(socket) = socket::accept(listener.as_fd()).expect("accepted") {
-                break socket;
-            }
-            assert!(Instant::now() < deadline, "nobody connects");
-            std::thread::yield_now();
-        };
-        let keeper = || {
-            // The worker, which does not live to answer; the guard, which does.
-            drop(accept());
-            let welcome = Welcome {
-                version: PROTOCOL_VERSION,
-                guard: Some(7),
-                worker: None,
-                draining: true,
-                first: 0,
-                end: 0,
-                program_version: "0".to_owned(),
-                features: 0,
-            };
-            let guard = accept();
-            socket::send(&guard, &KeeperMessage::Welcome(welcome).encode(), None, false).expect("sent");
-            guard
-        };
-        let (link, past) = std::thread::scope(|scope| {
-            // What it returns stays open until the scope has heard all.
-            let _guard = scope.spawn(keeper);
-            Link::connect(&files, 1).expect("the guard is there")
-        });
-        assert_eq!((link.collector(), past.len()), (Some(7), 0));
-        drop(listener);
-        assert!(matches!(Link::connect(&files, 1), Err(LinkError::Dead)), "nobody listens");
-    }
-}
+mod tests;

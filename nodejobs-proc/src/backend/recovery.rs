@@ -6,25 +6,28 @@ use nodejobs_core::backend::{BackendError, BackendEvent, BackendReport, KnownAtt
 use nodejobs_core::id::AttemptId;
 use nodejobs_core::status::Reason;
 use nodejobs_core::time::BootTime;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::link::{Buried, Link, LinkError};
-use super::{Loop, Running};
-use crate::failpoint::{Failpoint, reached};
+use super::link::{Heard, Link, LinkError, Past};
+use super::pulse::patience_ms;
+use super::{Flight, Loop, Running};
+
 use crate::identity::LocalProcess;
+use crate::keeper::KeeperFiles;
 use crate::machine::now;
 use crate::tree::children_of;
 
 impl Loop {
     pub(super) fn recover(&mut self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError> {
-        let failed =
-            |operation: String, source: LinkError| BackendError { operation, source: Box::new(source) };
         let mut reports = Vec::new();
         self.find_groups(attempts);
+        self.asked = attempts.iter().map(|known| (known.attempt.clone(), known.launch_asked)).collect();
         for name in self.keeper_names() {
-            self.attach(&name, &mut reports)
-                .map_err(|error| failed(format!("take over from keeper {name}"), error))?;
+            self.approach(&name, &mut reports).map_err(|error| cannot_take_over(&name, error))?;
         }
-        self.drop_all_inputs();
+        self.greet_all(&mut reports)?;
+        self.asked.clear();
+        self.drop_old_inputs();
         // Journals also tell of earlier launches of the attempt, and of earlier jobs of that id. These answer nothing.
         let mut answered: HashMap<AttemptId, BootTime> = HashMap::new();
         for (report, at) in reports.iter().filter_map(|report| Some((report, report.event.at()?.boot))) {
@@ -54,9 +57,60 @@ impl Loop {
         Ok(reports)
     }
 
+    /// Hears the past of all keepers that there is a connection to, for as long as one may take to answer. Those that do not
+    /// are fenced.
+    fn greet_all(&mut self, reports: &mut Vec<BackendReport>) -> Result<(), BackendError> {
+        let deadline = now().boot.plus_millis(patience_ms());
+        loop {
+            let greeting = |link: &&Link| link.is_greeting();
+            let left = deadline.millis_since(now().boot);
+            if left == 0 || !self.links.values().any(|link| greeting(&link)) {
+                break;
+            }
+            let mut fds: Vec<_> = self
+                .links
+                .values()
+                .filter(greeting)
+                .map(|link| PollFd::from_borrowed_fd(std::os::fd::AsFd::as_fd(link), PollFlags::IN))
+                .collect();
+            // A worker that is halted has to be let go on in time.
+            let millis = left.min(100);
+            let timeout = Timespec { tv_sec: 0, tv_nsec: (millis * 1_000_000).cast_signed() };
+            let _ = poll(&mut fds, Some(&timeout));
+            let names: Vec<String> =
+                self.links.iter().filter(|(_, link)| greeting(link)).map(|(name, _)| name.clone()).collect();
+            for name in names {
+                self.hear_greeting(&name, reports).map_err(|error| cannot_take_over(&name, error))?;
+            }
+            self.care_for_keepers(reports);
+        }
+        let silent: Vec<String> =
+            self.links.iter().filter(|(_, link)| link.is_greeting()).map(|(name, _)| name.clone()).collect();
+        for name in silent {
+            self.fence(&name, reports);
+        }
+        Ok(())
+    }
+
+    fn hear_greeting(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
+        let Some(link) = self.links.get_mut(name) else { return Ok(()) };
+        match link.receive(false, now().boot) {
+            Ok(Heard::Past(past)) => {
+                self.greeted(name, past, reports);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(LinkError::Dead) => {
+                self.links.remove(name);
+                self.bury(name, reports)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Goes on with the keeper that was used last, or with one that never was: there is such a one if an owner was killed
     /// while it started a keeper.
-    fn choose_keeper(&mut self) {
+    pub(super) fn choose_keeper(&mut self) {
         let willing = self.links.iter().filter(|(_, link)| link.takes_launches());
         self.launching =
             willing.max_by_key(|(name, link)| (link.has_history(), *name)).map(|(name, _)| name.clone());
@@ -80,80 +134,89 @@ impl Loop {
             launching.as_ref() == Some(name)
                 || link.is_draining()
                 || !link.is_settled()
-                || in_flight.values().any(|(keeper, _)| keeper == name)
+                || in_flight.values().any(|flight| flight.keeper == *name)
                 || running.values().any(|running| running.keeper.as_ref() == Some(name))
                 || has_children(link)
         });
     }
 
     /// The keepers that have left files, oldest first.
-    pub(super) fn keeper_names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.config.keepers).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                name.strip_suffix(".journal").or_else(|| name.strip_suffix(".sock")).map(str::to_owned)
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        names
+    fn keeper_names(&self) -> Vec<String> {
+        KeeperFiles::names(&self.config.keepers).unwrap_or_default()
     }
 
-    /// Connects to a keeper and hears its past, or reads it from the journal of a dead one.
-    pub(super) fn attach(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
-        let files = self.files(name);
-        let (link, past) = match Link::connect(&files, self.config.generation) {
-            Ok(connected) => connected,
-            Err(LinkError::Dead) => {
-                let (buried, past) = Buried::open(files)?;
-                reached(Failpoint::OwnerBuried);
-                // It has not left in order, so what its jobs have left behind is not with any keeper.
-                self.orphans_anywhere |= !past.is_empty();
-                self.handle_entries(name, buried.boot_id(), past, reports);
-                self.orphan(name, reports);
-                self.never_launched(name, reports);
-                self.bury(buried);
-                return Ok(());
+    /// Connects to a keeper, whose past is then to be heard, or reads what a dead one has left.
+    pub(super) fn approach(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
+        match Link::connect(&self.files(name), self.config.generation, now().boot) {
+            Ok(link) => {
+                self.links.insert(name.to_owned(), link);
+                Ok(())
             }
-            Err(error) => return Err(error),
-        };
-        self.links.insert(name.to_owned(), link);
-        let boot_id = self.config.machine.boot_id.clone();
-        self.handle_entries(name, &boot_id, past, reports);
-        // The keeper has been cut off from whoever spoke to it before, and its past is complete: what it was told to
-        // launch and has not noted was never executed.
-        self.never_launched(name, reports);
-        Ok(())
+            Err(LinkError::Dead) => self.bury(name, reports),
+            Err(error) => Err(error),
+        }
     }
 
-    pub(super) fn bury(&mut self, buried: Buried) {
-        if buried.is_settled() {
-            buried.remove();
-        } else {
-            self.buried.push(buried);
+    /// A keeper has told its past. It has been cut off from whoever spoke to it before, so that is complete: what it was told to
+    /// launch and does not know of was never executed.
+    pub(super) fn greeted(&mut self, name: &str, past: Past, reports: &mut Vec<BackendReport>) {
+        let Past { entries, launching, is_damaged } = past;
+        self.is_damaged |= is_damaged;
+        let held_before: Vec<AttemptId> = self.jobs_of(name).cloned().collect();
+        let told: std::collections::HashSet<AttemptId> =
+            entries.iter().filter_map(|(_, entry)| entry.attempt().cloned()).collect();
+        let boot_id = self.config.machine.boot_id.clone();
+        self.handle_entries(name, &boot_id, entries, reports);
+        for attempt in &launching {
+            let told = self.asked.get(attempt).copied().unwrap_or_else(|| now().boot);
+            let flight = Flight { keeper: name.to_owned(), told, is_called_off: false };
+            let flight = self.in_flight.entry(attempt.clone()).or_insert(flight);
+            flight.keeper = name.to_owned();
+            if flight.is_called_off
+                && let Some(link) = self.links.get(name)
+            {
+                link.call_off(attempt);
+            }
+            self.keep_input(attempt);
         }
+        let unknown = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
+        let event = if is_damaged { unknown } else { BackendEvent::NeverLaunched };
+        self.give_up_in_flight(name, &event, &|attempt| !launching.contains(attempt), reports);
+        // What it went on with does not show them: they are watched from here.
+        for attempt in held_before.into_iter().filter(|attempt| !told.contains(attempt)) {
+            self.orphan_one(attempt, reports);
+        }
+        if !self.links.values().any(Link::is_greeting) {
+            self.decide_undecided(reports);
+        }
+        self.publish();
     }
 
     /// The keeper is gone or out of reach: its jobs are watched from here.
     pub(super) fn orphan(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
         let orphans: Vec<AttemptId> = self.jobs_of(name).cloned().collect();
-        for attempt in orphans {
-            let Some(running) = self.running.get_mut(&attempt) else { continue };
-            running.keeper = None;
-            let process = running.process.clone();
-            self.orphans_anywhere = true;
-            self.watch(attempt, process, reports);
-        }
+        orphans.into_iter().for_each(|attempt| self.orphan_one(attempt, reports));
     }
 
-    /// What the keeper was told to launch and is not in its journal, of which all is known and no launch is in flight.
-    fn never_launched(&mut self, name: &str, reports: &mut Vec<BackendReport>) {
-        self.give_up_in_flight(name, &BackendEvent::NeverLaunched, reports);
+    pub(super) fn orphan_one(&mut self, attempt: AttemptId, reports: &mut Vec<BackendReport>) {
+        let Some(running) = self.running.get_mut(&attempt) else { return };
+        running.keeper = None;
+        let process = running.process.clone();
+        self.orphans_anywhere = true;
+        self.watch(attempt, process, reports);
     }
 
-    fn give_up_in_flight(&mut self, name: &str, event: &BackendEvent, reports: &mut Vec<BackendReport>) {
-        let given_up: Vec<_> = self.in_flight.extract_if(|_, (keeper, _)| *keeper == name).collect();
+    /// Answers for launches of a keeper that has said all that it will ever say of them.
+    pub(super) fn give_up_in_flight(
+        &mut self,
+        name: &str,
+        event: &BackendEvent,
+        which: &dyn Fn(&AttemptId) -> bool,
+        reports: &mut Vec<BackendReport>,
+    ) {
+        let is_meant = |attempt: &AttemptId, flight: &mut Flight| flight.keeper == name && which(attempt);
+        let given_up: Vec<_> =
+            self.in_flight.extract_if(|attempt, flight| is_meant(attempt, flight)).collect();
         for (attempt, _) in given_up {
             self.drop_input(&attempt);
             self.groups.discard(&attempt);
@@ -162,7 +225,7 @@ impl Loop {
     }
 
     /// No keeper knows the attempt; what is on disk has to do.
-    pub(super) fn look_for(&mut self, known: &KnownAttempt, reports: &mut Vec<BackendReport>) {
+    fn look_for(&mut self, known: &KnownAttempt, reports: &mut Vec<BackendReport>) {
         let attempt = known.attempt.clone();
         match known.process.as_ref().and_then(LocalProcess::from_process) {
             // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
@@ -172,18 +235,20 @@ impl Loop {
                 self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
                 self.watch(attempt, process, reports);
             }
+            // Some keeper is about to tell.
+            None if self.in_flight.contains_key(&attempt) => {}
+            // One that is silent may know of it, and what it knows nobody else does.
+            None if !self.mute.is_empty() => self.undecided.push(known.clone()),
             None => {
-                let is_of_this_boot = self
-                    .config
-                    .previous_boot_id
-                    .as_ref()
-                    .is_none_or(|boot| *boot == self.config.machine.boot_id);
-                let event = if is_of_this_boot {
-                    // All keepers have been fenced and none has noted it, so it never executed anything.
-                    BackendEvent::NeverLaunched
-                } else {
+                let event = if !self.is_of_this_boot() {
                     // Journals are not synced: what was executed just before the power went is in none of them.
                     BackendEvent::Lost { reason: Reason::Reboot, at: now() }
+                } else if self.is_damaged {
+                    // What should tell of it is not what was written.
+                    BackendEvent::Lost { reason: Reason::Unknown, at: now() }
+                } else {
+                    // All keepers have been fenced and none has noted it, so it never executed anything.
+                    BackendEvent::NeverLaunched
                 };
                 self.groups.discard(&attempt);
                 reports.push(BackendReport { attempt, event, receipt: None });
@@ -191,22 +256,48 @@ impl Loop {
         }
     }
 
+    /// Decides about launches that keepers of the first version might have known of, once all of these have answered.
+    pub(super) fn decide_undecided(&mut self, reports: &mut Vec<BackendReport>) {
+        if self.undecided.is_empty() || !self.mute.is_empty() {
+            return;
+        }
+        for known in std::mem::take(&mut self.undecided) {
+            let is_answered = |report: &BackendReport| report.attempt == known.attempt;
+            if !self.running.contains_key(&known.attempt) && !reports.iter().any(is_answered) {
+                self.look_for(&known, reports);
+            }
+        }
+    }
+
+    /// Whether the last owner took over in this boot, as far as that is known.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        let previous = self.config.previous_boot_id.as_ref();
+        previous.is_none_or(|boot| *boot == self.config.machine.boot_id)
+    }
+
     /// Says which of a keeper's processes are gone although it has jobs: they do not leave by themselves then.
-    fn tell_of_the_dead(&self, name: &str, its_jobs: &[AttemptId]) {
-        let jobs = its_jobs.iter().filter(|attempt| self.running.contains_key(*attempt)).count();
-        let gone = match self.links.get(name).map(|link| link.status(jobs)) {
+    fn tell_of_the_dead(&self, name: &str) {
+        let jobs = self.jobs_of(name).count();
+        let gone = match self.links.get(name).map(|link| (link.status(jobs), link.is_stuck())) {
             // One that has left, or whose jobs have ended with it, is missed by nobody.
             _ if jobs == 0 => return,
-            None => "both of its processes are gone; its jobs are watched by their identities",
-            Some(status) if status.pid.is_none() => {
+            None => return,
+            Some((_, true)) => "it takes no more launches: too many stand still",
+            Some((status, _)) if status.pid.is_none() => {
                 "its guard is gone; its worker sees its jobs to their ends"
             }
-            Some(status) if status.worker_pid.is_none() => {
+            Some((status, _)) if status.worker_pid.is_none() => {
                 "its worker is gone; its guard sees its jobs to their ends"
             }
             Some(_) => return,
         };
         self.host.warn(format!("keeper {name}: {gone}"));
+    }
+
+    /// A keeper that was connected again has told its past.
+    pub(super) fn reattached(&mut self, name: &str, past: Past, reports: &mut Vec<BackendReport>) {
+        self.greeted(name, past, reports);
+        self.tell_of_the_dead(name);
     }
 
     /// The connection ended: one of the two processes is gone, or the keeper has left. Whoever is there now tells
@@ -216,14 +307,18 @@ impl Loop {
         if self.launching.as_deref() == Some(name) {
             self.launching = None;
         }
-        let its_jobs: Vec<AttemptId> = self.jobs_of(name).cloned().collect();
+        let had_jobs = self.jobs_of(name).count() > 0;
         let mut past = Vec::new();
-        match self.attach(name, &mut past) {
+        match self.approach(name, &mut past) {
             Ok(()) => {
                 reports.append(&mut past);
+                let has_left = !self.links.contains_key(name);
                 // If it has left, whoever is still being ended is nobody's child that we know of.
-                self.orphans_anywhere |= !self.links.contains_key(name) && !self.endings.is_empty();
-                self.tell_of_the_dead(name, &its_jobs);
+                self.orphans_anywhere |= has_left && !self.endings.is_empty();
+                if has_left && had_jobs {
+                    let gone = "both of its processes are gone; its jobs are watched by their identities";
+                    self.host.warn(format!("keeper {name}: {gone}"));
+                }
             }
             Err(error) => {
                 // Its jobs are watched by identity, which is all that is left of it.
@@ -233,8 +328,13 @@ impl Loop {
                 // Whether it has executed, or will yet execute, what it was told to is not known, so it must not be
                 // asked of another keeper.
                 let unknown = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
-                self.give_up_in_flight(name, &unknown, reports);
+                self.give_up_in_flight(name, &unknown, &|_| true, reports);
             }
         }
+        self.publish();
     }
+}
+
+fn cannot_take_over(name: &str, source: LinkError) -> BackendError {
+    BackendError { operation: format!("take over from keeper {name}"), source: Box::new(source) }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nodejobs_core::holder::MESSAGE_LEN;
 use nodejobs_core::spec::TerminalSize;
@@ -64,14 +64,6 @@ impl Line {
             has_ended,
             slave: None,
         }))
-    }
-
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let (line, log) = match self {
-            Line::Pipe(write) => (write.as_raw_fd(), None),
-            Line::Terminal(terminal) => (terminal.master.as_raw_fd(), Some(terminal.log.as_raw_fd())),
-        };
-        [line].into_iter().chain(log)
     }
 
     pub(super) fn as_terminal(&self) -> Option<&Terminal> {

@@ -4,6 +4,7 @@
 pub(crate) mod child;
 mod errno;
 mod limits;
+pub(crate) mod page;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -80,9 +81,9 @@ pub(crate) enum Forked {
     Child,
 }
 
-/// Forks. Only for a process with a single thread.
+/// Forks. Only for a process with a single thread, or whose other threads allocate and lock nothing.
 pub(crate) fn fork() -> io::Result<Forked> {
-    // SAFETY: the keeper calls this while it has one thread, so the child may go on like any other process.
+    // SAFETY: no other thread can be in the middle of anything that the child needs, so it may go on like any other process.
     match check(unsafe { libc::fork() })? {
         0 => Ok(Forked::Child),
         pid => Ok(Forked::Parent(pid.unsigned_abs())),
@@ -287,7 +288,8 @@ pub(crate) fn own_descriptor_table(kept: [BorrowedFd<'_>; 2]) -> io::Result<()> 
     Ok(())
 }
 
-/// Gives up every descriptor from 3 on but these, in a process that goes on with nothing else of what it had.
+/// Gives up every descriptor from 3 on but these, in a process that goes on with nothing else of what it had. Allocates
+/// nothing.
 pub(crate) fn close_all_but(kept: &mut [RawFd]) {
     kept.sort_unstable();
     let mut first = 3;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use nodejobs_core::JobId;
 use nodejobs_core::backend::KeeperStatus;
 use nodejobs_core::units::show_duration;
-use nodejobs_proc::look::{FoundJob, FoundKeeper, KEEPER_PROTOCOL, KeeperState};
+use nodejobs_proc::look::{BadJournal, Consequence, FoundJob, FoundKeeper, KEEPER_PROTOCOL, KeeperState};
 use nodejobs_proc::machine::now;
 use rustix::event::{Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -54,8 +54,12 @@ pub struct KeeperLook {
     pub children: usize,
     /// The jobs in its journal that run.
     pub jobs: Vec<KeptJob>,
-    /// What is wrong with its journal, if something is.
+    /// What is wrong with its journal, if something is: the file, and why.
     pub journal_problem: Option<String>,
+    /// Launches that take long, a sentence each.
+    pub held_up: Vec<String>,
+    #[serde(skip)]
+    consequence: Option<Consequence>,
 }
 
 /// A running job, as its keeper's journal tells it.
@@ -83,6 +87,8 @@ impl From<FoundKeeper> for KeeperLook {
             Ok(jobs) => (jobs, None),
             Err(problem) => (Vec::new(), Some(problem)),
         };
+        let consequence = journal_problem.as_ref().map(|problem| problem.consequence);
+        let sentence = |problem: BadJournal| format!("'{}': {}", problem.path.display(), problem.error);
         let job =
             |job: FoundJob| KeptJob { self_id: job.attempt.id, attempt: job.attempt.attempt, pid: job.pid };
         Self {
@@ -96,7 +102,9 @@ impl From<FoundKeeper> for KeeperLook {
             worker_pid: found.worker,
             children: found.children,
             jobs: jobs.into_iter().map(job).collect(),
-            journal_problem,
+            journal_problem: journal_problem.map(sentence),
+            held_up: found.held_up,
+            consequence,
         }
     }
 }
@@ -106,17 +114,38 @@ impl KeeperLook {
     pub fn finding(&self) -> Finding {
         const CHECK: &str = "keeper";
         let text = format!("{}: {}", self.name, self.processes());
-        match (&self.journal_problem, self.state) {
-            (Some(problem), _) => {
-                let way_out = "restore it; once its jobs have ended, it may be removed, with their outcomes";
-                Finding::problem(CHECK, format!("{text}; its journal cannot be used: {problem}"), way_out)
-            }
-            (None, "silent") => {
-                let way_out = "continue it with SIGCONT, or kill both of its processes: then the next daemon watches the jobs";
+        if let (Some(problem), Some(consequence)) = (&self.journal_problem, self.consequence) {
+            let text = format!("{text}; its journal is unusable: {problem}");
+            return match consequence {
+                Consequence::None => {
+                    let way_out = "nothing: its worker knows the same and tells the daemon";
+                    Finding::weaker(CHECK, text, way_out)
+                }
+                Consequence::Removed => {
+                    let way_out = "nothing: it is of an earlier boot, and the next daemon deletes it";
+                    Finding::weaker(CHECK, text, way_out)
+                }
+                Consequence::LaunchesAreLost => Finding::problem(
+                    CHECK,
+                    text,
+                    "start a daemon: launches without another trace become lost and are not repeated, and the file is renamed to \
+                     *.damaged",
+                ),
+                Consequence::StopsTheOwner => Finding::problem(
+                    CHECK,
+                    text,
+                    "start the version that wrote it, or `nodejobs doctor --fix`: launches that only it tells of become lost",
+                ),
+            };
+        }
+        match self.state {
+            "silent" => {
+                let way_out = "continue its worker with SIGCONT; a daemon does so by itself";
                 Finding::problem(CHECK, format!("{text}; it does not answer"), way_out)
             }
-            (None, "dead") => Finding::ok(CHECK, format!("{text}; the next daemon reads what it has left")),
-            (None, _) => Finding::ok(CHECK, format!("{text}; it answers")),
+            _ if !self.held_up.is_empty() => held_up(CHECK, &text, &self.held_up),
+            "dead" => Finding::ok(CHECK, format!("{text}; the next daemon reads what it has left")),
+            _ => Finding::ok(CHECK, format!("{text}; it answers")),
         }
     }
 
@@ -225,7 +254,7 @@ pub(super) fn keeper_findings(data_dir: &Path, running: &Running) -> Vec<Finding
 
 fn known_keeper(keeper: &KeeperStatus) -> Finding {
     let pid = |pid: Option<u32>| pid.map_or_else(|| "dead".to_owned(), |pid| pid.to_string());
-    let KeeperStatus { pid: guard, worker_pid, version, jobs, draining } = keeper;
+    let KeeperStatus { pid: guard, worker_pid, version, jobs, draining, trouble } = keeper;
     let jobs = count_of_jobs(*jobs as u64);
     let text = format!("guard {}, worker {}, {jobs}, version {version}", pid(*guard), pid(*worker_pid));
     if *draining && (guard.is_none() || worker_pid.is_none()) {
@@ -236,5 +265,15 @@ fn known_keeper(keeper: &KeeperStatus) -> Finding {
             way_out,
         );
     }
+    if !trouble.is_empty() {
+        return held_up("keeper", &text, trouble);
+    }
     Finding::ok("keeper", text)
+}
+
+/// Launches or a keeper that do not move on.
+fn held_up(check: &str, text: &str, trouble: &[String]) -> Finding {
+    let way_out =
+        "bring the file system back or unmount it by force (`umount -f -l`); other jobs are not affected";
+    Finding::problem(check, format!("{text}; {}", trouble.join("; ")), way_out)
 }

@@ -120,14 +120,13 @@ impl Work {
         if !remembered.is_empty() {
             let turn = work.hear(remembered);
             work.commit_first(turn)?;
-            // Answered once the acknowledgements are taken in.
-            let _ = work.backend.keepers();
         }
         let mut turn = work.hear(found);
         work.engine.resume(now(), &mut turn);
         // Only now that everything of an earlier boot is settled.
         turn.units.push(Unit { job: None, documents: vec![boot] });
         work.commit_first(turn)?;
+        work.backend.settled();
         attempts.into_iter().for_each(|attempt| work.recorder.found(attempt));
         Ok(work)
     }

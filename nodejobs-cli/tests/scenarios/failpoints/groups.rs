@@ -10,7 +10,7 @@ const ROWS: &[Row] = &[
     at("owner-acknowledged", &GROUPED, &[&[H]]),
     at("worker-received", &GROUPED, &[&[H]]),
     at("worker-launched", &GROUPED, &[&[H]]),
-    at("child-before-note", &GROUPED, &[&[W]]),
+    at("child-at-gate", &GROUPED, &[&[W]]),
     at("owner-signalled", &GROUPED_STOP, &[&[H], &[H, W]]),
 ];
 

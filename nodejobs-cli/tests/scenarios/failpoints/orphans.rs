@@ -5,7 +5,7 @@ use super::ways::{KEEPERLESS, ORPHANING, UNSEEN, WORKERLESS_UNSEEN};
 use super::{G, H, O, Row, W, at, run, run_without};
 
 pub(super) const ROWS: &[Row] = &[
-    at("child-before-note", &ORPHANING, &[&[G, W], &[G, W, O]]),
+    at("child-at-gate", &ORPHANING, &[&[G, W], &[G, W, O]]),
     at("child-noted", &ORPHANING, &[&[G, W], &[G, W, O]]),
     at("worker-launched", &ORPHANING, &[&[H, G], &[H, G, O]]),
     // What the journal says of a start has to be in the store before the journal may go.

@@ -1,6 +1,8 @@
 //! The owner: its start, its turns, and what its backend has begun.
 
-use super::ways::{END, KILL, LAUNCH, LEAVE, LEFTOVER, PAUSE, POLICY, REMOVE, RESTART, STOP, TAKE_OVER};
+use super::ways::{
+    END, KILL, LAUNCH, LEAVE, LEFTOVER, PAUSE, POLICY, REMOVE, RESTART, SILENT, STOP, TAKE_OVER,
+};
 use super::{G, H, Row, W, at, run};
 
 pub(super) const STARTS: &[Row] = &[
@@ -50,6 +52,7 @@ pub(super) const BACKEND: &[Row] = &[
     at("owner-signalled", &STOP, &[&[H], &[H, W], &[H, G]]),
     at("owner-signalled", &RESTART, &[&[H]]),
     at("owner-killed", &KILL, &[&[H], &[H, W], &[H, G]]),
+    at("owner-fenced-silent", &SILENT, &[&[], &[H], &[W], &[H, W], &[G], &[H, G]]),
     at("owner-acknowledged@2", &END, &[&[H], &[H, W], &[H, W, G]]),
 ];
 

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Victim, Way, end, find, halted, kill_all, start_owner};
-use crate::support::{Home, eventually, happens, is_alive, lines, pid_of, text};
+use super::{Victim, Way, all_halted, end, find, halted, kill_all, start_owner};
+use crate::support::{Home, eventually, happens, is_alive, lines, pid_of, signal, text};
 use crate::survival::kernel_tells_exit_statuses;
 
 /// Reads its code, so that its input is part of it.
@@ -148,27 +149,6 @@ fn is_failed_by_kill(home: &Home) {
     let outcome = (text(&record, "status"), text(&record, "reason"), &record["signal"], &record["attempt"]);
     assert_eq!(outcome, ("failed", "signal", &9.into(), &1.into()), "{record}");
 }
-
-/// A job is stopped while it is launched.
-pub(super) const CALLED_OFF: Way = Way {
-    before: None,
-    act: |home| {
-        home.ok(["run", "--id", "a", "echo $JOB_ID 1 9 >> evidence; exec sleep 1000"]);
-        eventually("its launch has halted", || halted(home));
-        let stop = start(home, &["stop", "--force", "a"]);
-        home.has_status("a", "stopping");
-        Some(stop)
-    },
-    known: |home| {
-        let record = ended(home, "a");
-        assert_eq!((text(&record, "status"), &record["attempt"]), ("stopped", &1.into()), "{record}");
-        assert_eq!(home.job_processes(), []);
-        // Killed between its exec and its first word it has been executed, and has said nothing.
-        if !record["started_at"].is_null() && lines(&home.path().join("evidence")).is_empty() {
-            std::fs::write(home.path().join("evidence"), "a 1 9\n").expect("written");
-        }
-    },
-};
 
 /// A job ends by itself.
 pub(super) const END: Way = Way {
@@ -465,3 +445,20 @@ pub(super) const MANY: Way = Way {
 
 /// Each leaves two entries, and one or two that acknowledge them.
 const MANY_JOBS: usize = 12;
+
+/// A job is launched while the worker that has another one is halted, and for so long that it is not waited for.
+pub(super) const SILENT: Way = Way {
+    before: Some(run_on_go),
+    act: |home| {
+        find(home, Victim::Worker).into_iter().for_each(|worker| signal(worker, Signal::STOP));
+        Some(start(home, &["run", "--id", "b", "echo $JOB_ID 1 5 >> evidence; exit 5"]))
+    },
+    known: |home| {
+        let record = ended(home, "b");
+        let outcome = (text(&record, "status"), &record["exit_code"], &record["attempt"]);
+        assert_eq!(outcome, ("failed", &5.into(), &1.into()), "{record}");
+        all_halted(home).for_each(|worker| signal(worker, Signal::CONT));
+        go(home);
+        failed_with_7(home);
+    },
+};

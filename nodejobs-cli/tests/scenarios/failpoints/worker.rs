@@ -7,6 +7,8 @@ pub(super) const LAUNCHES: &[Row] = &[
     at("worker-obeys", &LAUNCH, &[&[H], &[O], &[H, O], &[G], &[H, G]]),
     at("worker-received", &LAUNCH, &[&[H], &[O], &[H, O], &[G], &[H, G], &[H, G, O]]),
     at("worker-received", &HELD, &[&[H], &[H, G, O]]),
+    at("worker-settling", &LAUNCH, &[&[H], &[O], &[H, O], &[G], &[H, G, O]]),
+    at("worker-settling", &FAILURE, &[&[H], &[O], &[H, G, O]]),
     at("worker-launched", &HELD, &[&[H], &[H, O], &[G]]),
     at("worker-launched", &LAUNCH, &[&[H], &[O], &[H, O], &[G]]),
     at("worker-launched", &FAILURE, &[&[H], &[H, O], &[H, G, O]]),
