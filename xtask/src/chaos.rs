@@ -10,7 +10,7 @@ mod job_killer;
 mod keeper_killer;
 mod listener;
 mod plan;
-mod random;
+pub(crate) mod random;
 mod scene;
 
 use std::collections::BTreeMap;
