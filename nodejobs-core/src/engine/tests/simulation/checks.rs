@@ -290,7 +290,7 @@ impl Checks {
         };
         let covered = journal.iter().filter(|(at, entry)| *at < position && !entry.is_bad);
         for (at, entry) in covered {
-            if matches!(entry.noted, Noted::Started) && is_taken_back(*at, entry) {
+            if matches!(entry.noted, Noted::Started(_)) && is_taken_back(*at, entry) {
                 // It is the second entry that has to be in the store.
                 continue;
             }
@@ -301,7 +301,7 @@ impl Checks {
             let was_asked_again = state.launch_asked > entry.at.boot || entry.boot != world.boot;
             let is_in = state.status.is_terminal()
                 || match entry.noted {
-                    Noted::Started => state.process.is_some() || state.ended.is_some() || was_asked_again,
+                    Noted::Started(_) => state.process.is_some() || state.ended.is_some() || was_asked_again,
                     Noted::Exited(_) => state.ended.is_some(),
                     // It waits, or was asked for again.
                     Noted::StartFailed(_) => state.status == Status::Queued || was_asked_again,

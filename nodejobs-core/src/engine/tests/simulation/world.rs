@@ -177,8 +177,11 @@ impl World {
         })
     }
 
-    pub(super) fn by_process(&self, process: &Process) -> Option<RunIndex> {
-        self.runs.iter().position(|run| run.process.as_ref() == Some(process))
+    /// The run that has or had this process.
+    pub(super) fn by_process(&self, known: &Process) -> Option<RunIndex> {
+        let index = known.handle.split(':').nth(1)?.parse::<RunIndex>().ok()?;
+        let run = self.runs.get(index)?;
+        (process(run.boot, index, run.tries) == *known).then_some(index)
     }
 
     /// Some process ends by itself, or lets itself be killed again.
@@ -198,6 +201,11 @@ impl World {
             child.alive = false;
         }
     }
+}
+
+/// What identifies a child of a run.
+pub(super) fn process(boot: u64, run: RunIndex, child: u64) -> Process {
+    Process { handle: format!("{boot}:{run}:{child}"), pid: u32::try_from(run + 100).ok() }
 }
 
 pub(super) fn pick<'a, T>(from: &'a [T], random: &mut Random) -> Option<&'a T> {

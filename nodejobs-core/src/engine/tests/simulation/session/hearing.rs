@@ -7,7 +7,7 @@ use crate::store::conformance::random::Random;
 
 use super::super::Checked;
 use super::super::owner::Fault;
-use super::super::world::{Entry, KeeperIndex, Noted, World};
+use super::super::world::{Entry, KeeperIndex, Noted, World, process};
 use super::{Session, leftovers};
 
 impl Session {
@@ -43,7 +43,7 @@ impl Session {
         for position in settled {
             let entry = self.held.get_mut(&keeper).and_then(|held| held.remove(&position));
             if let Some(entry) = entry {
-                self.started(keeper, &entry, world);
+                self.started(keeper, position, &entry, world);
             }
         }
     }
@@ -59,10 +59,18 @@ impl Session {
         Receipt { source: keeper.to_string(), position }
     }
 
-    fn started(&mut self, keeper: KeeperIndex, entry: &Entry, world: &World) {
+    fn started(&mut self, keeper: KeeperIndex, position: u64, entry: &Entry, world: &World) {
+        let Noted::Started(child) = entry.noted else { return };
+        let readable = |entry: &Entry| !entry.is_bad || self.heard.contains_key(&keeper);
+        let mut later = world.keepers[keeper].journal.iter().filter(|(at, _)| *at > position);
+        let takes_back =
+            |later: &Entry| later.run == entry.run && matches!(later.noted, Noted::StartFailed(_));
+        if later.any(|(_, later)| takes_back(later) && readable(later)) {
+            // It could not be executed after all, which follows.
+            return;
+        }
         let run = &world.runs[entry.run];
-        // Also of one that could not be executed after all, which follows.
-        let Some(process) = run.process.clone() else { return };
+        let process = process(entry.boot, entry.run, child);
         let attempt = run.attempt.clone();
         if !run.given_up {
             self.running.insert(attempt.clone(), entry.run);
@@ -99,12 +107,12 @@ impl Session {
             let run = &world.runs[index];
             let attempt = run.attempt.clone();
             let event = match noted {
-                Noted::Started => {
+                Noted::Started(_) => {
                     let is_connected = self.heard.contains_key(&keeper);
                     if is_connected && world.keepers[keeper].is_unsettled(index) {
                         self.held.entry(keeper).or_default().insert(position, entry);
                     } else {
-                        self.started(keeper, &entry, world);
+                        self.started(keeper, position, &entry, world);
                     }
                     continue;
                 }

@@ -1,14 +1,13 @@
 //! Launches on their way: the gate that each passes at most once, and what may stand still on either side of it.
 
 use crate::backend::StartFailureKind;
-use crate::job::Process;
 use crate::signal::Signal;
 use crate::status::Reason;
 use crate::store::conformance::random::Random;
 
 use super::super::owner::Fault;
 use super::super::{Checked, ensure};
-use super::{Body, Entry, Keeper, KeeperIndex, Noted, RunIndex, World};
+use super::{Body, Entry, Keeper, KeeperIndex, Noted, RunIndex, World, process};
 
 /// Of 24 calls that a child makes on its way, one does not return for a while.
 const ONE_HANGS_OF: u64 = 24;
@@ -163,14 +162,14 @@ impl World {
         let other = other.filter(|other| !run.given_up && !other.given_up);
         ensure(other.is_none(), || format!("{} is executed while {other:?} lives", run.attempt))?;
         let run = &mut self.runs[index];
-        let pid = u32::try_from(index + 100).ok();
         run.tries += 1;
-        run.process = Some(Process { handle: format!("{boot}:{index}:{}", run.tries), pid });
+        run.process = Some(process(boot, index, run.tries));
         (run.boot, run.keeper) = (boot, Some(keeper));
         run.may_be_lost |= !self.keepers[keeper].lives();
         run.main = Body::any(random);
         run.main.stuck |= hangs;
-        self.keepers[keeper].append(Entry { run: index, noted: Noted::Started, at, boot, is_bad: false });
+        let noted = Noted::Started(run.tries);
+        self.keepers[keeper].append(Entry { run: index, noted, at, boot, is_bad: false });
         Ok(())
     }
 

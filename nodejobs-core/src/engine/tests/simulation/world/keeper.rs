@@ -13,7 +13,8 @@ use super::{KeeperIndex, Launch, Run, RunIndex, World};
 
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) enum Noted {
-    Started,
+    /// By which child of the run.
+    Started(u64),
     StartFailed(StartFailureKind),
     Exited(ExitStatus),
 }
@@ -176,7 +177,7 @@ impl World {
             // It writes what it remembers.
             keeper.journal.iter_mut().for_each(|(_, entry)| entry.is_bad = false);
             keeper.journal.retain(|(position, entry)| match entry.noted {
-                Noted::Started => *position >= acknowledged || running.contains(&entry.run),
+                Noted::Started(_) => *position >= acknowledged || running.contains(&entry.run),
                 _ => *position >= acknowledged,
             });
         }
