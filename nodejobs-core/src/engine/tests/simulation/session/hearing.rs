@@ -48,6 +48,13 @@ impl Session {
         }
     }
 
+    /// Nobody will say any more that they are settled, and what was heard may not be readable any more.
+    pub(super) fn release_all(&mut self, keeper: KeeperIndex, world: &World) {
+        for (position, entry) in self.held.remove(&keeper).unwrap_or_default() {
+            self.started(keeper, position, &entry, world);
+        }
+    }
+
     /// What a keeper may forget once a report is on disk: nothing that is not told yet.
     fn receipt(&self, keeper: KeeperIndex) -> Receipt {
         let told = self.told.get(&keeper).copied().unwrap_or(0);
@@ -61,11 +68,11 @@ impl Session {
 
     fn started(&mut self, keeper: KeeperIndex, position: u64, entry: &Entry, world: &World) {
         let Noted::Started(child) = entry.noted else { return };
-        let readable = |entry: &Entry| !entry.is_bad || self.heard.contains_key(&keeper);
+        let heard = self.heard.get(&keeper).map_or(0, |(_, heard)| *heard);
         let mut later = world.keepers[keeper].journal.iter().filter(|(at, _)| *at > position);
         let takes_back =
             |later: &Entry| later.run == entry.run && matches!(later.noted, Noted::StartFailed(_));
-        if later.any(|(_, later)| takes_back(later) && readable(later)) {
+        if later.any(|(at, later)| takes_back(later) && (!later.is_bad || *at < heard)) {
             // It could not be executed after all, which follows.
             return;
         }

@@ -127,8 +127,8 @@ impl Session {
         if world.keepers[index].lives() {
             return self.fence(index, world, random);
         }
+        self.release_all(index, world);
         self.heard.remove(&index);
-        self.held.remove(&index);
         self.silent.remove(&index);
         self.read_without_it(index, world, random)?;
         let keeper = &mut world.keepers[index];

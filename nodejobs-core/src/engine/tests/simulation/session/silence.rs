@@ -61,8 +61,8 @@ impl Session {
 
     /// Forbids a living keeper that does not answer to execute what it was told to.
     pub(super) fn fence(&mut self, index: KeeperIndex, world: &mut World, random: &mut Random) -> Checked {
+        self.release_all(index, world);
         self.heard.remove(&index);
-        self.held.remove(&index);
         self.silent.insert(index);
         if !world.keepers[index].has_gates {
             // Nothing is decided for it.
