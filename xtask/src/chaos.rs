@@ -5,6 +5,9 @@
 mod check;
 mod episodes;
 mod export;
+mod failing;
+mod flipper;
+mod halter;
 mod harm;
 mod job_killer;
 mod keeper_killer;
@@ -12,6 +15,7 @@ mod listener;
 mod plan;
 pub(crate) mod random;
 mod scene;
+mod slow_mount;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,6 +36,7 @@ use crate::workspace::{STORES, Workspace};
 use check::{Done, Evidence, Logs, Story, Submitted};
 use export::{Event, Export};
 use scene::Scene;
+use slow_mount::SlowMount;
 
 const SECONDS: u64 = 60;
 /// So long in CI, and with each store in its full run.
@@ -58,8 +63,8 @@ pub(crate) struct Options {
     /// The store to try, when not the default one
     #[arg(long, value_name = "STORE", value_parser = STORES)]
     store: Option<String>,
-    /// With the build that CI tests, not with one of its own.
-    #[arg(skip)]
+    /// Try the build that CI tests, instead of an optimised one
+    #[arg(long)]
     tested: bool,
 }
 
@@ -82,13 +87,21 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         workspace.build_product()?;
         workspace.product()
     };
+    let mount = workspace.target.join("chaos").join("slow");
+    SlowMount::clear(&mount)?;
     let scratch = Scratch::take(workspace, "chaos")?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
     let store = options.store.as_deref().unwrap_or("default");
     eprintln!("chaos: {} s with seed {seed}, {store} store", options.seconds);
     let started = Instant::now();
     let seconds = Duration::from_secs(options.seconds);
-    let scene = Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds)?;
+    fs::create_dir_all(&mount).with_context(|| format!("cannot create {}", mount.display()))?;
+    let mount = SlowMount::serve(&mount, seed);
+    if let Err(error) = &mount {
+        eprintln!("chaos: without a file system that hangs: {error:#}");
+    }
+    let scene =
+        Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds, mount.ok())?;
     // Whatever an earlier run has left that not even its daemon could end.
     for pid in all_that_name(scene.root())? {
         scene.kill(pid)?;
@@ -142,11 +155,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     ensure!(kills > 0, "chaos: nothing was killed, so nothing was tried");
     drop(harm);
+    // It is unmounted before its place is cleared.
+    drop(scene);
     scratch.clear()
 }
 
 /// The kinds of harm that are SIGKILL.
-const KILLS: [&str; 6] = ["daemon", "guard", "worker", "both halves", "job", "command"];
+const KILLS: [&str; 7] = ["daemon", "guard", "worker", "both halves", "job", "child", "command"];
 
 /// Work and harm, until the time is up.
 fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
@@ -154,7 +169,9 @@ fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
     thread::scope(|scope| {
         let submitters: Vec<_> =
             (0..SUBMITTERS).map(|_| scope.spawn(|| episodes::submit(scene, &numbers))).collect();
-        let killers = [scope.spawn(|| keeper_killer::kill(scene)), scope.spawn(|| job_killer::kill(scene))];
+        let killers: [fn(&Scene) -> Result<()>; 4] =
+            [keeper_killer::kill, job_killer::kill, halter::halt, failing::fail];
+        let killers = killers.map(|killer| scope.spawn(move || killer(scene)));
         let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
         let jobs = jobs.collect::<Result<Vec<_>>>();
         killers.into_iter().try_for_each(|killer| killer.join().expect("a killer panicked"))?;
@@ -164,6 +181,9 @@ fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
 
 /// Nobody does harm any more: all jobs end. What is wrong.
 fn calm(scene: &Scene, enough: &AtomicBool) -> Result<Vec<String>> {
+    if let Some(mount) = scene.mount() {
+        mount.be_quick();
+    }
     let mut wrong = Vec::new();
     for directory in scene.nested().chain([scene.data()]) {
         if directory.join("nodejobs.json").exists() {
@@ -226,7 +246,11 @@ fn tell(scene: &Scene, jobs: Vec<Submitted>, heard: Vec<Event>) -> Result<Story>
         jobs,
         heard,
         evidence: Evidence::parse(&evidence)?,
-        done: Done { hits: harm.hits.clone(), orphaned: harm.orphaned.clone() },
+        done: Done {
+            hits: harm.hits.clone(),
+            orphaned: harm.orphaned.clone(),
+            children: harm.children.clone(),
+        },
     })
 }
 
