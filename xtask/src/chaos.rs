@@ -66,17 +66,39 @@ pub(crate) struct Options {
     /// Try the build that CI tests, instead of an optimised one
     #[arg(long)]
     tested: bool,
+    /// Leave this kind of harm out, to narrow down what has done it
+    #[arg(long, value_name = "KIND")]
+    spare: Vec<Harmful>,
+}
+
+/// The kinds of harm that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Harmful {
+    /// Processes that are halted while owners are replaced.
+    Halts,
+    /// A file system that hangs.
+    Mount,
+    /// System calls that fail.
+    Calls,
+    /// Bits that are flipped.
+    Files,
 }
 
 impl Options {
     /// What every run of CI does.
     pub(crate) fn ci() -> Self {
-        Self { seconds: CI_SECONDS, seed: None, store: None, tested: true }
+        Self { seconds: CI_SECONDS, seed: None, store: None, tested: true, spare: Vec::new() }
     }
 
     /// What a full run does with each store.
     pub(crate) fn full(store: &str) -> Self {
-        Self { seconds: FULL_SECONDS, seed: None, store: Some(store.to_owned()), tested: false }
+        Self {
+            seconds: FULL_SECONDS,
+            seed: None,
+            store: Some(store.to_owned()),
+            tested: false,
+            spare: Vec::new(),
+        }
     }
 }
 
@@ -96,12 +118,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let started = Instant::now();
     let seconds = Duration::from_secs(options.seconds);
     fs::create_dir_all(&mount).with_context(|| format!("cannot create {}", mount.display()))?;
-    let mount = SlowMount::serve(&mount, seed);
-    if let Err(error) = &mount {
-        eprintln!("chaos: without a file system that hangs: {error:#}");
-    }
-    let scene =
-        Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds, mount.ok())?;
+    let mount = match SlowMount::serve(&mount, seed) {
+        _ if options.spare.contains(&Harmful::Mount) => None,
+        Ok(mount) => Some(mount),
+        Err(error) => {
+            eprintln!("chaos: without a file system that hangs: {error:#}");
+            None
+        }
+    };
+    let mut scene =
+        Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds, mount)?;
+    scene.spared.clone_from(&options.spare);
     // Whatever an earlier run has left that not even its daemon could end.
     for pid in all_that_name(scene.root())? {
         scene.kill(pid)?;
@@ -163,15 +190,23 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// The kinds of harm that are SIGKILL.
 const KILLS: [&str; 7] = ["daemon", "guard", "worker", "both halves", "job", "child", "command"];
 
+/// Who does harm until the time is up.
+type Killer = fn(&Scene) -> Result<()>;
+
 /// Work and harm, until the time is up.
 fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
     let numbers = AtomicU64::new(0);
     thread::scope(|scope| {
         let submitters: Vec<_> =
             (0..SUBMITTERS).map(|_| scope.spawn(|| episodes::submit(scene, &numbers))).collect();
-        let killers: [fn(&Scene) -> Result<()>; 4] =
-            [keeper_killer::kill, job_killer::kill, halter::halt, failing::fail];
-        let killers = killers.map(|killer| scope.spawn(move || killer(scene)));
+        let killers: [(Killer, Option<Harmful>); 4] = [
+            (keeper_killer::kill, None),
+            (job_killer::kill, None),
+            (halter::halt, Some(Harmful::Halts)),
+            (failing::fail, Some(Harmful::Calls)),
+        ];
+        let killers = killers.into_iter().filter(|(_, harm)| harm.is_none_or(|harm| !scene.spares(harm)));
+        let killers: Vec<_> = killers.map(|(killer, _)| scope.spawn(move || killer(scene))).collect();
         let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
         let jobs = jobs.collect::<Result<Vec<_>>>();
         killers.into_iter().try_for_each(|killer| killer.join().expect("a killer panicked"))?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::Harmful;
 use super::flipper;
 use super::harm::{PATIENCE, boot_ms};
 use super::random::Random;
@@ -122,13 +123,15 @@ impl Killer<'_> {
                 nested.map_or(Ok(()), |(guard, worker)| self.half(worker, guard, "worker"))
             }
             (Mishap::BothHalves, _) => self.both_halves(&status, keeper),
-            (Mishap::Flipped, Some(halves)) => self.flip(daemon, halves),
+            (Mishap::Flipped, Some(halves)) if !self.scene.spares(Harmful::Files) => {
+                self.flip(daemon, halves)
+            }
             (Mishap::Frozen, _) => self.freeze(daemon, keeper),
             (Mishap::Backlog, Some((guard, worker))) => self.backlog(daemon, guard, worker),
             (Mishap::Stop, _) => self.stop(),
             (Mishap::Starters, _) => self.starters(daemon),
             (Mishap::StartingDaemon, _) => self.starting_daemon(daemon),
-            (_, None) => Ok(()),
+            (Mishap::Flipped, Some(_)) | (_, None) => Ok(()),
         }
     }
 

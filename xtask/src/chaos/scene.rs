@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::Harmful;
 use super::harm::{Harm, boot_ms};
 use super::random::Random;
 use super::slow_mount::SlowMount;
@@ -37,6 +38,8 @@ pub(crate) struct Scene {
     harm: Mutex<Harm>,
     /// Where directories and programs answer slowly, if there can be such a place here.
     mount: Option<SlowMount>,
+    /// Harm that is left out.
+    pub(crate) spared: Vec<Harmful>,
 }
 
 /// What became of a command.
@@ -86,6 +89,7 @@ impl Scene {
             end: Instant::now() + time,
             harm: Mutex::default(),
             mount,
+            spared: Vec::new(),
         };
         for directory in [scene.data(), scene.work()] {
             fs::create_dir_all(&directory)
@@ -106,6 +110,10 @@ impl Scene {
     /// Where the jobs run.
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    pub(crate) fn spares(&self, harm: Harmful) -> bool {
+        self.spared.contains(&harm)
     }
 
     pub(crate) fn mount(&self) -> Option<&SlowMount> {
