@@ -27,7 +27,7 @@ use crate::starts::FailedStarts;
 /// only `daemon start` starts so many.
 const START_ATTEMPTS: u32 = 5;
 /// What a daemon gets of our environment. The jobs' own comes with each of them.
-const DAEMON_VARIABLES: [&str; 10] = [
+const DAEMON_VARIABLES: [&str; 11] = [
     "PATH",
     "HOME",
     "LANG",
@@ -38,6 +38,7 @@ const DAEMON_VARIABLES: [&str; 10] = [
     "NODEJOBS_CGROUP",
     "NODEJOBS_DISABLE",
     "NODEJOBS_FAILPOINT",
+    "NODEJOBS_MUTANT",
 ];
 /// A daemon's first words are one line; what is longer is something else.
 const MAX_FIRST_WORDS: u64 = 64 << 10;

@@ -336,7 +336,13 @@ pub trait BackendHost: Send + Sync {
 ///
 /// # Contract
 /// - **At most once.** An attempt is executed at most once, whichever process dies at whichever instant. Exactly one of
-///   `Started`, `NotStarted`, `NeverLaunched` or `Lost` answers a launch; `NeverLaunched` is proof, not a guess.
+///   `Started`, `NotStarted`, `NeverLaunched` or `Lost` answers a launch; `NeverLaunched` is proof, not a guess. A backend whose
+///   engine may run twice what it was given once has a gate and proves by taking it: a launch passes its gate at most once, and
+///   a gate that is closed stays closed, for a launch that hung before it as well.
+/// - **Settled.** `Started` is reported once the program was executed, or with its end. Only where a start must be known
+///   earlier, for somebody wants it ended or its engine does not answer, may `NotStarted` follow it.
+/// - **Silence.** While the engine cannot be asked, an attempt may stay without an answer: it keeps its status, nothing is decided
+///   about it, and what happened is reported later. It holds up no other attempt.
 /// - **True.** `Exited` carries the wait status as the system gave it. What nobody saw is `Lost`.
 /// - **Kept.** A report is repeated to the next owner until its receipt, or a later one of the same source, was
 ///   acknowledged. Reports may come twice; they are told apart by attempt and kind.
@@ -351,9 +357,16 @@ pub trait ProcessBackend: Send + Sync {
     /// Takes over what an earlier owner left: cuts off earlier owners first, then answers for every attempt given,
     /// in the order in which things happened. Called once, before anything else.
     ///
+    /// An attempt may stay unanswered while its launch is still on its way, or while the keeper or engine that may have it
+    /// cannot be asked. Its answer is reported later.
+    ///
     /// # Errors
     /// When the state of earlier attempts cannot be found out at all.
     fn recover(&self, attempts: &[KnownAttempt]) -> Result<Vec<BackendReport>, BackendError>;
+
+    /// What [`recover`](Self::recover) reported is on disk: what it was read from may be put away. Called once, after the
+    /// owner has committed it.
+    fn settled(&self) {}
 
     /// Whether these limits can be enforced, as far as it can be known beforehand.
     ///

@@ -108,8 +108,14 @@ impl Status {
             Queued => matches!(next, Starting | Cancelled),
             // Back to the queue means that the machine had no room (EAGAIN, ENOMEM, EMFILE): no attempt is used.
             Starting => matches!(next, Running | FailedStart | Stopping | Lost | Queued),
-            Running => matches!(next, Paused | Stopping | Restarting | Finished | Failed | Lost),
-            Paused => matches!(next, Running | Stopping | Restarting | Finished | Failed | Lost),
+            // To `failed_start` only if the start was told by a journal whose keeper did not answer, before it was known that
+            // the program could not be executed.
+            Running => {
+                matches!(next, Paused | Stopping | Restarting | Finished | Failed | FailedStart | Lost)
+            }
+            Paused => {
+                matches!(next, Running | Stopping | Restarting | Finished | Failed | FailedStart | Lost)
+            }
             Stopping => matches!(next, Stopped | FailedStop | Lost),
             FailedStop => matches!(next, Stopped | Lost),
             Restarting => matches!(next, Queued | Stopped),

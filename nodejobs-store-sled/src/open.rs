@@ -64,7 +64,8 @@ impl Open {
         batch.insert(COMMITS, &commits.to_be_bytes());
         self.db.apply_batch(batch).map_err(failed)?;
         self.db.flush().map_err(failed)?;
-        let noted = self.log.sync_data().and_then(|()| {
+        let synced = if disk::skips_sync() { Ok(()) } else { self.log.sync_data() };
+        let noted = synced.and_then(|()| {
             // Written after it is true and never synced: at worst it is behind, and misses less.
             self.mark.0.write_all_at(format!("{commits:0DIGITS$}\n").as_bytes(), MARK.line().len() as u64)
         });

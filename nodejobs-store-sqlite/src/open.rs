@@ -111,7 +111,8 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
             source: source.into(),
         }));
     }
-    connection.pragma_update(None, "synchronous", "full")?;
+    let synchronous = if disk::skips_sync() { "off" } else { "full" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "foreign_keys", false)?;

@@ -5,13 +5,17 @@
 mod check;
 mod episodes;
 mod export;
+mod failing;
+mod flipper;
+mod halter;
 mod harm;
 mod job_killer;
 mod keeper_killer;
 mod listener;
 mod plan;
-mod random;
+pub(crate) mod random;
 mod scene;
+mod slow_mount;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,6 +36,7 @@ use crate::workspace::{STORES, Workspace};
 use check::{Done, Evidence, Logs, Story, Submitted};
 use export::{Event, Export};
 use scene::Scene;
+use slow_mount::SlowMount;
 
 const SECONDS: u64 = 60;
 /// So long in CI, and with each store in its full run.
@@ -58,20 +63,42 @@ pub(crate) struct Options {
     /// The store to try, when not the default one
     #[arg(long, value_name = "STORE", value_parser = STORES)]
     store: Option<String>,
-    /// With the build that CI tests, not with one of its own.
-    #[arg(skip)]
+    /// Try the build that CI tests, instead of an optimised one
+    #[arg(long)]
     tested: bool,
+    /// Leave this kind of harm out, to narrow down what has done it
+    #[arg(long, value_name = "KIND")]
+    spare: Vec<Harmful>,
+}
+
+/// The kinds of harm that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Harmful {
+    /// Processes that are halted while owners are replaced.
+    Halts,
+    /// A file system that hangs.
+    Mount,
+    /// System calls that fail.
+    Calls,
+    /// Bits that are flipped.
+    Files,
 }
 
 impl Options {
     /// What every run of CI does.
     pub(crate) fn ci() -> Self {
-        Self { seconds: CI_SECONDS, seed: None, store: None, tested: true }
+        Self { seconds: CI_SECONDS, seed: None, store: None, tested: true, spare: Vec::new() }
     }
 
     /// What a full run does with each store.
     pub(crate) fn full(store: &str) -> Self {
-        Self { seconds: FULL_SECONDS, seed: None, store: Some(store.to_owned()), tested: false }
+        Self {
+            seconds: FULL_SECONDS,
+            seed: None,
+            store: Some(store.to_owned()),
+            tested: false,
+            spare: Vec::new(),
+        }
     }
 }
 
@@ -82,13 +109,26 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         workspace.build_product()?;
         workspace.product()
     };
+    let mount = workspace.target.join("chaos").join("slow");
+    SlowMount::clear(&mount)?;
     let scratch = Scratch::take(workspace, "chaos")?;
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(()));
     let store = options.store.as_deref().unwrap_or("default");
     eprintln!("chaos: {} s with seed {seed}, {store} store", options.seconds);
     let started = Instant::now();
     let seconds = Duration::from_secs(options.seconds);
-    let scene = Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds)?;
+    fs::create_dir_all(&mount).with_context(|| format!("cannot create {}", mount.display()))?;
+    let mount = match SlowMount::serve(&mount, seed) {
+        _ if options.spare.contains(&Harmful::Mount) => None,
+        Ok(mount) => Some(mount),
+        Err(error) => {
+            eprintln!("chaos: without a file system that hangs: {error:#}");
+            None
+        }
+    };
+    let mut scene =
+        Scene::new(&product, options.store.as_deref(), scratch.directory(), seed, seconds, mount)?;
+    scene.spared.clone_from(&options.spare);
     // Whatever an earlier run has left that not even its daemon could end.
     for pid in all_that_name(scene.root())? {
         scene.kill(pid)?;
@@ -142,11 +182,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     ensure!(kills > 0, "chaos: nothing was killed, so nothing was tried");
     drop(harm);
+    // It is unmounted before its place is cleared.
+    drop(scene);
     scratch.clear()
 }
 
 /// The kinds of harm that are SIGKILL.
-const KILLS: [&str; 6] = ["daemon", "guard", "worker", "both halves", "job", "command"];
+const KILLS: [&str; 7] = ["daemon", "guard", "worker", "both halves", "job", "child", "command"];
+
+/// Who does harm until the time is up.
+type Killer = fn(&Scene) -> Result<()>;
 
 /// Work and harm, until the time is up.
 fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
@@ -154,7 +199,14 @@ fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
     thread::scope(|scope| {
         let submitters: Vec<_> =
             (0..SUBMITTERS).map(|_| scope.spawn(|| episodes::submit(scene, &numbers))).collect();
-        let killers = [scope.spawn(|| keeper_killer::kill(scene)), scope.spawn(|| job_killer::kill(scene))];
+        let killers: [(Killer, Option<Harmful>); 4] = [
+            (keeper_killer::kill, None),
+            (job_killer::kill, None),
+            (halter::halt, Some(Harmful::Halts)),
+            (failing::fail, Some(Harmful::Calls)),
+        ];
+        let killers = killers.into_iter().filter(|(_, harm)| harm.is_none_or(|harm| !scene.spares(harm)));
+        let killers: Vec<_> = killers.map(|(killer, _)| scope.spawn(move || killer(scene))).collect();
         let jobs = submitters.into_iter().map(|submitter| submitter.join().expect("a submitter panicked"));
         let jobs = jobs.collect::<Result<Vec<_>>>();
         killers.into_iter().try_for_each(|killer| killer.join().expect("a killer panicked"))?;
@@ -164,6 +216,9 @@ fn turmoil(scene: &Scene) -> Result<Vec<Submitted>> {
 
 /// Nobody does harm any more: all jobs end. What is wrong.
 fn calm(scene: &Scene, enough: &AtomicBool) -> Result<Vec<String>> {
+    if let Some(mount) = scene.mount() {
+        mount.be_quick();
+    }
     let mut wrong = Vec::new();
     for directory in scene.nested().chain([scene.data()]) {
         if directory.join("nodejobs.json").exists() {
@@ -226,7 +281,11 @@ fn tell(scene: &Scene, jobs: Vec<Submitted>, heard: Vec<Event>) -> Result<Story>
         jobs,
         heard,
         evidence: Evidence::parse(&evidence)?,
-        done: Done { hits: harm.hits.clone(), orphaned: harm.orphaned.clone() },
+        done: Done {
+            hits: harm.hits.clone(),
+            orphaned: harm.orphaned.clone(),
+            children: harm.children.clone(),
+        },
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::workspace::{BUILD, STORES, Workspace};
-use crate::{bench, chaos, conformance, features, fuzz, layers, machine};
+use crate::{bench, chaos, conformance, features, fuzz, layers, machine, powercut};
 
 /// Every step. New ones are a row here.
 #[rustfmt::skip]
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     Step { name: "redb",     when: When::Always, run: Run::Cargo("test -p nodejobs-cli --no-default-features --features redb --test scenarios") },
     Step { name: "features", when: When::Always, run: Run::Here(features::run) },
     Step { name: "chaos",    when: When::Always, run: Run::Here(ci_chaos) },
+    Step { name: "powercut", when: When::Always, run: Run::Here(powercut::ci) },
     Step { name: "fuzz",     when: When::Full,   run: Run::Here(full_fuzz) },
     Step { name: "sled",     when: When::Full,   run: Run::Cargo("test -p nodejobs-cli --no-default-features --features sled --test scenarios") },
     Step { name: "simulate", when: When::Full,   run: Run::Here(simulate) },
@@ -31,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "machine",  when: When::Full,   run: Run::Here(full_machine) },
     Step { name: "repeat",   when: When::Full,   run: Run::Here(repeat) },
     Step { name: "turmoil",  when: When::Full,   run: Run::Here(full_chaos) },
+    Step { name: "outages",  when: When::Full,   run: Run::Here(powercut::full) },
     Step { name: "bench",    when: When::Full,   run: Run::Here(full_bench) },
 ];
 

@@ -1,5 +1,5 @@
-//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos`, `machine`
-//! and `bench`.
+//! Developer tasks of the workspace: `cargo xtask layers`, `features`, `ci`, `conformance`, `fuzz`, `chaos`, `powercut`,
+//! `machine` and `bench`.
 
 mod bench;
 mod chaos;
@@ -9,6 +9,7 @@ mod features;
 mod fuzz;
 mod layers;
 mod machine;
+mod powercut;
 mod process;
 mod product;
 mod scratch;
@@ -33,7 +34,7 @@ enum Task {
     Features,
     /// Runs what CI runs, step by step, and stops at the first failure
     Ci {
-        /// Also runs the fuzz targets, repeats the tests, runs the chaos with each store for ten minutes, and the bench
+        /// Also runs the fuzz targets, repeats the tests, runs ten minutes of chaos and 500 power cuts with each store, and the bench
         #[arg(long)]
         full: bool,
         /// Only this step, whichever it belongs to; may be repeated
@@ -46,6 +47,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Submits and controls jobs while everything is killed and frozen, and checks that nothing was lost
     Chaos(chaos::Options),
+    /// Opens the directory of the product as a power cut would have left it, many times, and checks that nothing is lost
+    Powercut(powercut::Options),
     /// Runs the scenarios that take a machine of their own, in a virtual one
     Machine(machine::Options),
     /// Measures the figures of the budget table, each beside its floor
@@ -71,6 +74,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
         Task::Chaos(options) => chaos::run(&workspace, &options),
+        Task::Powercut(options) => powercut::run(&workspace, &options),
         Task::Machine(options) => machine::run(&workspace, &options),
         Task::Bench(options) => bench::run(&workspace, &options),
     }

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// The stores that the product is built with, where it is measured and tried.
 pub(crate) const STORES: [&str; 3] = ["sqlite", "redb", "sled"];
+/// Those of a build without further ado, which is what CI tests.
+pub(crate) const TESTED_STORES: [&str; 2] = ["sqlite", "redb"];
 const ALL_STORES: &str = "sqlite,redb,sled";
 /// How CI builds everything it tests.
 pub(crate) const BUILD: &str = "build --workspace --all-targets";
@@ -56,12 +58,28 @@ impl Workspace {
         Ok(())
     }
 
-    /// Builds what CI tests, which it has, and gives the `nodejobs` command of that build: it has the default store only.
+    /// Builds what CI tests, which it has, and gives the `nodejobs` command of that build: it has the default stores only.
     pub(crate) fn build_tested(&self) -> Result<PathBuf> {
         let build: Vec<_> = BUILD.split_whitespace().collect();
         let status = self.cargo(&build).status().context("cannot start cargo")?;
         ensure!(status.success(), "`cargo {BUILD}` ended with {status}");
-        Ok(self.target.join("debug/nodejobs"))
+        Ok(self.debug())
+    }
+
+    /// Builds the `nodejobs` command as CI tests it, with this store, and gives it.
+    pub(crate) fn build_debug(&self, store: &str) -> Result<PathBuf> {
+        if TESTED_STORES.contains(&store) {
+            return self.build_tested();
+        }
+        let build = ["build", "-p", "nodejobs-cli", "--bins", "--features", ALL_STORES];
+        let status = self.cargo(&build).status().context("cannot start cargo")?;
+        ensure!(status.success(), "`cargo {}` ended with {status}", build.join(" "));
+        Ok(self.debug())
+    }
+
+    /// The `nodejobs` command of a debug build, whether it has been built or not.
+    pub(crate) fn debug(&self) -> PathBuf {
+        self.target.join("debug/nodejobs")
     }
 
     /// The `nodejobs` command, whether it has been built or not.

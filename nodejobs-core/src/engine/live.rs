@@ -187,6 +187,13 @@ impl Live {
         Effect::Launch(self.attempt_id(id))
     }
 
+    /// What was told as its start was none: no program was executed, and its child is gone.
+    pub(super) fn take_start_back(&mut self, at: Moment) {
+        self.state.process = None;
+        self.state.started = None;
+        self.state.ended = Some(at);
+    }
+
     /// Starts what has waited for long enough.
     pub(super) fn start_waiting(&mut self, id: &JobId, now: Moment, turn: &mut Turn) {
         self.state.waiting_on = None;

@@ -61,9 +61,21 @@ impl Engine {
                     turn.units.push(live.update(id, Status::Queued, now));
                     self.timers.set(id, live, now.boot.plus_millis(Self::RETRY_MS));
                 }
-                (Status::Stopping, _) if live.state.process.is_none() => {
-                    live.state.ended = Some(at);
+                // Its main process has ended, so it was executed: about an earlier launch.
+                _ if live.state.ended.is_some() => {}
+                // Its start may have been told, so that it could be killed on its way.
+                (Status::Stopping | Status::FailedStop, _) => {
+                    live.take_start_back(at);
                     self.end_unexecuted(id, now, turn);
+                }
+                // Its start was told by a journal alone, and then the program could not be executed.
+                (Status::Running | Status::Paused, kind) => {
+                    live.take_start_back(at);
+                    let reason = match kind {
+                        StartFailureKind::Permanent(reason) => reason,
+                        StartFailureKind::NoRoom | StartFailureKind::CalledOff => Reason::Exec,
+                    };
+                    self.end(id, Status::FailedStart, Some(reason), Some(failure.detail), now, turn);
                 }
                 _ => {}
             },

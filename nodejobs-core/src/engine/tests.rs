@@ -12,6 +12,7 @@ mod restarts;
 mod retries;
 mod schedules;
 mod simulation;
+mod starts;
 mod time;
 
 use super::*;

@@ -114,6 +114,11 @@ fn remove(path: &Path, kind: Kind) -> io::Result<()> {
     }
 }
 
+/// Whether commits shall not be flushed: a fault that a test puts in, to see that it finds it. Never in a release build.
+pub fn skips_sync() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("NODEJOBS_MUTANT").is_some_and(|fault| fault == "no-sync")
+}
+
 /// Has the names in the path's directory on disk.
 ///
 /// # Errors

@@ -62,6 +62,8 @@ pub(crate) struct Done {
     pub(crate) hits: BTreeSet<(String, u32, u32)>,
     /// When a keeper lost both halves, on the boot clock in milliseconds.
     pub(crate) orphaned: Vec<u64>,
+    /// When somebody was killed between clone and execve.
+    pub(crate) children: Vec<u64>,
 }
 
 /// Both log files of attempts.

@@ -11,6 +11,7 @@ use super::check::{Call, Submitted, Verb};
 use super::plan::{Kind, Plan};
 use super::random::Random;
 use super::scene::{Said, Scene};
+use super::slow_mount::SlowMount;
 use crate::process::pause;
 
 /// How many submit an id at the same time.
@@ -105,10 +106,16 @@ impl<'a> Episode<'a> {
             _ => {}
         }
         arguments.extend(self.plan.options());
-        if is_script {
+        let mount = self.scene.mount().map(SlowMount::directory);
+        let slow = mount.and_then(|mount| self.plan.slow(mount, &self.scene.work()));
+        let (options, program, before) = slow.unwrap_or_default();
+        arguments.extend(options);
+        if is_script && program.is_empty() {
             arguments.push("--shell".to_owned());
         }
-        arguments.extend(["--".to_owned(), command]);
+        arguments.push("--".to_owned());
+        arguments.extend(program);
+        arguments.push(format!("{before}{command}"));
         arguments
     }
 

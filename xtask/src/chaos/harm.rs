@@ -26,6 +26,9 @@ pub(crate) struct Harm {
     pub(crate) hits: BTreeSet<(String, u32, u32)>,
     /// When a keeper lost both halves, on the boot clock.
     pub(crate) orphaned: Vec<u64>,
+    /// When somebody was killed between clone and execve, on the boot clock.
+    pub(crate) children: Vec<u64>,
+    failing: Vec<(Instant, Instant)>,
     daemon_deaths: Vec<Instant>,
     daemon_stops: Vec<(Instant, Instant)>,
     freezes: Vec<(Instant, Instant)>,
@@ -48,6 +51,16 @@ impl Harm {
 
     pub(crate) fn froze(&mut self, from: Instant, until: Instant) {
         self.freezes.push((from, until));
+    }
+
+    /// System calls of a daemon or a worker failed.
+    pub(crate) fn failed_calls(&mut self, from: Instant, until: Instant) {
+        self.failing.push((from, until));
+    }
+
+    /// Whether system calls failed while a command ran between these times: then it may say whatever it wants.
+    pub(crate) fn disturbs(&self, from: Instant, until: Instant) -> bool {
+        self.failing.iter().any(|failing| meanwhile(failing, from, until))
     }
 
     /// How many daemons were killed between these times.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::Harmful;
+use super::flipper;
 use super::harm::{PATIENCE, boot_ms};
 use super::random::Random;
 use super::scene::Scene;
@@ -36,7 +38,8 @@ const MISHAPS: &[Mishap] = &[
     Mishap::Backlog,
 ];
 /// And what happens more rarely.
-const RARE_MISHAPS: &[Mishap] = &[Mishap::BothHalves, Mishap::Stop, Mishap::Starters, Mishap::StartingDaemon];
+const RARE_MISHAPS: &[Mishap] =
+    &[Mishap::BothHalves, Mishap::Flipped, Mishap::Stop, Mishap::Starters, Mishap::StartingDaemon];
 
 #[derive(Clone, Copy, Debug)]
 enum Mishap {
@@ -49,6 +52,8 @@ enum Mishap {
     GuardAndOtherWorker,
     /// The one thing that may cost the outcome of jobs.
     BothHalves,
+    /// The same, and bits are flipped in what they have left, before the next daemon comes.
+    Flipped,
     /// SIGSTOP and SIGCONT, or SIGKILL of somebody else in between.
     Frozen,
     /// Frozen while there is more and more to do, and killed in the midst of it.
@@ -118,12 +123,15 @@ impl Killer<'_> {
                 nested.map_or(Ok(()), |(guard, worker)| self.half(worker, guard, "worker"))
             }
             (Mishap::BothHalves, _) => self.both_halves(&status, keeper),
+            (Mishap::Flipped, Some(halves)) if !self.scene.spares(Harmful::Files) => {
+                self.flip(daemon, halves)
+            }
             (Mishap::Frozen, _) => self.freeze(daemon, keeper),
             (Mishap::Backlog, Some((guard, worker))) => self.backlog(daemon, guard, worker),
             (Mishap::Stop, _) => self.stop(),
             (Mishap::Starters, _) => self.starters(daemon),
             (Mishap::StartingDaemon, _) => self.starting_daemon(daemon),
-            (_, None) => Ok(()),
+            (Mishap::Flipped, Some(_)) | (_, None) => Ok(()),
         }
     }
 
@@ -178,6 +186,35 @@ impl Killer<'_> {
         harm.orphaned.push(now);
         halves.iter().for_each(|_| harm.count("both halves"));
         Ok(())
+    }
+
+    /// The daemon is halted meanwhile, so that nobody reads what is there before it is changed.
+    fn flip(&mut self, daemon: u32, (guard, worker): (u32, u32)) -> Result<()> {
+        let held: Vec<OwnedFd> = [daemon, guard, worker].iter().filter_map(|pid| pidfd(*pid).ok()).collect();
+        let is_ours = [daemon, guard, worker].iter().all(|pid| names(*pid, self.scene.root()));
+        let ([holder, halves @ ..], true) = (&held[..], is_ours && held.len() == 3) else { return Ok(()) };
+        if pidfd_send_signal(holder, Signal::STOP).is_err() {
+            return Ok(());
+        }
+        let flipped = self.flip_under(halves);
+        self.scene.kill_daemon(daemon)?;
+        let mut harm = self.scene.harm();
+        harm.orphaned.push(boot_ms()?);
+        for _ in 0..flipped? {
+            harm.count("file damaged");
+        }
+        Ok(())
+    }
+
+    fn flip_under(&mut self, halves: &[OwnedFd]) -> Result<usize> {
+        for process in halves {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+            self.scene.harm().count("both halves");
+        }
+        for process in halves {
+            exited(process, Duration::from_secs(5))?;
+        }
+        flipper::flip(&self.scene.data().join("keepers"), &mut self.random)
     }
 
     fn freeze(&mut self, daemon: u32, keeper: Option<(u32, u32)>) -> Result<()> {

@@ -2,7 +2,10 @@
 //!
 //! Each attempt appends to one file of evidence: `S ID ATTEMPT PID` as its first act, `E ID ATTEMPT CODE` as its last.
 
+use std::path::Path;
+
 use super::random::Random;
+use super::slow_mount::PROGRAM;
 
 /// Where all jobs write their evidence: a name in the directory they run in.
 pub(crate) const EVIDENCE: &str = "evidence";
@@ -44,6 +47,17 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     seconds: &'static str,
     code: u8,
+    /// What of it is on the file system that answers slowly.
+    slow: Option<Slow>,
+}
+
+/// What of a job is on the file system that answers slowly, or not at all for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slow {
+    /// It is entered before the program is executed.
+    Directory,
+    /// It is read while it is executed.
+    Program,
 }
 
 impl Plan {
@@ -63,17 +77,22 @@ impl Plan {
             kind,
             seconds: random.pick(&["0.02", "0.1", "0.3", "0.8", "2"]),
             code: random.pick(&[0, 0, 0, 1, 2, 7, 42, 255]),
+            slow: match random.below(12) {
+                0 => Some(Slow::Directory),
+                1 => Some(Slow::Program),
+                _ => None,
+            },
         }
     }
 
     /// One that lives long enough for several to submit it at once.
     pub(crate) fn contended() -> Self {
-        Self { kind: Kind::Slow, seconds: "2", code: 7 }
+        Self { kind: Kind::Slow, seconds: "2", code: 7, slow: None }
     }
 
     /// The job that a [`Kind::Nested`] one runs.
     pub(crate) fn inner() -> Self {
-        Self { kind: Kind::Inner, seconds: "0.3", code: INNER_CODE }
+        Self { kind: Kind::Inner, seconds: "0.3", code: INNER_CODE, slow: None }
     }
 
     /// What this attempt ends with if it is left alone.
@@ -119,6 +138,24 @@ impl Plan {
             _ => &["--grace", "1s"],
         };
         words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// What puts a part of it on the slow file system: further options, what the command begins with in the place of a
+    /// script, and what its script begins with. `work` is where it runs otherwise.
+    pub(crate) fn slow(&self, mount: &Path, work: &Path) -> Option<(Vec<String>, Vec<String>, String)> {
+        // What is read by a name is beside the evidence.
+        let slow = self.slow.filter(|_| !matches!(self.kind, Kind::Missing | Kind::Reader))?;
+        let script = format!("cd '{}' || exit 99; ", work.display());
+        Some(match slow {
+            Slow::Directory => {
+                let directory = mount.join("directory").display().to_string();
+                (vec!["--cwd".to_owned(), directory], Vec::new(), script)
+            }
+            Slow::Program => {
+                let program = mount.join(PROGRAM).display().to_string();
+                (Vec::new(), vec![program, "-c".to_owned()], String::new())
+            }
+        })
     }
 
     /// What comes after `--`, and whether it is a script. `nodejobs` is a command line for an inner directory.
@@ -172,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_flaky_job_fails_until_it_does_not() {
-        let plan = Plan { kind: Kind::Flaky { failures: 2, most: 3 }, seconds: "0", code: 0 };
+        let plan = Plan { kind: Kind::Flaky { failures: 2, most: 3 }, seconds: "0", code: 0, slow: None };
         assert_eq!([1, 2, 3, 4].map(|attempt| plan.code(attempt)), [1, 1, 0, 0]);
         assert_eq!(plan.most_restarts(), 3);
         assert_eq!(Plan::contended().code(1), Plan::contended().code(5));
@@ -194,11 +231,11 @@ mod tests {
             command.env("JOB_ID", "c1").env("NODEJOBS_ATTEMPT", attempt);
             crate::process::finish(&mut command, std::time::Duration::from_secs(30)).unwrap()
         };
-        let writer = Plan { kind: Kind::Writer { lines: 50 }, seconds: "0", code: 42 };
+        let writer = Plan { kind: Kind::Writer { lines: 50 }, seconds: "0", code: 42, slow: None };
         let ended = said(writer, "2");
         assert_eq!(ended.status.code(), Some(42));
         assert_eq!([ended.stdout, ended.stderr], writer.output("c1", 2).unwrap());
-        let flaky = Plan { kind: Kind::Flaky { failures: 1, most: 3 }, seconds: "0", code: 7 };
+        let flaky = Plan { kind: Kind::Flaky { failures: 1, most: 3 }, seconds: "0", code: 7, slow: None };
         assert_eq!(["1", "2"].map(|attempt| said(flaky, attempt).status.code()), [Some(7), Some(0)]);
         let evidence = std::fs::read_to_string(directory.join(EVIDENCE)).unwrap();
         let ends: Vec<&str> = evidence.lines().filter(|line| line.starts_with('E')).collect();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +13,10 @@ use anyhow::{Context as _, Result};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::harm::Harm;
+use super::Harmful;
+use super::harm::{Harm, boot_ms};
 use super::random::Random;
+use super::slow_mount::SlowMount;
 use crate::process::{Running, exited, names, pidfd};
 use crate::product::CommandLine;
 
@@ -34,6 +36,10 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
     pub(crate) end: Instant,
     harm: Mutex<Harm>,
+    /// Where directories and programs answer slowly, if there can be such a place here.
+    mount: Option<SlowMount>,
+    /// Harm that is left out.
+    pub(crate) spared: Vec<Harmful>,
 }
 
 /// What became of a command.
@@ -48,6 +54,8 @@ pub(crate) enum Said {
         excused: bool,
         /// How many daemons were killed meanwhile.
         deaths: usize,
+        /// Whether system calls failed meanwhile.
+        disturbed: bool,
     },
     /// We killed it, so it may have done what it was asked or not.
     Killed,
@@ -70,6 +78,7 @@ impl Scene {
         root: &Path,
         seed: u64,
         time: Duration,
+        mount: Option<SlowMount>,
     ) -> Result<Self> {
         let scene = Self {
             binary: binary.to_owned(),
@@ -79,6 +88,8 @@ impl Scene {
             seed,
             end: Instant::now() + time,
             harm: Mutex::default(),
+            mount,
+            spared: Vec::new(),
         };
         for directory in [scene.data(), scene.work()] {
             fs::create_dir_all(&directory)
@@ -99,6 +110,14 @@ impl Scene {
     /// Where the jobs run.
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    pub(crate) fn spares(&self, harm: Harmful) -> bool {
+        self.spared.contains(&harm)
+    }
+
+    pub(crate) fn mount(&self) -> Option<&SlowMount> {
+        self.mount.as_ref()
     }
 
     /// The data directories of jobs within jobs.
@@ -191,6 +210,7 @@ impl Scene {
             code: ended.status.code(),
             excused: harm.excuses(started, until, &ended.stderr),
             deaths: harm.deaths(started, until),
+            disturbed: harm.disturbs(started, until),
             stdout: ended.stdout,
             stderr: ended.stderr,
         })
@@ -222,6 +242,23 @@ impl Scene {
         exited(&process, DEADLINE)
     }
 
+    /// Kills what is on its way from clone to execve. Nobody can know whose it is, so it is noted when.
+    pub(crate) fn kill_child(&self, process: &OwnedFd, pid: u32) -> Result<()> {
+        if !names(pid, &self.root) || pidfd_send_signal(process, Signal::KILL).is_err() {
+            return Ok(());
+        }
+        let now = boot_ms()?;
+        let mut harm = self.harm();
+        harm.children.push(now);
+        harm.count("child");
+        Ok(())
+    }
+
+    /// Whether our commands have started it.
+    pub(crate) fn is_marked(&self, pid: u32) -> bool {
+        self.environment(pid).is_some()
+    }
+
     /// Every living process of every job.
     pub(crate) fn job_processes(&self) -> Result<Vec<JobProcess>> {
         let marked = self.marked()?.into_iter();
@@ -244,7 +281,7 @@ impl Scene {
     }
 
     /// Kills or freezes a process of a job; what holds it, or none if it is gone.
-    pub(crate) fn strike(&self, target: &JobProcess, signal: Signal) -> Option<std::os::fd::OwnedFd> {
+    pub(crate) fn strike(&self, target: &JobProcess, signal: Signal) -> Option<OwnedFd> {
         let process = pidfd(target.pid).ok()?;
         let found = JobProcess::of(target.pid, &self.environment(target.pid)?)?;
         if found != *target {

@@ -200,8 +200,8 @@ moves! {
     is_allowed {
         queued => starting cancelled;
         starting => running failed_start stopping lost queued;
-        running => paused stopping restarting finished failed lost;
-        paused => running stopping restarting finished failed lost;
+        running => paused stopping restarting finished failed failed_start lost;
+        paused => running stopping restarting finished failed failed_start lost;
         stopping => stopped failed_stop lost;
         failed_stop => stopped lost;
         restarting => queued stopped;
@@ -209,8 +209,8 @@ moves! {
     is_absent {
         queued => queued running paused stopping failed_stop restarting finished failed failed_start stopped lost;
         starting => starting paused failed_stop restarting finished failed stopped cancelled;
-        running => queued starting running failed_stop failed_start stopped cancelled;
-        paused => queued starting paused failed_stop failed_start stopped cancelled;
+        running => queued starting running failed_stop stopped cancelled;
+        paused => queued starting paused failed_stop stopped cancelled;
         stopping => queued starting running paused stopping restarting finished failed failed_start cancelled;
         failed_stop => queued starting running paused stopping failed_stop restarting finished failed failed_start
             cancelled;

@@ -10,6 +10,7 @@ mod checks;
 mod clients;
 mod owner;
 mod places;
+mod rest;
 mod session;
 mod world;
 
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 
 use crate::engine::Capacity;
 use crate::id::JobId;
-use crate::job::{Job, WaitingOn};
+use crate::job::Job;
 use crate::status::{Reason, Status};
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
@@ -34,8 +35,6 @@ type Checked = Result<(), String>;
 /// Runs in an ordinary test.
 const SEEDS: u64 = 3_000;
 const STEPS: u64 = 300;
-/// Rounds in which everything comes to its end once nothing goes wrong any more.
-const LAST_ROUNDS: u64 = 150;
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(otherwise()) }
@@ -68,6 +67,8 @@ struct Simulation {
     capacity: Capacity,
     /// The store has kept what it said it could not, and its owner has made other plans.
     was_deceived: bool,
+    /// Whether the commit under way does that.
+    settles_boot: bool,
 }
 
 impl Simulation {
@@ -78,8 +79,9 @@ impl Simulation {
         Self {
             capacity: places::any_capacity(&mut random),
             was_deceived: false,
+            settles_boot: false,
             random,
-            world: World::new(),
+            world: World::new(fault),
             store,
             owner: None,
             generation: 0,
@@ -145,6 +147,7 @@ impl Simulation {
             if self.random.below(2) == 0 {
                 self.world.keeper_works(keeper, &mut self.random)?;
             }
+            self.world.children_work(keeper, &mut self.random)?;
         }
         Ok(())
     }
@@ -181,7 +184,7 @@ impl Simulation {
 
     fn something_breaks(&mut self) {
         let keepers = u64::try_from(self.world.keepers.len()).unwrap_or(0);
-        match self.random.below(10) {
+        match self.random.below(14) {
             0..3 => {
                 self.note(|| "the owner is killed".to_owned());
                 self.owner = None;
@@ -210,79 +213,24 @@ impl Simulation {
                 self.clients.owner_died(&mut self.random);
                 self.world.reboot(&mut self.random);
             }
+            _ if keepers > 0 => self.something_stands_still(),
             _ => {}
         }
     }
 
-    /// Nothing goes wrong any more: what was begun comes to its end.
-    fn finish(&mut self) -> Checked {
-        self.faults = false;
-        self.disk_is_full = false;
-        self.note(|| "from here on nothing goes wrong".to_owned());
-        // One that could not look, and writes nothing any more, leaves sooner or later.
-        self.owner.take_if(|owner| owner.was_deceived);
-        if self.owner.is_none() {
-            self.clients.owner_died(&mut self.random);
+    /// A keeper that is not killed may be halted, or go on; its children be killed, and its files damaged.
+    fn something_stands_still(&mut self) {
+        let keepers: Vec<usize> = (0..self.world.keepers.len()).collect();
+        let index = *world::pick(&keepers, &mut self.random).unwrap_or(&0);
+        let harm = self.random.below(8);
+        self.note(|| format!("keeper {index} has harm {harm}"));
+        match harm {
+            0..3 => self.world.halt_keeper(index, true),
+            3 => self.world.halt_keeper(index, false),
+            4 | 5 => self.world.kill_child(index),
+            6 => self.world.damage(index, &mut self.random),
+            _ => self.world.all_go_on(),
         }
-        for _ in 0..LAST_ROUNDS {
-            if self.owner.is_none() {
-                self.take_over()?;
-            }
-            self.resume_groups();
-            for run in &mut self.world.runs {
-                run.unstick();
-                if run.main.alive && !run.main.halted && !run.runs_for_ever {
-                    run.exit_by_itself();
-                }
-            }
-            for _ in 0..4 {
-                self.backend_works()?;
-                for keeper in 0..self.world.keepers.len() {
-                    for _ in 0..4 {
-                        self.world.keeper_works(keeper, &mut self.random)?;
-                    }
-                }
-                self.owner_works(usize::MAX)?;
-            }
-            if self.is_quiet() {
-                break;
-            }
-            self.world.pass(700);
-            self.until_something_is_due();
-        }
-        self.is_finished()?;
-        self.nobody_waits_for_nothing()?;
-        self.checks.at_the_end(&self.store, &self.world)
-    }
-
-    fn is_quiet(&self) -> bool {
-        let Some(owner) = &self.owner else { return false };
-        let ends_soon = |run: &world::Run| match run.main.alive {
-            true => !run.main.halted && !run.runs_for_ever,
-            false => run.process.is_some() && !run.collected && !run.may_be_lost,
-        };
-        owner.engine.next_deadline().is_none()
-            && owner.inbox.is_empty()
-            && owner.session.is_quiet(&self.world)
-            && !self.world.runs.iter().any(ends_soon)
-    }
-
-    fn is_finished(&self) -> Checked {
-        for job in all_jobs(&self.store) {
-            let run = self.world.find(job.seq, job.state.attempt).map(|run| &self.world.runs[run]);
-            let runs = run.is_some_and(|run| run.main.alive);
-            let goes_on = matches!(job.state.status, Status::Running | Status::Paused) && runs;
-            // Those that have the places run for ever.
-            let waits = job.state.waiting_on == Some(WaitingOn::Slot)
-                || self.is_held_up(&job)
-                || self.waits_for_somebody(&job);
-            let is_settled = job.state.status.is_terminal() || goes_on || waits;
-            ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
-        }
-        let kept = self.world.keepers.iter().find(|keeper| !keeper.gone && !keeper.is_settled());
-        ensure(kept.is_none(), || format!("nothing acknowledges what {kept:?} keeps"))?;
-        let waiting = &self.clients.waiting;
-        ensure(waiting.is_empty(), || format!("nobody answers {waiting:?}"))
     }
 }
 
@@ -359,6 +307,14 @@ fn an_owner_that_does_things_in_the_wrong_order_is_found_out() {
         Fault::CountsNobody,
         Fault::ForgetsWhoEnded,
         Fault::ForgetsGroups,
+        Fault::AcknowledgesWhatIsHeld,
+        Fault::CallsOffWithoutGate,
+        Fault::PassesClosedGates,
+        Fault::IgnoresFences,
+        Fault::StandsStill,
+        Fault::ForgetsWhatIsInFlight,
+        Fault::TrustsDamagedFiles,
+        Fault::DecidesForTheSilent,
     ];
     for fault in faults {
         let found = (0..SEEDS).find(|seed| try_seed(*seed, STEPS, fault, false).is_err());

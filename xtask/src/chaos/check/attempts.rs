@@ -36,14 +36,20 @@ pub(super) fn judge(job: &Submitted, attempts: &[Attempt], story: &Story) -> (Ve
 
 /// Whether a keeper lost both halves while the attempt lived.
 fn was_orphaned(attempt: &Attempt, story: &Story) -> bool {
+    story.done.orphaned.iter().any(|at| lived_at(attempt, *at))
+}
+
+fn lived_at(attempt: &Attempt, at: u64) -> bool {
     let ended = attempt.ended.unwrap_or(u64::MAX);
-    story.done.orphaned.iter().any(|at| attempt.begun <= at + CLOCK && ended.saturating_add(CLOCK) >= *at)
+    attempt.begun <= at + CLOCK && ended.saturating_add(CLOCK) >= at
 }
 
 fn wrong_end(job: &Submitted, attempt: &Attempt, is_excepted: bool, story: &Story) -> Option<String> {
     let trace = story.evidence.of(&job.id, attempt.number);
     let hits = || story.done.hits.iter().filter(|hit| hit.0 == job.id && hit.1 == attempt.number);
-    let was_hit = hits().any(|hit| Some(hit.2) == attempt.pid);
+    // Of somebody between clone and execve nobody knows whose it is.
+    let may_be_child = story.done.children.iter().any(|at| lived_at(attempt, *at));
+    let was_hit = hits().any(|hit| Some(hit.2) == attempt.pid) || may_be_child;
     let code = i64::from(job.plan.code(attempt.number));
     let (once, never) = (trace.starts.len() == 1, trace.starts.is_empty());
     let to_the_end = trace.ends.len() == 1 && i64::from(trace.ends[0].0) == code;
@@ -59,9 +65,13 @@ fn wrong_end(job: &Submitted, attempt: &Attempt, is_excepted: bool, story: &Stor
                 && (once || never)
                 && (to_the_end || trace.ends.is_empty())
         }
-        "failed_start" => job.plan.kind == Kind::Missing && reason == Some("exec") && never,
+        "failed_start" => {
+            let is_missing = job.plan.kind == Kind::Missing && reason == Some("exec");
+            (is_missing || may_be_child) && never
+        }
         "stopped" => job.may_be_stopped() && (once || never) && trace.ends.len() <= 1,
         "cancelled" => job.may_be_stopped() && never,
+        "lost" if may_be_child && never => true,
         "lost" => is_excepted && (once || never),
         _ => false,
     };

@@ -10,8 +10,9 @@ fn may_become(from: Option<&str>, to: &str) -> bool {
         None => &["queued", "starting", "restarting"],
         Some("queued") => &["starting", "cancelled"],
         Some("starting") => &["running", "failed_start", "stopping", "lost", "queued"],
-        Some("running") => &["paused", "stopping", "finished", "failed", "lost"],
-        Some("paused") => &["running", "stopping", "finished", "failed", "lost"],
+        // To `failed_start` only behind a start that had to be told early.
+        Some("running") => &["paused", "stopping", "finished", "failed", "failed_start", "lost"],
+        Some("paused") => &["running", "stopping", "finished", "failed", "failed_start", "lost"],
         Some("stopping") => &["stopped", "failed_stop", "lost"],
         Some("failed_stop") => &["stopped", "lost"],
         Some("restarting") => &["queued", "starting", "stopped"],

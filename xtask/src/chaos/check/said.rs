@@ -43,8 +43,10 @@ impl Said {
 
 impl Call {
     fn meaning(&self, id: &str, may_be_missing: bool) -> Meaning {
-        let (code, stdout, excused) = match &self.said {
-            Said::Ended { code, stdout, excused, .. } => (code.unwrap_or(-1), stdout, *excused),
+        let (code, stdout, excused, disturbed) = match &self.said {
+            Said::Ended { code, stdout, excused, disturbed, .. } => {
+                (code.unwrap_or(-1), stdout, *excused, *disturbed)
+            }
             Said::Killed => return Meaning::Unknown,
             Said::Hung => return Meaning::Wrong,
         };
@@ -65,7 +67,9 @@ impl Call {
                 Meaning::Refused
             }
             Verb::Wait if may_be_missing && code == 125 => Meaning::Refused,
-            Verb::RunAndFollow | Verb::Follow if !(excused && code == 125) => Meaning::Done,
+            Verb::RunAndFollow | Verb::Follow if !(disturbed || excused && code == 125) => Meaning::Done,
+            _ if disturbed && code != 0 => Meaning::Unknown,
+            Verb::RunAndFollow | Verb::Follow if disturbed => Meaning::Unknown,
             _ if excused && NO_DAEMON.contains(&code) && (mirrors || code == NO_DAEMON[0]) => {
                 Meaning::Unknown
             }

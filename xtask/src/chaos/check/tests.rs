@@ -18,11 +18,19 @@ fn said(code: i32, stdout: &str) -> Said {
         stderr: String::new(),
         excused: false,
         deaths: 0,
+        disturbed: false,
     }
 }
 
 fn excused(code: i32) -> Said {
-    Said::Ended { code: Some(code), stdout: String::new(), stderr: String::new(), excused: true, deaths: 9 }
+    Said::Ended {
+        code: Some(code),
+        stdout: String::new(),
+        stderr: String::new(),
+        excused: true,
+        deaths: 9,
+        disturbed: false,
+    }
 }
 
 fn call(verb: Verb, said: Said) -> Call {
@@ -184,6 +192,38 @@ fn what_promise_4_names_is_counted_and_nothing_else_may_be_lost() {
 }
 
 #[test]
+fn who_was_killed_on_its_way_has_a_reason_and_only_if_it_never_ran() {
+    let killed_at = |at: u64, attempt: Attempt, evidence: &str| {
+        let mut case = Case::with(vec![attempt], evidence);
+        case.story.done.children.push(at);
+        case
+    };
+    let failed_start = || Attempt { reason: Some("exec".to_owned()), ..attempt(1, "failed_start", None) };
+    for status in ["lost", "failed_start"] {
+        let ended = || Attempt { status: status.to_owned(), ..failed_start() };
+        killed_at(15, ended(), "").holds();
+        killed_at(900, ended(), "").breaks(status);
+        killed_at(15, ended(), &ran(1, 7)).breaks(status);
+    }
+    killed_at(15, by_signal(1), "").holds();
+}
+
+#[test]
+fn when_calls_failed_a_command_may_say_so_but_not_what_is_wrong() {
+    let failed = |code| Said::Ended {
+        code: Some(code),
+        stdout: "c1\n".to_owned(),
+        stderr: "the disk is full".to_owned(),
+        excused: false,
+        deaths: 0,
+        disturbed: true,
+    };
+    Case::new().calls(vec![call(Verb::Run, failed(1))]).holds();
+    Case::with(Vec::new(), "").calls(vec![call(Verb::Run, failed(1))]).holds();
+    Case::with(Vec::new(), "").calls(vec![call(Verb::Run, failed(0))]).breaks("there is no such job");
+}
+
+#[test]
 fn a_stop_may_come_at_any_time_but_not_by_itself() {
     let stopped =
         |found: Attempt, evidence: &str| Case::with(vec![found], evidence).and(Verb::Stop, said(0, ""));
@@ -307,7 +347,7 @@ fn every_log_is_whole_and_so_is_what_a_follower_shows() {
     case("out c1 1 2\n", "", "S c1 1 101\n", by_signal(1)).hit(1, 101).breaks("standard output");
     let follow = |stdout: &str, stderr: &str| {
         let (stdout, stderr) = (stdout.to_owned(), stderr.to_owned());
-        let said = Said::Ended { code: Some(7), stdout, stderr, excused: false, deaths: 0 };
+        let said = Said::Ended { code: Some(7), stdout, stderr, excused: false, deaths: 0, disturbed: false };
         whole(out, err).and(Verb::Follow, said)
     };
     follow(out, &format!("{err}c1: failed\n")).holds();

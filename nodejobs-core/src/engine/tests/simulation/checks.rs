@@ -9,9 +9,10 @@ use crate::spec::Start;
 use crate::status::{Reason, Status};
 use crate::store::memory::MemoryStore;
 use crate::store::{JobChange, JobStore, Unit, UnitOutcome};
+use crate::time::BootTime;
 
 use super::awaiting::Awaiting;
-use super::world::{Noted, World};
+use super::world::{Entry, Noted, Run, World};
 use super::{Checked, ensure};
 
 type Key = (u64, u32);
@@ -40,6 +41,9 @@ pub(super) struct Checks {
     removed: BTreeSet<JobId>,
     /// Who waits for whom.
     pub(super) awaiting: Awaiting,
+    /// When each attempt was last asked to be launched, and which boot was settled then: an owner that dies before it has
+    /// settled its own is as one of the boot before.
+    asked: BTreeMap<Key, (BootTime, u64)>,
     /// Attempts of which somebody was told that they are being stopped.
     stopped: BTreeSet<Key>,
 }
@@ -175,6 +179,13 @@ impl Checks {
         }
         self.keys.insert(job.seq, (job.state.attempt, job.definition.submit_key.clone()));
         if !job.state.status.is_terminal() {
+            let asked = (job.state.launch_asked, world.settled_boot);
+            let known = self.asked.entry(key).or_insert(asked);
+            if known.0 != asked.0 {
+                *known = asked;
+            }
+        }
+        if !job.state.status.is_terminal() {
             return ensure(!self.last_words.contains_key(&key), || format!("{key:?} lives again"));
         }
         if let Some(last) = self.last_words.get(&key) {
@@ -190,10 +201,27 @@ impl Checks {
     /// Whether the last word of an attempt is true.
     fn truth(&self, job: &Job, world: &mut World) -> Checked {
         let state = &job.state;
-        let stopped = self.stopped.contains(&(job.seq, state.attempt));
-        let Some(run) = world.find(job.seq, state.attempt).filter(|run| world.runs[*run].process.is_some())
-        else {
-            let never = matches!(state.status, Status::FailedStart | Status::Cancelled | Status::Stopped);
+        let key = (job.seq, state.attempt);
+        let stopped = self.stopped.contains(&key);
+        let asked = self.asked.get(&key).map_or(world.boot, |(_, boot)| *boot);
+        let boot = world.boot;
+        let found = world.find(job.seq, state.attempt);
+        if let (Status::Lost, Some(run)) = (state.status, found.map(|run| &mut world.runs[run])) {
+            match state.reason {
+                Some(Reason::Reboot) => ensure(asked < boot, || "its boot goes on".to_owned())?,
+                _ => ensure(run.may_be_lost, || "its keeper knows its end".to_owned())?,
+            }
+            if run.is_doubtful && state.process.is_none() {
+                run.given_up = true;
+                return Ok(());
+            }
+        }
+        let was_there = |run: &Run| run.executed || run.exit.is_some() || run.main.alive;
+        let Some(run) = found.filter(|run| was_there(&world.runs[*run])) else {
+            let never = matches!(
+                state.status,
+                Status::FailedStart | Status::Cancelled | Status::Stopped | Status::Lost
+            );
             return ensure(never && state.exit.is_none(), || "it was never executed".to_owned());
         };
         let run = &mut world.runs[run];
@@ -210,7 +238,7 @@ impl Checks {
             Status::Finished | Status::Failed | Status::Stopped => {
                 ensure(state.exit.is_some() && state.exit == run.exit, || format!("it was {:?}", run.exit))
             }
-            Status::Lost => ensure(run.may_be_lost, || "its keeper knows its end".to_owned()),
+            Status::Lost => Ok(()),
             _ => Err("it was executed".to_owned()),
         }
     }
@@ -255,21 +283,28 @@ impl Checks {
         store: &MemoryStore,
         world: &World,
     ) -> Checked {
-        let covered = world.keepers[keeper].journal.iter().filter(|(at, _)| *at < position);
-        for (_, entry) in covered {
+        let journal = &world.keepers[keeper].journal;
+        let is_taken_back = |from: u64, started: &Entry| {
+            let mut later = journal.iter().filter(|(at, entry)| *at > from && entry.run == started.run);
+            later.any(|(_, entry)| matches!(entry.noted, Noted::StartFailed(_)))
+        };
+        let covered = journal.iter().filter(|(at, entry)| *at < position && !entry.is_bad);
+        for (at, entry) in covered {
+            if matches!(entry.noted, Noted::Started(_)) && is_taken_back(*at, entry) {
+                // It is the second entry that has to be in the store.
+                continue;
+            }
             let run = &world.runs[entry.run];
             let attempts = store.attempts(&run.attempt.id).unwrap_or_default();
             let is_it = |job: &&Job| job.seq == run.seq && job.state.attempt == run.attempt.attempt;
             let Some(state) = attempts.iter().find(is_it).map(|job| &job.state) else { continue };
+            let was_asked_again = state.launch_asked > entry.at.boot || entry.boot != world.boot;
             let is_in = state.status.is_terminal()
                 || match entry.noted {
-                    Noted::Started => state.process.is_some() || state.ended.is_some(),
+                    Noted::Started(_) => state.process.is_some() || state.ended.is_some() || was_asked_again,
                     Noted::Exited(_) => state.ended.is_some(),
                     // It waits, or was asked for again.
-                    Noted::StartFailed(_) => {
-                        let was_asked_again = state.launch_asked > entry.at.boot || entry.boot != world.boot;
-                        state.status == Status::Queued || was_asked_again
-                    }
+                    Noted::StartFailed(_) => state.status == Status::Queued || was_asked_again,
                 };
             ensure(is_in, || format!("{entry:?} is acknowledged and not stored: {state:?}"))?;
         }
@@ -284,9 +319,15 @@ impl Checks {
             ensure(is_stored, || format!("{id} (attempt {attempt}) was accepted and is gone"))?;
         }
         super::arrays::at_the_end(store)?;
+        for ((seq, attempt), state) in &self.last_words {
+            let run = world.find(*seq, *attempt).map(|run| &world.runs[run]);
+            let is_denied = matches!(state.status, Status::FailedStart | Status::Cancelled | Status::Stopped);
+            let executed = run.filter(|run| run.executed && is_denied && state.exit.is_none());
+            ensure(executed.is_none(), || format!("{executed:?} was executed, and is {state:?}"))?;
+        }
         for (seq, attempt) in &self.stopped {
             if let Some(run) = world.find(*seq, *attempt).map(|run| &world.runs[run]) {
-                ensure(run.living() == 0, || format!("{run:?} was stopped and lives"))?;
+                ensure(run.living() == 0 || run.given_up, || format!("{run:?} was stopped and lives"))?;
             }
         }
         Ok(())

@@ -58,6 +58,22 @@ pub(super) enum Fault {
     ForgetsWhoEnded,
     /// It does not know which groups there are.
     ForgetsGroups,
+    /// Its backend tells a start that is not settled no longer than until something else of that keeper is on disk.
+    AcknowledgesWhatIsHeld,
+    /// Its backend says that a launch was called off, and closes no gate.
+    CallsOffWithoutGate,
+    /// Children go through closed gates.
+    PassesClosedGates,
+    /// Children do not look who has asked for their launch.
+    IgnoresFences,
+    /// A keeper stands still while one of its launches hangs.
+    StandsStill,
+    /// Its backend does not hear which launches are in flight.
+    ForgetsWhatIsInFlight,
+    /// Its backend takes what it cannot read for nothing.
+    TrustsDamagedFiles,
+    /// Its backend takes the silence of a keeper without gates for an answer.
+    DecidesForTheSilent,
 }
 
 impl Simulation {
@@ -71,7 +87,7 @@ impl Simulation {
                 Fault::CountsNobody => Engine::new(generation),
                 _ => Engine::with_capacity(generation, self.capacity.clone()),
             },
-            session: Session::default(),
+            session: Session::new(self.fault),
             inbox: VecDeque::new(),
             was_deceived: false,
         };
@@ -91,7 +107,9 @@ impl Simulation {
         if self.fault != Fault::ForgetsWhoEnded {
             owner.engine.know_ended(ended);
         }
-        owner.session.recover(&known, &mut self.world, &self.store)?;
+        let is_other_boot = self.world.settled_boot != self.world.boot;
+        let (world, random) = (&mut self.world, &mut self.random);
+        owner.session.recover(&known, is_other_boot, world, &self.store, random)?;
         let reports = std::mem::take(&mut owner.session.reports);
         let (remembered, found): (Vec<_>, Vec<_>) =
             reports.into_iter().partition(|report| report.receipt.is_some());
@@ -107,7 +125,11 @@ impl Simulation {
         }
         // In the order of a hash map otherwise, and no seed would be the same twice.
         turn.effects[heard..].sort_by_cached_key(|effect| format!("{effect:?}"));
-        if self.commit(&mut owner, turn, true)? == Life::Goes {
+        self.settles_boot = true;
+        let life = self.commit(&mut owner, turn, true)?;
+        self.settles_boot = false;
+        if life == Life::Goes {
+            owner.session.settled(&mut self.world);
             self.owner = Some(owner);
         }
         Ok(())
@@ -185,6 +207,7 @@ impl Simulation {
 
     fn commit(&mut self, owner: &mut Owner, mut turn: Turn, is_first: bool) -> Result<Life, String> {
         if turn.is_empty() {
+            self.boot_is_settled();
             return self.agrees(owner);
         }
         if self.fault == Fault::AcknowledgesFirst {
@@ -202,6 +225,9 @@ impl Simulation {
         let outcomes = if turn.units.is_empty() { Some(Vec::new()) } else { self.store_works(owner, &turn)? };
         if self.dies() || (is_first && outcomes.is_none()) {
             return Ok(Life::Ends);
+        }
+        if turn.units.is_empty() {
+            self.boot_is_settled();
         }
         // It looks whether what failed was written, unless that fails as well.
         let can_look = !owner.was_deceived || self.random.below(4) > 0;
@@ -240,6 +266,13 @@ impl Simulation {
         self.agrees(owner)
     }
 
+    /// The commit that answers for everything of an earlier boot says so itself.
+    fn boot_is_settled(&mut self) {
+        if self.settles_boot {
+            self.world.settled_boot = self.world.boot;
+        }
+    }
+
     fn dies(&mut self) -> bool {
         self.faults && self.random.below(60) == 0
     }
@@ -259,6 +292,7 @@ impl Simulation {
             return Ok(None);
         }
         let outcomes = self.store.commit(&turn.units).map_err(|error| error.to_string())?;
+        self.boot_is_settled();
         self.checks.awaiting.was_deceived = self.was_deceived;
         self.checks.committed(&turn.units, &outcomes, &self.store, &mut self.world)?;
         if luck == 1 {

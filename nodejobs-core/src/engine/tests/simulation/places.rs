@@ -14,6 +14,7 @@ use crate::store::{JobChange, JobStore, Unit};
 
 use super::clients::Ask;
 use super::owner::{Message, Owner};
+use super::world::Run;
 use super::{Checked, Simulation, all_jobs, ensure};
 
 /// The groups of every world. Those that a world has are in its store.
@@ -91,7 +92,8 @@ impl Simulation {
         let jobs = all_jobs(&self.store);
         let placed: Vec<&Job> = jobs.iter().filter(has_place).collect();
         if let Some(max) = self.capacity.max_processes {
-            let alive = self.world.runs.iter().filter(|run| run.process.is_some() && run.main.alive).count();
+            let lives = |run: &&Run| run.process.is_some() && run.main.alive && !run.given_up;
+            let alive = self.world.runs.iter().filter(lives).count();
             let max = max as usize;
             let is_stored = placed.len() <= max || self.was_deceived;
             ensure(is_stored, || format!("{} have a place, of {max}", placed.len()))?;

@@ -2,16 +2,17 @@
 //! real one: it hands launches to a keeper, hears journals, watches what has no keeper any more, and ends trees. It dies
 //! with its owner.
 
+mod hearing;
 mod recovery;
+mod silence;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::backend::{
     BackendEvent, BackendReport, EndPlan, Receipt, StartFailure, StartFailureKind, TreeMember,
 };
 use crate::id::AttemptId;
 use crate::job::Process;
-use crate::logs::LogStart;
 use crate::signal::Signal;
 use crate::store::JobStore;
 use crate::store::conformance::random::Random;
@@ -19,7 +20,8 @@ use crate::store::memory::MemoryStore;
 use crate::time::BootTime;
 
 use super::Checked;
-use super::world::{Entry, KeeperIndex, Noted, Order, Run, RunIndex, World};
+use super::owner::Fault;
+use super::world::{Entry, KeeperIndex, Order, Run, RunIndex, World};
 
 /// How long a killed process may still be there before it is reported.
 const KILL_PATIENCE_MS: u64 = 2_000;
@@ -56,16 +58,36 @@ struct InFlight {
     keeper: KeeperIndex,
     /// What is before this in its journal is about an earlier launch.
     from: u64,
+    asked: BootTime,
+}
+
+/// A launch that nothing is known of as long as keepers without gates do not answer.
+#[derive(Debug)]
+struct Unanswered {
+    run: RunIndex,
+    asked: BootTime,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Session {
+    fault: Fault,
     pub(super) commands: VecDeque<Command>,
     pub(super) reports: Vec<BackendReport>,
     waiting: VecDeque<AttemptId>,
     in_flight: Vec<InFlight>,
     /// Up to where the journals of the living were heard, and on which connection.
     heard: BTreeMap<KeeperIndex, (u64, u64)>,
+    /// Keepers that live and do not answer.
+    silent: BTreeSet<KeeperIndex>,
+    unanswered: Vec<Unanswered>,
+    /// Starts that are noted and not settled, by their places in the journals of the living.
+    held: BTreeMap<KeeperIndex, BTreeMap<u64, Entry>>,
+    /// Up to where each journal was told, or is held.
+    told: BTreeMap<KeeperIndex, u64>,
+    /// Up to where the journals of the dead were read.
+    buried: BTreeMap<KeeperIndex, u64>,
+    /// Passed their gates and cannot be known to be executed or not.
+    unresolved: Vec<RunIndex>,
     running: BTreeMap<AttemptId, RunIndex>,
     /// Main processes that no keeper collects.
     orphans: Vec<RunIndex>,
@@ -73,6 +95,10 @@ pub(super) struct Session {
 }
 
 impl Session {
+    pub(super) fn new(fault: Fault) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
     /// One round of the backend's loop.
     pub(super) fn works(&mut self, world: &mut World, store: &MemoryStore, random: &mut Random) -> Checked {
         self.takes_in(world);
@@ -81,17 +107,25 @@ impl Session {
         for keeper in 0..world.keepers.len() {
             self.hear(keeper, world, random)?;
         }
+        self.look_for_the_silent(world, random)?;
+        self.read_on(world);
         self.look_after_orphans(world, random);
         Ok(())
     }
 
     /// Whether it waits for nothing but the processes themselves.
     pub(super) fn is_quiet(&self, world: &World) -> bool {
-        let is_told = self.commands.is_empty() && self.waiting.is_empty() && self.in_flight.is_empty();
+        let waits = |launch: &InFlight| world.is_hung(launch.run);
+        let is_told = self.commands.is_empty() && self.waiting.is_empty() && self.in_flight.iter().all(waits);
         let hears_all = self.heard.iter().all(|(keeper, (_, heard))| {
             let keeper = &world.keepers[*keeper];
-            *heard == keeper.end && keeper.inbox.is_empty()
+            *heard == keeper.end && keeper.inbox.is_empty() && keeper.said.is_empty()
         });
+        let mut held = self.held.values().flat_map(|held| held.values());
+        let hears_all = hears_all
+            && held.all(|entry| world.is_hung(entry.run))
+            && self.silent.is_empty()
+            && self.unanswered.is_empty();
         let sees_all = self.orphans.iter().all(|run| world.runs[*run].main.alive);
         is_told && hears_all && sees_all && self.reports.is_empty() && self.endings.is_empty()
     }
@@ -138,7 +172,7 @@ impl Session {
                     let keeper = &mut world.keepers[index];
                     if !keeper.lives() {
                         keeper.acknowledged = keeper.acknowledged.max(position);
-                        keeper.gone = keeper.is_settled();
+                        keeper.gone = keeper.may_be_removed();
                     } else if self.heard.get(&index).is_some_and(|(on, _)| *on == keeper.connection) {
                         keeper.inbox.push_back(Order::Acknowledge(position));
                     }
@@ -147,10 +181,19 @@ impl Session {
         }
     }
 
-    fn begin_ending(&mut self, attempt: AttemptId, process: Option<Process>, plan: EndPlan, world: &World) {
+    fn begin_ending(
+        &mut self,
+        attempt: AttemptId,
+        process: Option<Process>,
+        plan: EndPlan,
+        world: &mut World,
+    ) {
         if let Some(index) = self.waiting.iter().position(|waiting| *waiting == attempt) {
             self.waiting.remove(index);
             return self.not_started(attempt, StartFailureKind::CalledOff, world);
+        }
+        if process.is_none() && self.call_off(&attempt, world) {
+            return;
         }
         let known = self.running.get(&attempt).copied();
         let Some(run) = known.or_else(|| world.by_process(&process?)) else { return };
@@ -219,67 +262,17 @@ impl Session {
                     continue;
                 }
                 _ => {
-                    let keeper = world.start_keeper();
+                    let keeper = world.start_keeper(random.below(6) > 0);
                     self.heard.insert(keeper, (0, 0));
                     keeper
                 }
             };
             let from = world.keepers[keeper].end;
-            self.in_flight.push(InFlight { run, keeper, from });
-            world.keepers[keeper].inbox.push_back(Order::Launch(run));
+            self.in_flight.push(InFlight { run, keeper, from, asked: world.now.boot });
+            let asked_on = world.keepers[keeper].connection;
+            world.keepers[keeper].inbox.push_back(Order::Launch(run, asked_on));
         }
         Ok(())
-    }
-
-    fn hear(&mut self, index: KeeperIndex, world: &mut World, random: &mut Random) -> Checked {
-        let Some((connection, heard)) = self.heard.get(&index).copied() else { return Ok(()) };
-        let keeper = &world.keepers[index];
-        if !keeper.lives() || keeper.connection != connection {
-            return self.attach(index, world);
-        }
-        let news = keeper.journal.iter().filter(|(position, _)| *position >= heard).copied();
-        let news: Vec<_> = news.take(usize::try_from(random.below(4)).unwrap_or(0)).collect();
-        if let Some((position, _)) = news.last() {
-            self.heard.insert(index, (connection, position + 1));
-        }
-        self.take_in(index, news, world, Some(random));
-        Ok(())
-    }
-
-    fn take_in(
-        &mut self,
-        keeper: KeeperIndex,
-        entries: Vec<(u64, Entry)>,
-        world: &World,
-        mut random: Option<&mut Random>,
-    ) {
-        for (position, Entry { run: index, noted, at, .. }) in entries {
-            self.in_flight
-                .retain(|launch| launch.run != index || launch.keeper != keeper || position < launch.from);
-            let run = &world.runs[index];
-            let attempt = run.attempt.clone();
-            let event = match noted {
-                Noted::Started => {
-                    let Some(process) = run.process.clone() else { continue };
-                    self.running.insert(attempt.clone(), index);
-                    BackendEvent::Started { process, log_start: LogStart::default(), at }
-                }
-                Noted::StartFailed(kind) => {
-                    let failure = StartFailure { kind, detail: "why".to_owned() };
-                    BackendEvent::NotStarted { failure, at }
-                }
-                Noted::Exited(exit) => {
-                    if self.running.get(&attempt) == Some(&index) {
-                        self.running.remove(&attempt);
-                    }
-                    let cannot_look = random.as_mut().is_some_and(|random| random.below(16) == 0);
-                    let leftovers = (!cannot_look).then(|| leftovers(run, world));
-                    BackendEvent::Exited { exit, usage: None, at, leftovers }
-                }
-            };
-            let receipt = Receipt { source: keeper.to_string(), position: position + 1 };
-            self.report(attempt, event, Some(receipt));
-        }
     }
 }
 

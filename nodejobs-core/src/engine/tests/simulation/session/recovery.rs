@@ -1,4 +1,5 @@
-//! Taking over from an earlier owner and from keepers that died, and watching what no keeper collects.
+//! Taking over from an earlier owner, from keepers that died and from those that do not answer, and watching what no keeper
+//! collects.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +10,23 @@ use crate::store::JobStore;
 use crate::store::conformance::random::Random;
 use crate::store::memory::MemoryStore;
 
-use super::super::world::{KeeperIndex, Order, Run, RunIndex, World};
+use super::super::owner::Fault;
+use super::super::world::{Gate, KeeperIndex, Order, Run, RunIndex, World};
 use super::super::{Checked, ensure};
-use super::{Session, leftovers};
+use super::{InFlight, Session, Unanswered, leftovers};
 
 impl Session {
     pub(in super::super) fn recover(
         &mut self,
         known: &[KnownAttempt],
+        is_other_boot: bool,
         world: &mut World,
         store: &MemoryStore,
+        random: &mut Random,
     ) -> Checked {
         for keeper in 0..world.keepers.len() {
             if !world.keepers[keeper].gone {
-                self.attach(keeper, world)?;
+                self.attach(keeper, world, random)?;
             }
         }
         let answers = |report: &BackendReport, known: &KnownAttempt| {
@@ -56,51 +60,136 @@ impl Session {
                 Some(process) => {
                     let run = world.by_process(process).ok_or("a process that was never made")?;
                     self.running.insert(known.attempt.clone(), run);
-                    self.watch(run, world);
+                    // Of what a living keeper has, it tells the end.
+                    let keeper = world.runs[run].keeper.filter(|_| world.runs[run].boot == world.boot);
+                    if !keeper.is_some_and(|keeper| world.keepers[keeper].lives()) {
+                        self.watch(run, world);
+                    }
                 }
-                None => {
-                    let seq = store.job(&known.attempt.id).ok().flatten().map_or(0, |job| job.seq);
-                    let run = world.run_of(seq, &known.attempt);
-                    self.never_launched(run, world)?;
-                }
+                None => self.without_process(known, is_other_boot, world, store)?,
             }
         }
         Ok(())
     }
 
-    /// Connects to a keeper, which fences it, or reads what a dead one has left; either way, all of its past.
-    pub(super) fn attach(&mut self, index: KeeperIndex, world: &mut World) -> Checked {
-        let keeper = &mut world.keepers[index];
-        let past = keeper.journal.clone();
-        if keeper.lives() {
-            keeper.connection += 1;
-            keeper.inbox.clear();
-            self.heard.insert(index, (keeper.connection, keeper.end));
-            self.take_in(index, past, world, None);
-        } else {
-            self.heard.remove(&index);
-            keeper.gone = keeper.is_settled();
-            self.take_in(index, past, world, None);
-            let of_it = |run: &Run| run.keeper == Some(index);
-            let left: Vec<_> =
-                self.running.values().filter(|run| of_it(&world.runs[**run])).copied().collect();
-            for run in left {
-                self.watch(run, world);
-            }
+    /// Answers for an attempt that no journal has.
+    fn without_process(
+        &mut self,
+        known: &KnownAttempt,
+        is_other_boot: bool,
+        world: &mut World,
+        store: &MemoryStore,
+    ) -> Checked {
+        let seq = store.job(&known.attempt.id).ok().flatten().map_or(0, |job| job.seq);
+        let run = world.run_of(seq, &known.attempt);
+        let mut held = self.held.values().flat_map(|held| held.values());
+        let is_in_flight = self.in_flight.iter().any(|launch| launch.run == run)
+            && self.fault != Fault::ForgetsWhatIsInFlight;
+        if is_in_flight || held.any(|entry| entry.run == run) {
+            // It is told when it is settled.
+            return Ok(());
         }
-        let (given_up, left): (Vec<_>, Vec<_>) =
+        if is_other_boot {
+            // What was noted just before the power went may be in no journal.
+            let event = BackendEvent::Lost { reason: Reason::Reboot, at: world.now };
+            self.report(known.attempt.clone(), event, None);
+            return Ok(());
+        }
+        let may_have_it = |keeper: &KeeperIndex| !world.keepers[*keeper].has_gates;
+        if self.silent.iter().any(may_have_it) && self.fault != Fault::DecidesForTheSilent {
+            self.unanswered.push(Unanswered { run, asked: known.launch_asked });
+            return Ok(());
+        }
+        if self.unresolved.contains(&run) {
+            self.give_up(run, world);
+            return Ok(());
+        }
+        self.answer_without_trace(run, self.reads_damage(world), world)
+    }
+
+    /// What `recover` reported is on disk: files of earlier boots are needed no more, nor are those that cannot be read, unless
+    /// some attempt has had no answer.
+    pub(in super::super) fn settled(&self, world: &mut World) {
+        let boot = world.boot;
+        let is_answered = self.unanswered.is_empty();
+        for keeper in &mut world.keepers {
+            let is_bad = !keeper.lives() && keeper.is_damaged();
+            keeper.gone |= keeper.boot != boot || (is_bad && is_answered && keeper.is_settled());
+        }
+    }
+
+    /// Connects to a keeper, which fences it, or reads what a dead one has left; either way, all of its past. One that does not
+    /// answer is fenced from outside.
+    pub(super) fn attach(&mut self, index: KeeperIndex, world: &mut World, random: &mut Random) -> Checked {
+        if world.keepers[index].speaks() {
+            return self.connect(index, world);
+        }
+        if world.keepers[index].lives() {
+            return self.fence(index, world, random);
+        }
+        self.release_all(index, world);
+        self.heard.remove(&index);
+        self.silent.remove(&index);
+        self.read_without_it(index, world, random)?;
+        let keeper = &mut world.keepers[index];
+        keeper.gone = keeper.may_be_removed();
+        if !keeper.gone {
+            self.buried.insert(index, keeper.end);
+        }
+        let of_it = |run: &Run| run.keeper == Some(index);
+        let left: Vec<_> = self.running.values().filter(|run| of_it(&world.runs[**run])).copied().collect();
+        for run in left {
+            self.watch(run, world);
+        }
+        Ok(())
+    }
+
+    /// The keeper's welcome tells its past, and what is in flight.
+    fn connect(&mut self, index: KeeperIndex, world: &mut World) -> Checked {
+        let keeper = &mut world.keepers[index];
+        keeper.close_forbidden_gates();
+        if !keeper.worker {
+            keeper.close_open_gates();
+        }
+        keeper.connection += 1;
+        keeper.inbox.clear();
+        keeper.said.clear();
+        let (past, end) = (keeper.journal.clone(), keeper.end);
+        self.heard.insert(index, (keeper.connection, end));
+        self.held.remove(&index);
+        self.silent.remove(&index);
+        self.take_in(index, past, world, None);
+        let (its, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.in_flight).into_iter().partition(|launch| launch.keeper == index);
-        self.in_flight = left;
-        given_up.iter().try_for_each(|launch| self.never_launched(launch.run, world))
+        self.in_flight = others;
+        let launches = world.keepers[index].launches.iter();
+        let open = launches.filter(|launch| matches!(launch.gate, Gate::Open | Gate::Noting));
+        let open: Vec<RunIndex> = open.map(|launch| launch.run).collect();
+        self.unanswered.retain(|launch| !open.contains(&launch.run));
+        for launch in its.iter().filter(|launch| !open.contains(&launch.run)) {
+            self.never_launched(launch.run, world)?;
+        }
+        let asked = world.now.boot;
+        self.in_flight.extend(open.into_iter().map(|run| InFlight { run, keeper: index, from: end, asked }));
+        Ok(())
     }
 
     pub(super) fn never_launched(&mut self, run: RunIndex, world: &World) -> Checked {
         let attempt = world.runs[run].attempt.clone();
-        let is_executed = world.runs[run].process.is_some();
-        ensure(!is_executed, || format!("the simulation is wrong: {attempt} was executed"))?;
-        let mut inboxes = world.keepers.iter().flat_map(|keeper| &keeper.inbox);
-        let may_be = inboxes.any(|order| matches!(order, Order::Launch(other) if *other == run));
-        ensure(!may_be, || format!("the simulation is wrong: {attempt} may yet be executed"))?;
+        if self.fault == Fault::None {
+            let is_executed = world.runs[run].process.is_some();
+            ensure(!is_executed, || format!("the simulation is wrong: {attempt} was executed"))?;
+            let may_be = world.may_be_executed(run);
+            ensure(!may_be, || format!("the simulation is wrong: {attempt} may yet be executed"))?;
+            let mut orders = world
+                .keepers
+                .iter()
+                .flat_map(|keeper| keeper.inbox.iter().map(move |order| (keeper.fence, order)));
+            let may_be = orders.any(|(fence, order)| {
+                matches!(order, Order::Launch(other, asked_on) if *other == run && *asked_on >= fence)
+            });
+            ensure(!may_be, || format!("the simulation is wrong: {attempt} may yet be launched"))?;
+        }
         self.report(attempt, BackendEvent::NeverLaunched, None);
         Ok(())
     }
