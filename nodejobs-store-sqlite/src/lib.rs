@@ -36,6 +36,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nodejobs_core::JobId;
@@ -84,6 +85,8 @@ pub struct SqliteStore {
     // Before the writer, so that the connection that is closed last is one that can fold the WAL into the file.
     readers: ReaderPool,
     writer: Mutex<Connection>,
+    /// Whether commits are in the log that are not in the file.
+    has_log: AtomicBool,
 }
 
 impl SqliteStore {
@@ -99,7 +102,12 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let writer = open::open_or_create(path)?;
         let readers = ReaderPool::new(path);
-        Ok(Self { path: path.to_owned(), readers, writer: Mutex::new(writer) })
+        Ok(Self {
+            path: path.to_owned(),
+            readers,
+            writer: Mutex::new(writer),
+            has_log: AtomicBool::new(false),
+        })
     }
 
     /// Reads a store that nobody has open through, and changes nothing. `may_go_on` is asked again and again; when it
@@ -123,8 +131,10 @@ impl SqliteStore {
 
 impl JobStore for SqliteStore {
     fn commit(&self, units: &[Unit]) -> Result<Vec<UnitOutcome>, StoreError> {
-        write::commit(&mut self.writer(), units)
-            .map_err(|fault| fault.into_store_error("write to", &self.path))
+        let mut writer = self.writer();
+        // Before the commit: it may be on disk even where it says that it failed.
+        self.has_log.store(true, Ordering::Relaxed);
+        write::commit(&mut writer, units).map_err(|fault| fault.into_store_error("write to", &self.path))
     }
 
     fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
@@ -178,6 +188,17 @@ impl JobStore for SqliteStore {
         }
         self.read(|connection| content::check(connection, &mut check))?;
         Ok(check)
+    }
+
+    fn has_put_off(&self) -> bool {
+        self.has_log.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        let writer = self.writer();
+        self.has_log.store(false, Ordering::Relaxed);
+        open::fold(&writer)
+            .map_err(|error| Fault::from(error).into_store_error("fold the log into", &self.path))
     }
 
     fn info(&self) -> StoreInfo {

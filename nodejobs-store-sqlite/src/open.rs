@@ -147,6 +147,15 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
+/// Folds the whole log into the file and empties it. Damage to a log drops all commits behind it, and nobody may notice;
+/// an empty one has none to drop. What a reader still needs stays in the log.
+pub(crate) fn fold(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    folded
+}
+
 /// Makes a complete, empty store appear at the path. One that appears there meanwhile is left alone.
 fn create(path: &Path) -> Result<(), StoreError> {
     // Looked for in this order, since whoever creates the file at the same time makes it appear before its log.

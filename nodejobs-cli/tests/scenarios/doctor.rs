@@ -108,10 +108,19 @@ fn a_daemon_and_its_keeper_are_told_by_their_processes() {
 #[test]
 fn a_store_that_a_killed_daemon_left_is_read_with_its_log() {
     let home = Home::new();
-    for id in ["a", "b", "c"] {
+    home.ok(["run", "--id", "a", "--wait", "--", "true"]);
+    // Somebody who reads keeps the log from being emptied when the daemon has nothing to do.
+    let reader = cfg!(feature = "sqlite").then(|| {
+        let reader = rusqlite::Connection::open(home.store_file()).expect("a reader");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM jobs").expect("it reads");
+        reader
+    });
+    for id in ["b", "c"] {
         home.ok(["run", "--id", id, "--wait", "--", "true"]);
     }
     kill(home.daemon_pid());
+    // It would fold the log in when it closes the file.
+    std::mem::forget(reader);
     let said = doctor(&home);
     if cfg!(feature = "sqlite") {
         let log = home.data_dir().join("jobs.sqlite-wal");
