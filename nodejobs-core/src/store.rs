@@ -554,6 +554,26 @@ pub trait JobStore: Send + Sync {
     /// When the check cannot go on; what is wrong with the content is in the [`Check`].
     fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError>;
 
+    /// What was found damaged when it was opened and is gone, in words, where the store could be opened all the same.
+    fn damage(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether commits have put something off that [`rest`](Self::rest) does. The owner asks before it waits, so it is
+    /// cheap; a store that always says no costs an idle owner no wake-up.
+    fn has_put_off(&self) -> bool {
+        false
+    }
+
+    /// Does what commits have put off: no commit has come for a moment. It does not wait for readers, and may be
+    /// killed at any instant without a loss.
+    ///
+    /// # Errors
+    /// When it cannot be done. Nothing is lost; the owner asks again only after the next commit.
+    fn rest(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// What it is and what it does not promise.
     fn info(&self) -> StoreInfo;
 }

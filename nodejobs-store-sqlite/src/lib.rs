@@ -14,6 +14,7 @@
 //! | `read.rs` | every read but the listing |
 //! | `content.rs` | filling a new store, and checking one |
 //! | `page.rs` | the listing: a filter becomes SQL and an index to go along |
+//! | `log.rs` | what damage to the write-ahead log has dropped |
 //! | `look.rs` | whether a store can be read, without changing it |
 //! | `pool.rs` | connections that can only read |
 //! | `error.rs` | what the engine says, as what the caller can do next |
@@ -24,6 +25,7 @@
 mod content;
 mod counts;
 mod error;
+mod log;
 mod look;
 mod open;
 mod page;
@@ -36,6 +38,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nodejobs_core::JobId;
@@ -84,6 +87,10 @@ pub struct SqliteStore {
     // Before the writer, so that the connection that is closed last is one that can fold the WAL into the file.
     readers: ReaderPool,
     writer: Mutex<Connection>,
+    /// Whether commits are in the log that are not in the file.
+    has_log: AtomicBool,
+    /// What the log had lost when it was opened, in words.
+    damage: Option<String>,
 }
 
 impl SqliteStore {
@@ -97,9 +104,15 @@ impl SqliteStore {
     /// for something that is no database, [`StoreError::InUse`] if another process keeps it locked, and
     /// [`StoreError::Failed`] naming the path for anything the system refuses.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let writer = open::open_or_create(path)?;
+        let (writer, damage) = open::open_or_create(path)?;
         let readers = ReaderPool::new(path);
-        Ok(Self { path: path.to_owned(), readers, writer: Mutex::new(writer) })
+        Ok(Self {
+            path: path.to_owned(),
+            readers,
+            writer: Mutex::new(writer),
+            has_log: AtomicBool::new(false),
+            damage,
+        })
     }
 
     /// Reads a store that nobody has open through, and changes nothing. `may_go_on` is asked again and again; when it
@@ -109,6 +122,12 @@ impl SqliteStore {
     /// As [`open`](Self::open), and [`StoreError::Damaged`] for damage wherever it is in the file.
     pub fn look(path: &Path, may_go_on: impl FnMut() -> bool + Send + 'static) -> Result<Look, StoreError> {
         look::look(path, may_go_on)
+    }
+
+    /// What damage to the log had dropped when a store was opened earlier, in words, by the copy that was kept of that log:
+    /// the file itself does not show it.
+    pub fn earlier_damage(path: &Path) -> Option<String> {
+        log::earlier(path)
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -123,8 +142,10 @@ impl SqliteStore {
 
 impl JobStore for SqliteStore {
     fn commit(&self, units: &[Unit]) -> Result<Vec<UnitOutcome>, StoreError> {
-        write::commit(&mut self.writer(), units)
-            .map_err(|fault| fault.into_store_error("write to", &self.path))
+        let mut writer = self.writer();
+        // Before the commit: it may be on disk even where it says that it failed.
+        self.has_log.store(true, Ordering::Relaxed);
+        write::commit(&mut writer, units).map_err(|fault| fault.into_store_error("write to", &self.path))
     }
 
     fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
@@ -172,12 +193,30 @@ impl JobStore for SqliteStore {
 
     fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<Check, StoreError> {
         let mut check = check_content(self, progress)?;
+        if let Some(damage) = self.damage.clone().or_else(|| log::earlier(&self.path)) {
+            check.problem(damage);
+        }
         if !check.is_sound() {
             let read = self.read(|connection| content::damaged_records(connection, &mut check, &self.path));
             check.note_damage(read)?;
         }
         self.read(|connection| content::check(connection, &mut check))?;
         Ok(check)
+    }
+
+    fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    fn has_put_off(&self) -> bool {
+        self.has_log.load(Ordering::Relaxed)
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        let writer = self.writer();
+        self.has_log.store(false, Ordering::Relaxed);
+        open::fold(&writer)
+            .map_err(|error| Fault::from(error).into_store_error("fold the log into", &self.path))
     }
 
     fn info(&self) -> StoreInfo {

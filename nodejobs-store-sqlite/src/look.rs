@@ -9,13 +9,13 @@ use nodejobs_core::store::disk::{self, Kind};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::Fault;
-use crate::{open, read, schema};
+use crate::{log, open, read, schema};
 
 /// How often SQLite asks whether it may go on, in steps of its virtual machine: some ten thousand times a second.
 const STEPS: i32 = 1_000;
 
 /// What a look into a store has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     /// Version of its format.
     pub format: u32,
@@ -23,6 +23,8 @@ pub struct Look {
     pub jobs: Option<u64>,
     /// Whether every page was read; if not, `may_go_on` has said stop.
     pub complete: bool,
+    /// What damage to the log drops, in words.
+    pub damage: Option<String>,
 }
 
 /// Reads a store through, as long as `may_go_on` says so. The caller sees to it that nobody else has it open.
@@ -43,7 +45,8 @@ pub(crate) fn look(
         for statement in known {
             connection.prepare(statement)?;
         }
-        let mut look = Look { format, jobs: None, complete: false };
+        let damage = log::damage(path);
+        let mut look = Look { format, jobs: None, complete: false, damage };
         let count = connection.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0));
         look.jobs = unless_stopped(count)?.and_then(|count| u64::try_from(count).ok());
         let check = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));

@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::Fault;
-use crate::{counts, schema};
+use crate::{counts, log, schema};
 
 /// How long a lock of another process is waited for before the store counts as in use.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,14 +33,17 @@ const CACHE_KIB: i64 = -2048;
 /// Prepared statements the writer keeps: all it has, and a few of the engine's callers.
 const STATEMENTS: usize = 24;
 
-/// Opens the writing connection.
-pub(crate) fn open_or_create(path: &Path) -> Result<Connection, StoreError> {
+/// Opens the writing connection. Says as well what SQLite drops of a log that is damaged.
+pub(crate) fn open_or_create(path: &Path) -> Result<(Connection, Option<String>), StoreError> {
     if !disk::is_there(path, Kind::File)? {
         create(path)?;
     }
     refuse_unknown(path)?;
     keep_private(path).map_err(|error| disk::failed("open", path, error))?;
-    open_writer(path).map_err(|fault| fault.into_store_error("open", path))
+    // Before SQLite has the log: the next commit writes over what is behind the damage.
+    let damage = log::keep(path);
+    let writer = open_writer(path).map_err(|fault| fault.into_store_error("open", path))?;
+    Ok((writer, damage))
 }
 
 /// Looks at the header of the file and nothing else: no lock, no WAL, no file beside it.
@@ -145,6 +148,15 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
         source: error.into(),
     })?;
     Ok(connection)
+}
+
+/// Folds the whole log into the file and empties it. Damage to a log drops all commits behind it, and nobody may notice;
+/// an empty one has none to drop. What a reader still needs stays in the log.
+pub(crate) fn fold(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    folded
 }
 
 /// Makes a complete, empty store appear at the path. One that appears there meanwhile is left alone.

@@ -76,6 +76,34 @@ fn reads_do_not_wait_for_the_writer_and_cannot_write() {
 }
 
 #[test]
+fn a_store_at_rest_has_an_empty_log_and_waits_for_no_reader() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("nodejobs.sqlite");
+    let store = SqliteStore::open(&path).expect("open");
+    let wal = || std::fs::metadata(directory.path().join("nodejobs.sqlite-wal")).expect("a log").len();
+    assert!(!store.has_put_off());
+    store.commit(&[insert("a", "x")]).expect("commit");
+    assert!(store.has_put_off() && wal() > 0);
+    store.rest().expect("rest");
+    assert!(!store.has_put_off());
+    assert_eq!((wal(), store.counts().expect("readable").len()), (0, 1));
+
+    let reader = Connection::open(&path).expect("a reader");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM jobs").expect("it reads");
+    store.commit(&[insert("b", "x")]).expect("commit");
+    let started = std::time::Instant::now();
+    store.rest().expect("as far as it gets");
+    assert!(started.elapsed() < crate::open::BUSY_TIMEOUT / 2);
+    assert!(wal() > 0, "the reader still needs it");
+    reader.execute_batch("COMMIT").expect("it has read");
+    store.commit(&[insert("c", "x")]).expect("commit");
+    store.rest().expect("rest");
+    assert_eq!(wal(), 0);
+    drop(store);
+    assert_eq!(SqliteStore::open(&path).expect("open").counts().expect("readable").values().sum::<u64>(), 3);
+}
+
+#[test]
 fn the_log_is_cut_after_a_burst_and_gone_after_the_last_handle() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("nodejobs.sqlite");

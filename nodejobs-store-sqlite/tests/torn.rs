@@ -67,6 +67,15 @@ impl Harm {
     }
 }
 
+/// How many commits a check says are dropped; 0 if it says nothing.
+fn said_dropped(problems: &[String]) -> usize {
+    let said = problems.iter().find_map(|problem| {
+        assert!(problem.contains("b.sqlite-wal'"), "{problem}");
+        problem.split_once("drops at least ")?.1.split(' ').next()?.parse().ok()
+    });
+    said.unwrap_or(0)
+}
+
 #[test]
 fn a_log_that_is_torn_anywhere_has_what_was_committed_before() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -107,7 +116,22 @@ fn a_log_that_is_torn_anywhere_has_what_was_committed_before() {
         let store = SqliteStore::open(&place).unwrap_or_else(|error| panic!("{harm:?} at {at}: {error:?}"));
         assert!(content(&store) == *expected, "{harm:?} at {at} of {}: not what was there before", log.len());
         let check = store.check(&mut |_| {}).expect("checked");
-        assert!(check.is_sound(), "{harm:?} at {at}: {check:?}");
+        let dropped = states.iter().filter(|(length, _)| *length > first_changed).count();
+        let said = said_dropped(&check.problems);
+        match harm {
+            // What is behind it is gone, or was never there.
+            Harm::Cut | Harm::Garbage => assert_eq!(said, 0, "{harm:?} at {at}: {check:?}"),
+            // Of the last commit nobody can know whether it was acknowledged, and one that has its mark in a bad frame is not
+            // counted.
+            Harm::Bit | Harm::Hole => {
+                assert!(
+                    (dropped.saturating_sub(2)..dropped.max(1)).contains(&said),
+                    "{harm:?} at {at}: {check:?}"
+                );
+            }
+        }
+        assert_eq!(check.problems.len(), usize::from(said > 0), "{harm:?} at {at}: {check:?}");
+        assert_eq!(harmed.join("b.sqlite-wal.damaged").exists(), said > 0);
         if tried % 8 == 0 {
             store.commit(&[insert("next", Status::Queued)]).expect("it goes on");
             drop(store);
@@ -128,6 +152,42 @@ fn a_log_that_is_torn_anywhere_has_what_was_committed_before() {
         assert_recovers(harm, begin + frame * 97 % FRAME);
     }
     assert!(frames > 20 && tried > 2 * frames, "{tried} harms to {frames} frames");
+}
+
+/// What a log has behind its end in ordinary life: an earlier generation of it, and a transaction that was taken back.
+#[test]
+fn what_is_left_behind_the_end_of_a_log_is_no_damage() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.sqlite");
+    let store = SqliteStore::open(&path).expect("open");
+    let raw = Connection::open(&path).expect("raw");
+    raw.execute_batch("PRAGMA cache_size = 5").expect("a small cache");
+    let look = |name: &str, lengths: std::ops::Range<u64>| {
+        let copy = directory.path().join(name);
+        for ending in ["", "-wal"] {
+            let from = directory.path().join(format!("a.sqlite{ending}"));
+            fs::copy(from, directory.path().join(format!("{name}{ending}"))).expect("copied");
+        }
+        let log = directory.path().join(format!("{name}-wal"));
+        let length = fs::metadata(&log).expect("a log").len();
+        assert!(lengths.contains(&length), "{name}: {length}");
+        let store = SqliteStore::open(&copy).expect("open");
+        assert_eq!(store.damage(), None, "{name}");
+        assert!(store.check(&mut |_| {}).expect("checked").is_sound(), "{name}");
+    };
+    for number in 0..=COMMITS {
+        store.commit(&commit_of(number)).expect("commit");
+    }
+    raw.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).expect("folded in");
+    store.commit(&[insert("new", Status::Queued)]).expect("commit");
+    look("generation", 100_000..1_000_000);
+
+    let spill = "BEGIN; CREATE TABLE t (b); INSERT INTO t
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT randomblob(2000) FROM n;
+        ROLLBACK";
+    raw.execute_batch(spill).expect("taken back");
+    store.commit(&[insert("newer", Status::Queued)]).expect("commit");
+    look("taken-back", 1_000_000..10_000_000);
 }
 
 /// The log is folded in page by page, and the first page says how many there are.

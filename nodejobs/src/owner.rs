@@ -236,6 +236,9 @@ impl Owner {
         let settings = Config::load(directory.path()).map_err(|error| Error::from(error.to_problem()))?;
         let (meta, age) = directory.meta(wanted_store, &machine)?;
         let store = meta.store.open(directory.path(), age)?;
+        if let Some(damage) = store.damage() {
+            log::error!("{damage}");
+        }
         reached(Failpoint::OwnerStoreMade);
         directory.keep_meta(&meta)?;
         let keepers = directory.keepers();

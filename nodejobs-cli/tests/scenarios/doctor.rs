@@ -105,13 +105,71 @@ fn a_daemon_and_its_keeper_are_told_by_their_processes() {
     home.ok(["stop", "a"]);
 }
 
+/// Somebody who reads: SQLite's log is not emptied when the daemon has nothing to do, nor when the reader has read.
+fn reader(home: &Home) -> rusqlite::Connection {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let reader = rusqlite::Connection::open_with_flags(home.store_file(), flags).expect("a reader");
+    let read = || reader.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0));
+    reader.execute_batch("BEGIN").and_then(|()| read()).expect("it reads");
+    reader
+}
+
+#[test]
+fn what_a_damaged_log_dropped_is_said_at_the_next_start_and_by_every_check() {
+    if store() != "sqlite" {
+        return;
+    }
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--wait", "--", "true"]);
+    let reader = reader(&home);
+    for number in 0..10 {
+        home.ok(["run", "--id", &format!("job-{number}"), "--wait", "--", "true"]);
+    }
+    kill(home.daemon_pid());
+    drop(reader);
+    let said = doctor(&home);
+    assert_eq!((said.code, checks(&said, "store log").len()), (0, 0), "a kill is no damage: {said:?}");
+    let log = home.data_dir().join("jobs.sqlite-wal");
+    let mut bytes = std::fs::read(&log).expect("a write-ahead log");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&log, bytes).expect("written");
+    let said = doctor(&home);
+    assert_eq!(said.code, 1, "{said:?}");
+    found(&said, "store log", "problem", "jobs.sqlite-wal' is damaged at byte");
+
+    let left = home.records().len();
+    assert!((1..11).contains(&left), "{left} jobs are left");
+    let said = std::fs::read_to_string(home.data_dir().join("daemon.log")).expect("a log");
+    let words = said.split_once("drops at least ").expect(&said).1;
+    let dropped: usize = words.split(' ').next().expect("a number").parse().expect("a number");
+    // A job is some commits.
+    assert!(dropped >= 11 - left, "{dropped} commits of {} jobs: {said}", 11 - left);
+    assert!(said.contains("a copy of it is"), "{said}");
+    found(&doctor(&home), "store log", "problem", "jobs.sqlite-wal.damaged' is damaged at byte");
+    home.ok(["daemon", "stop"]);
+    let said = home.nodejobs(["store", "check"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.text().contains(&format!("drops at least {dropped} commits")), "{said:?}");
+    std::fs::remove_file(home.data_dir().join("jobs.sqlite-wal.damaged")).expect("the copy");
+    home.ok(["store", "check"]);
+    home.ok(["run", "--id", "next", "--wait", "--", "true"]);
+    kill(home.daemon_pid());
+    assert_eq!(home.records().len(), left + 1);
+    let said = std::fs::read_to_string(home.data_dir().join("daemon.log")).expect("a log");
+    assert_eq!(said.matches("is damaged at byte").count(), 1, "{said}");
+}
+
 #[test]
 fn a_store_that_a_killed_daemon_left_is_read_with_its_log() {
     let home = Home::new();
-    for id in ["a", "b", "c"] {
+    home.ok(["run", "--id", "a", "--wait", "--", "true"]);
+    let reader = cfg!(feature = "sqlite").then(|| reader(&home));
+    for id in ["b", "c"] {
         home.ok(["run", "--id", id, "--wait", "--", "true"]);
     }
     kill(home.daemon_pid());
+    drop(reader);
     let said = doctor(&home);
     if cfg!(feature = "sqlite") {
         let log = home.data_dir().join("jobs.sqlite-wal");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::engine::store;
-use crate::support::{Home, eventually};
+use crate::support::{Home, eventually, kill};
 
 /// For so long everything is watched, in seconds.
 const WATCHED: &str = "3";
@@ -37,6 +37,15 @@ fn is_settled(pid: u32) -> bool {
         .all(|name| !name.starts_with("tokio"))
 }
 
+/// Waits until the owner has done what it does once after some work: SQLite's log is folded in and empty.
+fn at_rest(home: &Home) {
+    if store() == "sqlite" {
+        let log = home.data_dir().join("jobs.sqlite-wal");
+        let length = || std::fs::metadata(&log).expect("a write-ahead log").len();
+        eventually("the log is empty", || (length() == 0).then_some(()));
+    }
+}
+
 /// The test of the promise with many jobs whose files are watched.
 #[test]
 fn many_running_jobs_that_have_written_and_are_silent_wake_nobody() {
@@ -55,6 +64,7 @@ fn many_running_jobs_that_have_written_and_are_silent_wake_nobody() {
         (indexes.count() == JOBS).then_some(())
     });
     eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    at_rest(&home);
     let before = switches(&[daemon]);
     assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
     assert_eq!(switches(&[daemon]), before, "by process, thread and name");
@@ -74,6 +84,7 @@ fn a_running_job_that_is_silent_wakes_nobody() {
     assert_ne!(switches(&watched), busy, "a command is seen");
 
     eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    at_rest(&home);
     let before = switches(&watched);
     // Time is what is measured here, so it has to pass.
     assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
@@ -92,7 +103,28 @@ fn schedules_that_are_not_due_wake_nobody() {
     }
     let daemon = home.daemon_pid();
     eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+    at_rest(&home);
     let before = switches(&[daemon]);
     assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
     assert_eq!(switches(&[daemon]), before, "by process, thread and name");
+}
+
+#[test]
+fn the_store_rests_once_after_some_work_and_a_kill_then_loses_nothing() {
+    let home = Home::new();
+    for round in 1..=4 {
+        home.ok(["run", "--id", &format!("job-{round}"), "--wait", "--", "true"]);
+        at_rest(&home);
+        let daemon = home.daemon_pid();
+        if round == 1 {
+            eventually("the threads of the last request have ended", || is_settled(daemon).then_some(()));
+            let before = switches(&[daemon]);
+            assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
+            assert_eq!(switches(&[daemon]), before, "by process, thread and name");
+        }
+        kill(daemon);
+        let records = home.records();
+        assert_eq!(records.len(), round);
+        assert!(records.iter().all(|record| record["status"] == "finished"), "{records:?}");
+    }
 }

@@ -16,8 +16,28 @@ const CHECK: &str = "store";
 
 pub(super) fn look(data_dir: &Path, running: &Running) -> Vec<Finding> {
     let mut findings = in_use(data_dir, running);
+    findings.extend(dropped_before(data_dir));
     findings.extend(out_of_use(data_dir));
     findings
+}
+
+#[cfg(feature = "sqlite")]
+const LOG_CHECK: &str = "store log";
+#[cfg(feature = "sqlite")]
+const DAMAGED_LOG: &str = "restore a backup, or submit again what is missing";
+
+/// What an earlier start has found to be lost.
+#[cfg(feature = "sqlite")]
+fn dropped_before(data_dir: &Path) -> Option<Finding> {
+    let path = data_dir.join(StoreKind::Sqlite.file_name());
+    let damage = nodejobs_store_sqlite::SqliteStore::earlier_damage(&path)?;
+    let way_out = format!("{DAMAGED_LOG}; then delete the copy");
+    Some(Finding::problem(LOG_CHECK, damage, way_out))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn dropped_before(_data_dir: &Path) -> Option<Finding> {
+    None
 }
 
 /// What migrations have kept.
@@ -64,7 +84,7 @@ fn in_use(data_dir: &Path, running: &Running) -> Vec<Finding> {
             format!("{}, {size}, in use by the owner of the directory", meta.store),
         )];
     }
-    vec![unowned(meta.store, &path, &size)]
+    unowned(meta.store, &path, &size)
 }
 
 fn promises(found: Finding, weaker: &[String]) -> Vec<Finding> {
@@ -74,33 +94,35 @@ fn promises(found: Finding, weaker: &[String]) -> Vec<Finding> {
 }
 
 #[cfg(feature = "sqlite")]
-fn unowned(kind: StoreKind, path: &Path, size: &str) -> Finding {
+fn unowned(kind: StoreKind, path: &Path, size: &str) -> Vec<Finding> {
     use std::time::{Duration, Instant};
 
     /// A store of some hundred megabytes is read through in this time.
     const READING: Duration = Duration::from_secs(2);
 
     if kind != StoreKind::Sqlite {
-        return not_looked_into(kind, size);
+        return vec![not_looked_into(kind, size)];
     }
     let deadline = Instant::now() + READING;
     match nodejobs_store_sqlite::SqliteStore::look(path, move || Instant::now() < deadline) {
         Ok(look) => {
             let jobs = look.jobs.map_or_else(String::new, |jobs| format!(", {}", count_of_jobs(jobs)));
             let read = if look.complete { "read through" } else { "too large to be read through in 2 s" };
-            Finding::ok(CHECK, format!("{kind}, format {}, {size}{jobs}, {read}", look.format))
+            let text = format!("{kind}, format {}, {size}{jobs}, {read}", look.format);
+            let damage = look.damage.map(|damage| Finding::problem(LOG_CHECK, damage, DAMAGED_LOG));
+            std::iter::once(Finding::ok(CHECK, text)).chain(damage).collect()
         }
-        Err(error) => Finding::problem(
+        Err(error) => vec![Finding::problem(
             CHECK,
             crate::Error::from(error).to_problem().message,
             "put a backup in its place, or choose another directory with --data-dir; jobs that run go on",
-        ),
+        )],
     }
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn unowned(kind: StoreKind, _path: &Path, size: &str) -> Finding {
-    not_looked_into(kind, size)
+fn unowned(kind: StoreKind, _path: &Path, size: &str) -> Vec<Finding> {
+    vec![not_looked_into(kind, size)]
 }
 
 fn not_looked_into(kind: StoreKind, size: &str) -> Finding {

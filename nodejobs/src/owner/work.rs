@@ -45,7 +45,7 @@ const RESEND_WINDOW_MS: i64 = 600_000;
 const FORGOTTEN_AT_ONCE: u32 = 16;
 /// So many units are worth giving memory back, which takes about a millisecond.
 const MUCH_WORK: usize = 1024;
-/// With nothing to do for so long after much work, memory is given back.
+/// With nothing to do for so long, the store does what commits put off, and after much work memory is given back.
 const REST: Duration = Duration::from_millis(500);
 
 /// What the owner's thread works with.
@@ -187,16 +187,23 @@ impl Work {
         }
     }
 
-    /// Waits for an input, or for the engine's next deadline. After much work it gives back what nobody uses, once.
+    /// Waits for an input, or for the engine's next deadline. After some work it has the store rest, once, and after much it
+    /// gives back what nobody uses.
     fn next_input(&mut self, inputs: &Receiver<Message>) -> Result<Message, RecvTimeoutError> {
         let left = self.engine.next_deadline().map(until);
-        if self.worked >= MUCH_WORK && left.is_none_or(|left| left > REST) {
+        let much = self.worked >= MUCH_WORK;
+        if (much || self.store.has_put_off()) && left.is_none_or(|left| left > REST) {
             match inputs.recv_timeout(REST) {
                 Err(RecvTimeoutError::Timeout) => {}
                 next => return next,
             }
-            self.worked = 0;
-            give_memory_back();
+            if let Err(error) = self.store.rest() {
+                log::warn!("{}", Error::from(error).to_problem());
+            }
+            if much {
+                self.worked = 0;
+                give_memory_back();
+            }
         }
         match self.engine.next_deadline() {
             None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
 
@@ -101,10 +101,20 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// An error if somebody still uses it.
-    pub(crate) fn unmount(mut self) -> Result<()> {
-        succeed(tool("umount").arg(&self.directory), DEADLINE)?;
-        self.is_mounted = false;
+    /// Unmounts it once nobody uses it any more. `end_users` is asked to see to that, again as long as somebody does: a process
+    /// that is just being executed has neither arguments nor environment to be known by.
+    pub(crate) fn unmount(mut self, end_users: impl Fn() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while self.is_mounted {
+            end_users()?;
+            let unmounted = finish(tool("umount").arg(&self.directory), DEADLINE)?;
+            self.is_mounted = !unmounted.status.success();
+            ensure!(
+                !self.is_mounted || Instant::now() < deadline,
+                "cannot unmount: {}",
+                unmounted.stderr.trim()
+            );
+        }
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //! what was acknowledged and told, and when.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -149,8 +150,16 @@ impl Load<'_> {
             let length = fs::metadata(self.site.evidence()).context("cannot look at the evidence")?.len();
             seen.push((usize::try_from(length)?, self.recording.count()));
             self.hear(&["ls", "--all", "--elements"])?;
+            self.neighbour()?;
         }
         Ok(seen)
+    }
+
+    /// Another program that uses the disk: what it syncs has the names and lengths of all files written, not their content.
+    fn neighbour(&self) -> Result<()> {
+        let written = File::create(self.site.disk().join("neighbour"))
+            .and_then(|mut file| file.write_all(b"something else").and_then(|()| file.sync_all()));
+        written.context("cannot write beside the product")
     }
 
     /// Notes the ends that this command tells of.

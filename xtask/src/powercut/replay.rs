@@ -55,9 +55,19 @@ pub(crate) struct Found {
 }
 
 /// Opens the directory on this image, as after a start of the machine, and looks at everything.
-pub(crate) fn open(site: &Site, system: &FileSystem, image: &File, cut: Cut, story: &Story) -> Result<Found> {
+pub(crate) fn open(
+    site: &Site,
+    system: &FileSystem,
+    image: &File,
+    cut: Cut,
+    story: &Story,
+    is_blank: bool,
+) -> Result<Found> {
     fs::write(site.evidence(), "").context("cannot write the evidence")?;
     let mounted = system.mount(&path(image), site.disk())?;
+    if is_blank {
+        site.blank_journals()?;
+    }
     let found = look(site, cut, story);
     site.kill_all()?;
     let mut found = found?;
@@ -66,9 +76,8 @@ pub(crate) fn open(site: &Site, system: &FileSystem, image: &File, cut: Cut, sto
         if !check.status.success() {
             found.fault(Fault::Unsound, format!("{}{}", check.stdout, check.stderr));
         }
-        site.kill_all()?;
     }
-    mounted.unmount()?;
+    mounted.unmount(|| site.kill_all())?;
     Ok(found)
 }
 

@@ -19,6 +19,8 @@ const MUTANT: &str = "NODEJOBS_MUTANT";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What jobs append a line to as their first act: id and attempt.
 const EVIDENCE: &str = "evidence";
+/// The length of a blank journal of which not even the length was on the disk: a head and some entries.
+const BLANK: u64 = 4096;
 
 pub(crate) struct Site {
     command_line: CommandLine,
@@ -42,6 +44,25 @@ impl Site {
 
     pub(crate) fn is_mutant(&self) -> bool {
         self.mutant.is_some()
+    }
+
+    /// Makes what the keepers never sync as bad as it can come back: its length reaches the disk, its content does not. When
+    /// a file system leaves that differs from one to the other, and hangs on details of how a file was made.
+    pub(crate) fn blank_journals(&self) -> Result<()> {
+        let keepers = self.disk.join("data/keepers");
+        if !keepers.exists() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&keepers).context("cannot list the keepers")? {
+            let path = entry.context("cannot list the keepers")?.path();
+            if path.extension().is_some_and(|ending| ending == "journal" || ending == "gates") {
+                let length = fs::metadata(&path).map_or(0, |found| found.len()).max(BLANK);
+                let file = fs::File::create(&path);
+                file.and_then(|file| file.set_len(length))
+                    .with_context(|| format!("cannot blank {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn disk(&self) -> &Path {
