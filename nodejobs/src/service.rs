@@ -56,7 +56,10 @@ impl Owner {
         match accepted(answer.await, spec)? {
             (_, Some(job), _) => Ok(JobRecord::new(&job, now())),
             // It was there before, made by an earlier sending of the same submit, or as another one of its key.
-            (id, None, existing) => Ok(JobRecord { existing, ..record(&self.job(id.as_str()).await?) }),
+            (id, None, existing) => {
+                let record = self.record_of(self.job(id.as_str()).await?).await?;
+                Ok(JobRecord { existing, ..record })
+            }
         }
     }
 
@@ -300,10 +303,18 @@ impl Owner {
             return self.blocking(move |store| record_with_progress(store, &job)).await;
         }
         if !matches!(job.definition.input, Input::Terminal(_)) {
-            return Ok(record(&job));
+            return self.record_of(job).await;
         }
         let keepers = self.directory.keepers();
         self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await
+    }
+
+    /// The record of a job. The logs of most are measured at once.
+    pub(crate) async fn record_of(&self, job: Job) -> Result<JobRecord, Error> {
+        match job.definition.logs.layout.is_named() && job.state.started.is_some() {
+            true => self.blocking(move |_| Ok(record(&job))).await,
+            false => Ok(record(&job)),
+        }
     }
 
     /// Ends jobs, all within one grace, and returns when they have ended or could not be.
@@ -460,14 +471,14 @@ impl Owner {
                 self.on_done_wanted.send_modify(|count| *count += 1);
                 self.blocking(move |store| record_with_progress(store, &begun)).await
             }
-            (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
+            (Answer::Accepted(_), Some(begun)) => self.record_of(*begun).await,
             // Done, or begun before by an earlier sending of the same request.
             (Answer::Edited(_), _) => {
                 let job = self.job(job.id.as_str()).await?;
                 self.record_in_queue(&job).await
             }
             (Answer::Refused(refusal), _) => Err(refused(&refusal)),
-            (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
+            (Answer::Accepted(_) | Answer::Done, _) => self.record_of(self.job(job.id.as_str()).await?).await,
             (Answer::Conflict { status }, _) => {
                 let way_out = way_out(status);
                 let status = status.map_or("changing", Status::as_str);
@@ -558,17 +569,20 @@ impl Owner {
         query: &LogQuery,
     ) -> Result<LogPart, Error> {
         let (reference, query, keepers) = (reference.to_owned(), query.clone(), self.directory.keepers());
-        self.blocking(move |store| {
-            let job = attempt_of(store, &reference, query.attempt)?;
+        let attempt = query.attempt;
+        let find = self.blocking(move |store| {
+            let job = attempt_of(store, &reference, attempt)?;
             flush_ended(&keepers, &job);
             let [stdout, stderr] = LogFile::both(store, &job)?;
-            let file = match stream {
+            Ok(match stream {
                 LogStream::Stdout => stdout,
                 LogStream::Stderr => stderr,
-            };
-            file.map_or(Ok(LogPart::default()), |file| file.part(&query))
-        })
-        .await
+            })
+        });
+        match find.await? {
+            Some(file) => file.part(self, &query).await,
+            None => Ok(LogPart::default()),
+        }
     }
 }
 
@@ -611,7 +625,7 @@ fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
     if job.state.started.is_some() {
         let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
-        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.kept_bytes().ok()).sum());
+        record.log_bytes = LogFile::kept_bytes(files);
     }
     record
 }
