@@ -152,6 +152,17 @@ pub(crate) fn stuck() -> Vec<Stuck> {
     FILES.shared.lock().lanes.stuck(PATIENCE)
 }
 
+/// Whether something has been stuck for two seconds where this path leads to.
+pub(crate) fn is_stuck(path: &Path) -> bool {
+    FILES.stuck_for(path).is_some_and(|stuck| stuck >= PATIENCE)
+}
+
+/// Whether a path is on another mount than the root, by its text.
+pub(crate) fn is_elsewhere(path: &Path) -> bool {
+    let state = FILES.lock();
+    path.is_absolute() && state.lanes.mounts.of(path).1 != state.lanes.mounts.of(Path::new("/")).1
+}
+
 /// Waits until everything is done, for so long at most.
 pub(crate) fn finish(limit: Duration) {
     let state = FILES.shared.lock();

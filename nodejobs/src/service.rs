@@ -19,8 +19,9 @@ use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
 use crate::api::{
-    self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
-    LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult, StoreStatus,
+    self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, Hang, JobPage, ListQuery,
+    LogQuery, LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult,
+    StoreStatus,
 };
 use crate::arrays::{
     fill, find, is_pending, record_with_progress, refuse_element_id, refuse_output, resolve_element,
@@ -28,6 +29,7 @@ use crate::arrays::{
 use crate::config::Config;
 use crate::dependencies::{refusal, way_out as dependencies_way_out};
 use crate::error::Error;
+use crate::files::{self, Stuck};
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, LogPart, path_text};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
@@ -231,6 +233,7 @@ impl Owner {
             jobs,
             schedules: self.hub.schedules(),
             memory_limits: self.backend.capabilities().memory_limits,
+            hanging: files::stuck().into_iter().map(hang).collect(),
         })
     }
 
@@ -242,10 +245,11 @@ impl Owner {
     /// Goes by what `config.toml` says now. One with a mistake leaves everything as it was.
     pub(crate) async fn reload(&self) -> Result<ConfigStatus, Error> {
         let directory = self.directory.path().to_owned();
-        let loaded =
-            self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
-        let config =
-            loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
+        let path = Config::path(&directory);
+        let load = move || Config::load(&directory).map_err(|error| Error::from(error.to_problem()));
+        // It may be a link to anywhere.
+        let loaded = files::ask("read", &path, load).await.and_then(|loaded| loaded);
+        let config = loaded.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
         let (quota, limits) = (config.logs.quota, config.limits.clone());
         if self.config.send_replace(Arc::new(config)).logs.quota != quota {
             self.recorder.set_quota(quota);
@@ -462,6 +466,7 @@ impl Owner {
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => {
+                self.deletions.finished(&job.id).await;
                 if job.definition.array.is_some() {
                     self.forget_elements(&job.id).await?;
                 }
@@ -584,6 +589,11 @@ impl Owner {
             None => Ok(LogPart::default()),
         }
     }
+}
+
+fn hang(stuck: Stuck) -> Hang {
+    let Stuck { doing, path, since, waiting } = stuck;
+    Hang { doing: doing.to_owned(), path: path_text(&path), since, waiting }
 }
 
 /// The record of a job, once all that it has written to its terminal is in its log. Blocks.

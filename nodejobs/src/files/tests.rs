@@ -16,7 +16,7 @@ fn stand_still(files: &Files, path: &str) -> (Sender<()>, Receiver<()>, Receiver
         let _ = wait.recv();
     };
     files.go("stand in", Path::new(path), None, work, move |done| {
-        tells.send(done.is_some()).unwrap_or_default()
+        let _ = tells.send(done.is_some());
     });
     (go, begun, told)
 }
@@ -79,9 +79,7 @@ fn what_panics_is_told_as_well_and_the_next_goes_on() {
     for n in 0..5 {
         let tells = tells.clone();
         let work = move || assert_eq!(n % 2, 0, "a panic of this test's");
-        files.go("fail at", Path::new("/x"), None, work, move |done| {
-            tells.send((n, done.is_some())).unwrap_or_default()
-        });
+        files.go("fail at", Path::new("/x"), None, work, move |done| _ = tells.send((n, done.is_some())));
     }
     let mut all: Vec<_> = (0..5).map(|_| told.recv_timeout(LONG).expect("told")).collect();
     all.sort_unstable();
@@ -98,7 +96,7 @@ fn threads_have_descriptors_of_their_own_and_end() {
         let thread = rustix::thread::gettid().as_raw_nonzero();
         std::fs::read_link(format!("/proc/self/task/{thread}/fd/{number}")).is_ok()
     };
-    files.go("look at", Path::new("/proc/x"), None, work, move |done| tells.send(done).unwrap_or_default());
+    files.go("look at", Path::new("/proc/x"), None, work, move |done| _ = tells.send(done));
     assert_eq!(told.recv_timeout(LONG), Ok(Some(false)), "what the process has open is not open there");
     drop(kept);
     let weak = Arc::downgrade(&files.shared);
