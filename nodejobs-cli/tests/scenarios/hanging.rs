@@ -1,14 +1,17 @@
 //! File systems that stop answering: whatever is on them waits, and nothing else does.
 
 mod disk;
+mod logs;
+mod pace;
 mod tree;
 
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::{said, signal};
+use crate::support::{Home, said, signal};
 use disk::{Hang, HangingDisk};
+use pace::Pace;
 
 /// Reads a file in a process of its own.
 fn reader(path: &str) -> Child {
@@ -54,4 +57,26 @@ fn the_disk_of_these_tests_serves_hangs_and_goes_on() {
     assert!(!left.wait_with_output().expect("answered").status.success());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
     assert!(!mounts.contains(&*place.to_string_lossy()) && !place.exists(), "nothing is left: {mounts}");
+}
+
+/// The command reads it itself: whoever has asked waits, and nobody else.
+#[test]
+fn an_env_file_that_hangs_keeps_only_its_own_command_waiting() {
+    for how in Hang::BOTH {
+        let Some(disk) = HangingDisk::mount() else { return };
+        disk.put("env", b"FROM=file\n", 0o600);
+        let home = Home::new();
+        home.ok(["daemon", "start"]);
+        let pace = Pace::of(&home);
+        disk.hang(how);
+        let file = disk.at("env");
+        let mut command = home.command(["run", "--env-file", &file, "--wait", "test $FROM = file && exit 7"]);
+        let mut waits = command.stdout(Stdio::null()).spawn().expect("started");
+        disk.is_asked();
+        pace.is_kept(&home);
+        assert!(waits.try_wait().expect("asked").is_none(), "{how:?}");
+        disk.answer();
+        assert_eq!(waits.wait().expect("ended").code(), Some(7), "{how:?}");
+        drop(disk);
+    }
 }

@@ -58,7 +58,12 @@ struct State {
     stands: bool,
     /// Whether everything is answered with an error.
     gone: bool,
+    /// Counts how often it began to hang.
+    hangs: u64,
 }
+
+/// For so long at most it hangs: a test that waits for it then fails, instead of waiting for ever.
+const LIMIT: Duration = Duration::from_secs(90);
 
 impl HangingDisk {
     /// `None`, and a line that says so, where this user may not mount one.
@@ -74,7 +79,8 @@ impl HangingDisk {
 
     fn try_mount() -> io::Result<Self> {
         let place = tempfile::tempdir()?;
-        let state = State { tree: Tree::new(), hang: None, held: Vec::new(), stands: false, gone: false };
+        let state =
+            State { tree: Tree::new(), hang: None, held: Vec::new(), stands: false, gone: false, hangs: 0 };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("nodejobs-test".to_owned())];
@@ -109,7 +115,12 @@ impl HangingDisk {
 
     /// From now on nothing is answered.
     pub(crate) fn hang(&self, how: Hang) {
-        self.shared.lock().hang = Some(how);
+        let mut state = self.shared.lock();
+        state.hang = Some(how);
+        state.hangs += 1;
+        let (shared, this) = (Arc::clone(&self.shared), state.hangs);
+        drop(state);
+        std::thread::spawn(move || shared.end_after(LIMIT, this));
         if how == Hang::Taken {
             return;
         }
@@ -146,18 +157,13 @@ impl HangingDisk {
 
 impl Drop for HangingDisk {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.gone = true;
-        state.hang = None;
-        for act in std::mem::take(&mut state.held) {
-            act(Err(Errno::EIO));
-        }
-        self.shared.changed.notify_all();
-        drop(state);
+        let is_over = self.shared.lock().gone;
+        self.shared.end();
         // Detached at once. The thread tells those who are still there of an error, until all are gone.
         let detached = unmount(self.place.path(), UnmountFlags::DETACH);
         drop(self.session.take());
         // Whoever needed a helper to mount it needs one again, which the session knows.
+        assert!(!is_over || std::thread::panicking(), "it hung for {LIMIT:?}: somebody waited for it");
         if !std::thread::panicking() && detached != Err(rustix::io::Errno::PERM) {
             detached.expect("unmounted");
         }
@@ -165,6 +171,28 @@ impl Drop for HangingDisk {
 }
 
 impl Shared {
+    /// Answers everything with an error from now on.
+    fn end(&self) {
+        let mut state = self.lock();
+        state.gone = true;
+        state.hang = None;
+        for act in std::mem::take(&mut state.held) {
+            act(Err(Errno::EIO));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Does so if it still hangs then.
+    fn end_after(&self, limit: Duration, hang: u64) {
+        let hangs = |state: &mut State| state.hang.is_some() && state.hangs == hang;
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, hangs);
+        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        if waited.timed_out() {
+            self.end();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
