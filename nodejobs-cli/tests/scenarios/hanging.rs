@@ -1,6 +1,7 @@
 //! File systems that stop answering: whatever is on them waits, and nothing else does.
 
 mod disk;
+mod launches;
 mod logs;
 mod pace;
 mod tree;
