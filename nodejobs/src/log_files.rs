@@ -1,5 +1,6 @@
 //! The log files of attempts: which part of which file is an attempt's output.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
@@ -28,6 +29,9 @@ pub(crate) struct LogFile {
     /// Whether the user named where it is, so that it is touched in its own time only.
     pub(crate) is_named: bool,
 }
+
+/// Those of standard output and standard error.
+pub(crate) type Outputs = [Option<LogFile>; 2];
 
 impl LogFile {
     /// The file of an output, with the attempts after this one, the next one first; `None` if the output has no file of
@@ -84,14 +88,24 @@ impl LogFile {
         Some(self.end.map_or(length, |known| length.min(known)))
     }
 
-    /// How many bytes of these outputs of one attempt are kept now; `None` if that cannot be known at once.
-    pub(crate) fn kept_bytes(outputs: [Option<Self>; 2]) -> Option<u64> {
-        let named = outputs.iter().flatten().find(|file| file.is_named).map(|file| file.path.clone());
-        let sum = move || outputs.iter().flatten().filter_map(|file| file.kept().ok()).sum();
-        match named {
-            Some(path) => files::glance("measure", &path, sum),
-            None => Some(sum()),
+    /// How many bytes of the outputs of each attempt are kept now; `None` where that cannot be known at once.
+    pub(crate) fn kept_bytes(attempts: Vec<Outputs>) -> Vec<Option<u64>> {
+        let sum = |outputs: &Outputs| outputs.iter().flatten().filter_map(|file| file.kept().ok()).sum();
+        let mut named: BTreeMap<PathBuf, Vec<(usize, Outputs)>> = BTreeMap::new();
+        let mut kept = vec![None; attempts.len()];
+        for (index, outputs) in attempts.into_iter().enumerate() {
+            let file = outputs.iter().flatten().find(|file| file.is_named);
+            match file.map(|file| file.path.parent().unwrap_or(&file.path).to_owned()) {
+                Some(directory) => named.entry(directory).or_default().push((index, outputs)),
+                None => kept[index] = Some(sum(&outputs)),
+            }
         }
+        for (directory, attempts) in named {
+            let sums = move || attempts.iter().map(|(index, outputs)| (*index, sum(outputs))).collect();
+            let sums: Option<Vec<(usize, u64)>> = files::glance("measure logs in", &directory, sums);
+            sums.into_iter().flatten().for_each(|(index, sum)| kept[index] = Some(sum));
+        }
+        kept
     }
 
     fn kept(&self) -> io::Result<u64> {

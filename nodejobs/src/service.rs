@@ -191,8 +191,11 @@ impl Owner {
         }
         self.blocking(move |store| {
             let page = store.jobs(&request)?;
-            let records = page.jobs.iter().map(|job| record_with_progress(store, job));
-            Ok(JobPage { jobs: records.collect::<Result<_, _>>()?, next: page.next })
+            let mut jobs = records(&page.jobs);
+            for (record, job) in jobs.iter_mut().zip(&page.jobs) {
+                fill(store, job, record)?;
+            }
+            Ok(JobPage { jobs, next: page.next })
         })
         .await
     }
@@ -633,11 +636,28 @@ pub(crate) fn record_of_attempt(
 /// The record of an attempt, with those after it.
 fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
-    if job.state.started.is_some() {
-        let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
-        record.log_bytes = LogFile::kept_bytes(files);
-    }
+    measure([(&mut record, job, later)]);
     record
+}
+
+/// The records of jobs, whose logs are measured together.
+pub(crate) fn records(jobs: &[Job]) -> Vec<JobRecord> {
+    let mut records: Vec<JobRecord> = jobs.iter().map(|job| JobRecord::new(job, now())).collect();
+    measure(records.iter_mut().zip(jobs).map(|(record, job)| (record, job, &[][..])));
+    records
+}
+
+/// Adds how much was written by those that were executed.
+fn measure<'a>(attempts: impl IntoIterator<Item = (&'a mut JobRecord, &'a Job, &'a [Job])>) {
+    let outputs = |job: &Job, later: &[Job]| {
+        [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream))
+    };
+    let executed = attempts.into_iter().filter(|(_, job, _)| job.state.started.is_some());
+    let (records, outputs): (Vec<_>, Vec<_>) =
+        executed.map(|(record, job, later)| (record, outputs(job, later))).unzip();
+    for (record, kept) in records.into_iter().zip(LogFile::kept_bytes(outputs)) {
+        record.log_bytes = kept;
+    }
 }
 
 type Asked = (Job, oneshot::Receiver<Answered>);
