@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodejobs_core::job::Job;
+use nodejobs_core::job::{Input, Job};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::store::JobStore;
 use nodejobs_core::{JobId, Timestamp};
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::hub::{LastChange, stopped};
 use crate::log_files::{LogFile, touch};
 use crate::owner::Owner;
-use crate::service::{attempt_of, record_of_all};
+use crate::service::{attempt_of, record};
 use crate::timeline::Timeline;
 
 /// Bytes in one event.
@@ -38,8 +38,15 @@ pub(crate) async fn follow(
     let job = owner.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
     let (events, receiver) = mpsc::channel(16);
     let query = FollowQuery { attempt: Some(job.state.attempt), ..query.clone() };
-    let follower =
-        Follower { owner: Arc::clone(owner), id: job.id, query, times, reader: Reader::default(), events };
+    let follower = Follower {
+        owner: Arc::clone(owner),
+        id: job.id,
+        query,
+        times,
+        is_copied: matches!(job.definition.input, Input::Terminal(_)),
+        reader: Reader::default(),
+        events,
+    };
     tokio::spawn(follower.run());
     Ok(receiver)
 }
@@ -50,6 +57,8 @@ struct Follower {
     /// With the attempt that is followed.
     query: FollowQuery,
     times: bool,
+    /// Whether its log is a copy, which comes a moment later.
+    is_copied: bool,
     /// Known once the attempt was executed: before, nobody knows where in its files its output will begin.
     reader: Reader,
     events: mpsc::Sender<FollowEvent>,
@@ -317,13 +326,22 @@ impl Follower {
         if times {
             self.owner.look_at_output_of(id.as_str(), attempt).await?;
         }
-        let (own_logs, keepers) = (self.owner.directory.logs(), self.owner.directory.keepers());
+        let mut is_whole = true;
+        if self.is_copied {
+            let id = id.clone();
+            let job = self.owner.blocking(move |store| attempt_of(store, id.as_str(), attempt)).await?;
+            self.owner.flush_output_of(&job).await?;
+            // One that ends from here on is told of by the next look.
+            is_whole = job.state.status.is_terminal();
+        }
+        let own_logs = self.owner.directory.logs();
         let is_new = self.reader.outputs.is_empty();
         let (files, timeline, ended) = self
             .owner
             .blocking(move |store| {
                 let job = attempt_of(store, id.as_str(), attempt)?;
-                let ended = job.state.status.is_terminal().then(|| record_of_all(&keepers, &job));
+                let has_ended = is_whole && job.state.status.is_terminal();
+                let ended = has_ended.then(|| record(&job));
                 let files = if is_new { files_of(store, &job)? } else { Vec::new() };
                 let timeline = match times {
                     true => Some(Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nodejobs_core::array::split_element_id;
@@ -31,7 +31,7 @@ use crate::dependencies::{refusal, way_out as dependencies_way_out};
 use crate::error::Error;
 use crate::files::{self, Stuck};
 use crate::hub::{LastChange, stopped};
-use crate::log_files::{LogFile, LogPart, path_text};
+use crate::log_files::{LogFile, LogPart, path_text, text_path};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
 use crate::queues::refused;
 use crate::store_status::status_of;
@@ -309,11 +309,28 @@ impl Owner {
         if job.definition.array.is_some() {
             return self.blocking(move |store| record_with_progress(store, &job)).await;
         }
-        if !matches!(job.definition.input, Input::Terminal(_)) {
-            return self.record_of(job).await;
+        self.flush_output_of(&job).await?;
+        self.record_of(job).await
+    }
+
+    /// Has what an ended job has written to its terminal put into its log: a copy is made of it, which comes a moment later.
+    pub(crate) async fn flush_output_of(&self, job: &Job) -> Result<(), Error> {
+        if !has_copy(job) {
+            return Ok(());
         }
-        let keepers = self.directory.keepers();
-        self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await
+        let (keepers, attempt) = (self.directory.keepers(), job.attempt_id());
+        let flush = move || nodejobs_proc::holder::flush(&keepers, &attempt);
+        if job.definition.logs.layout.is_named() {
+            // Where the log cannot be written, what is there is the answer.
+            let path = text_path(&job.log_paths().stdout);
+            let _ = files::ask("write down output in", &path, flush).await;
+            return Ok(());
+        }
+        let flush = move |_: &dyn JobStore| {
+            flush();
+            Ok(())
+        };
+        self.blocking(flush).await
     }
 
     /// The record of a job. The logs of most are measured at once.
@@ -576,19 +593,19 @@ impl Owner {
         stream: LogStream,
         query: &LogQuery,
     ) -> Result<LogPart, Error> {
-        let (reference, query, keepers) = (reference.to_owned(), query.clone(), self.directory.keepers());
-        let attempt = query.attempt;
+        let (reference, attempt) = (reference.to_owned(), query.attempt);
         let find = self.blocking(move |store| {
             let job = attempt_of(store, &reference, attempt)?;
-            flush_ended(&keepers, &job);
             let [stdout, stderr] = LogFile::both(store, &job)?;
             Ok(match stream {
-                LogStream::Stdout => stdout,
-                LogStream::Stderr => stderr,
+                LogStream::Stdout => (job, stdout),
+                LogStream::Stderr => (job, stderr),
             })
         });
-        match find.await? {
-            Some(file) => file.part(self, &query).await,
+        let (job, file) = find.await?;
+        self.flush_output_of(&job).await?;
+        match file {
+            Some(file) => file.part(self, query).await,
             None => Ok(LogPart::default()),
         }
     }
@@ -599,18 +616,9 @@ fn hang(stuck: Stuck) -> Hang {
     Hang { doing: doing.to_owned(), path: path_text(&path), since, waiting }
 }
 
-/// The record of a job, once all that it has written to its terminal is in its log. Blocks.
-pub(crate) fn record_of_all(keepers: &Path, job: &Job) -> JobRecord {
-    flush_ended(keepers, job);
-    record(job)
-}
-
-/// Has what an ended job has written to its terminal put into its log: a copy is made of it, which comes a moment later.
-/// Blocks.
-pub(crate) fn flush_ended(keepers: &Path, job: &Job) {
-    if job.state.status.is_terminal() && matches!(job.definition.input, Input::Terminal(_)) {
-        nodejobs_proc::holder::flush(keepers, &job.attempt_id());
-    }
+/// Whether the log of an ended job is a copy, of which something may still be missing.
+fn has_copy(job: &Job) -> bool {
+    job.state.status.is_terminal() && matches!(job.definition.input, Input::Terminal(_))
 }
 
 /// The record of a job, with the size of its logs.
