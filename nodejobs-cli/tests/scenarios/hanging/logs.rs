@@ -1,5 +1,6 @@
 //! Log files on a file system that hangs after their jobs have ended: whoever wants them waits, or is told.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::disk::{Hang, HangingDisk};
 use super::pace::Pace;
-use crate::support::{Home, eventually, kill, lines, text};
+use crate::support::{Cue, Home, eventually, kill, lines, text};
 
 /// A directory with a disk, and whatever of it is to hang. The disk is gone before the directory is.
 struct Place {
@@ -272,4 +273,63 @@ fn hooks_and_scripts_whose_directory_hangs_keep_nobody_else_waiting() {
             (lines(&done) == [disk.path().to_string_lossy()]).then_some(())
         });
     }
+}
+
+/// What hangs is found by where it is, not by how its path is written.
+#[test]
+fn a_link_to_what_hangs_keeps_nobody_waiting_who_is_beside_the_link() {
+    for how in Hang::BOTH {
+        let Some(place) = Place::new() else { return };
+        let Place { disk, home } = &place;
+        let (link, beside) = (home.path().join("link"), home.path().join("beside"));
+        std::os::unix::fs::symlink(disk.path(), &link).expect("a link");
+        let link = link.join("logs").to_string_lossy().into_owned();
+        for id in ["a", "b", "c", "d"] {
+            home.ok(["run", "--id", id, "--logdir", &link, "--wait", "echo output"]);
+            assert_eq!(place.log(id), Some("output\n".to_owned()));
+        }
+        home.ok(["run", "--id", "beside", "--logdir", &beside.to_string_lossy(), "--wait", "echo beside"]);
+        disk.hang(how);
+        home.ok(["rm", "a", "b", "c"]);
+        let hanging = eventually("it is said", || {
+            let hanging = home.daemon()["hanging"].as_array().expect("a list").clone();
+            (!hanging.is_empty()).then_some(hanging)
+        });
+        assert!(hanging.iter().all(|hang| text(hang, "path") == link), "{hanging:?}");
+        let refused = home.nodejobs(["logs", "d"]);
+        assert!(refused.code == 5 && refused.stderr.contains("has not answered"), "{refused:?}");
+        let begin = Instant::now();
+        assert_eq!(home.stdout("beside"), b"beside\n");
+        assert_eq!(home.record("beside")["log_bytes"], json!(7));
+        home.ok(["rm", "beside"]);
+        assert_eq!(std::fs::read_dir(&beside).expect("read").count(), 0, "{how:?}: deleted when it is told");
+        assert!(begin.elapsed() < Duration::from_secs(1), "{how:?}: {:?}", begin.elapsed());
+        disk.answer();
+        for id in ["a", "b", "c"] {
+            eventually("its files are gone", || place.log(id).is_none().then_some(()));
+        }
+    }
+}
+
+/// What is written is told, and nothing is looked at in between.
+#[test]
+fn a_job_whose_logs_were_placed_is_followed_from_write_to_write() {
+    let home = Home::new();
+    let logs = home.path().join("logs").to_string_lossy().into_owned();
+    let cue = Cue::new(&home, "cue");
+    let script =
+        format!("exec 9<>'{}'; while read word <&9 && [ $word != end ]; do echo $word; done", cue.path());
+    home.ok(["run", "--id", "a", "--logdir", &logs, &script]);
+    let mut follows = home.command(["logs", "-f", "a"]);
+    let mut follows = follows.stdout(Stdio::piped()).spawn().expect("started");
+    let mut told = BufReader::new(follows.stdout.take().expect("a pipe")).lines();
+    for word in ["one", "two", "three"] {
+        cue.say(word);
+        assert_eq!(told.next().expect("more").expect("text"), word);
+    }
+    cue.say("end");
+    assert!(follows.wait().expect("ended").success());
+    assert!(told.next().is_none());
+    home.ok(["rm", "a"]);
+    assert_eq!(std::fs::read_dir(&logs).expect("read").count(), 0);
 }
