@@ -399,9 +399,6 @@ pub trait ProcessBackend: Send + Sync {
     fn held_up(&self, _attempt: &AttemptId) -> Option<String> {
         None
     }
-
-    /// What [`recover`](Self::recover) reported is on disk, with everything that follows from it.
-    fn settled(&self) {}
 }
 
 const _: fn(&dyn ProcessBackend) = |_| {};

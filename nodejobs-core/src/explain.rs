@@ -18,7 +18,8 @@ pub struct Explanation {
     pub attempt: u32,
     /// Where it stands.
     pub status: Status,
-    /// What it waits for while queued: `time`, `dependency`, `slot` or `resources`.
+    /// What it waits for while queued: `time`, `dependency`, `slot` or `resources`. While starting: `deletion`, of log
+    /// files of an earlier job of its id.
     pub waiting_on: Option<String>,
     /// When it is started, if it waits for a time.
     pub next_start_at: Option<Timestamp>,

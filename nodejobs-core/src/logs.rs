@@ -52,6 +52,11 @@ impl LogLayout {
         matches!(self, LogLayout::File | LogLayout::FileInDirectory)
     }
 
+    /// Whether the user named where the files are: on a file system that may hang while everything else goes on.
+    pub const fn is_named(self) -> bool {
+        !matches!(self, LogLayout::Spread)
+    }
+
     /// The one of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|layout| layout.as_str() == name)

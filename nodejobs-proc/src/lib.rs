@@ -50,6 +50,17 @@ pub fn close_descriptors_on_exec() {
     sys::close_descriptors_on_exec();
 }
 
+/// Gives the calling thread a descriptor table of its own, with the standard streams only: what it opens is its own, it
+/// must use nothing that others have open, and if it is stuck when the process ends, it keeps none of its locks.
+/// Where that is not possible it goes on with the process's table.
+pub fn own_descriptors() {
+    use std::os::fd::AsFd as _;
+    if machine::may_have_own_tables() {
+        // Where the kernel or a sandbox does not allow it, that is what remains.
+        let _ = sys::own_descriptor_table([std::io::stdout().as_fd(), std::io::stderr().as_fd()]);
+    }
+}
+
 /// Gives these signals back the meaning that they have by default, which is to end the process.
 pub fn default_signals(signals: &[nodejobs_core::signal::Signal]) {
     signals.iter().for_each(|signal| sys::default_disposition(signal.number()));

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// Where the last so many lines of a file begin, or of its part from `start` to `end`. A last line without its newline counts as
 /// one.
@@ -60,6 +61,17 @@ pub fn new_write_watch() -> io::Result<OwnedFd> {
 /// When there is no such file.
 pub fn watch_next_write(watch: impl AsFd, path: &Path) -> io::Result<i32> {
     Ok(inotify::add_watch(watch, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?)
+}
+
+/// [`watch_next_write`] for a thread with [descriptors of its own](crate::own_descriptors): it takes the watch from the
+/// process by its number, for so long.
+///
+/// # Errors
+/// When there is no such file, or the kernel (before 5.6) or a sandbox gives no descriptors.
+pub fn watch_next_write_from_afar(watch: RawFd, path: &Path) -> io::Result<i32> {
+    let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let watch = pidfd_getfd(own, watch, PidfdGetfdFlags::empty())?;
+    watch_next_write(watch, path)
 }
 
 /// Forgets a watch that has told nothing.
@@ -138,6 +150,27 @@ mod tests {
         );
         free(&file, 32_768, 40_960).expect("freed");
         assert_eq!(first_kept(&file, 0).expect("asked"), 40_000, "nothing is left");
+    }
+
+    #[test]
+    fn a_thread_with_descriptors_of_its_own_can_have_a_write_told() {
+        use std::os::fd::AsRawFd as _;
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let watch = new_write_watch().expect("a watch");
+        let (number, path) = (watch.as_raw_fd(), file.path().to_owned());
+        let afar = std::thread::spawn(move || {
+            crate::own_descriptors();
+            watch_next_write_from_afar(number, &path)
+        });
+        let watched = afar.join().expect("a thread").expect("watched");
+        let told = || {
+            let mut told = Vec::new();
+            written_files(&watch, |number| told.push(number)).expect("read");
+            told
+        };
+        assert_eq!(told(), []);
+        file.write_all(b"x").expect("written");
+        assert_eq!(told(), [Some(watched)]);
     }
 
     fn last_lines(content: &[u8], lines: u64) -> Vec<u8> {

@@ -40,8 +40,6 @@ impl Machine {
     /// # Errors
     /// When `/proc` is not mounted.
     pub fn read() -> io::Result<Self> {
-        let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-        let disabled = |feature: &str| disabled.split(',').any(|name| name.trim() == feature);
         let read_line = |path: &str| {
             std::fs::read_to_string(path)
                 .map(|text| text.trim().to_owned())
@@ -53,10 +51,20 @@ impl Machine {
             pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
             use_pidfs: !disabled("pidfs"),
             use_pidfd_info: kernel_is_at_least(6, 15) && !disabled("pidfd-info"),
-            use_own_tables: !disabled("own-tables"),
+            use_own_tables: may_have_own_tables(),
             use_cgroups: !disabled("cgroups"),
         })
     }
+}
+
+fn disabled(feature: &str) -> bool {
+    let disabled = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
+    disabled.split(',').any(|name| name.trim() == feature)
+}
+
+/// Whether threads may have descriptor tables of their own.
+pub(crate) fn may_have_own_tables() -> bool {
+    !disabled("own-tables")
 }
 
 fn kernel_is_at_least(major: u32, minor: u32) -> bool {

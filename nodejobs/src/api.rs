@@ -68,6 +68,7 @@ mod bind;
 mod candidate;
 mod config;
 mod event;
+mod hang;
 mod input;
 mod message;
 mod problem;
@@ -84,6 +85,7 @@ pub use bind::{BindEvent, BindQuery, BindToken, Bound};
 pub use candidate::Candidate;
 pub use config::{ConfigStatus, Setting};
 pub use event::{EventError, FollowEvent, LogStream, OutputChunk, WaitEvent, Written};
+pub use hang::Hang;
 pub use input::{SendAnswer, SendRequest, TerminalPlace};
 pub use message::{
     ActionAnswer, ActionResult, BatchResult, DaemonStatus, JobPage, JobsRequest, RestartRequest, StopAnswer,

@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::events::events_of_attempt;
 use crate::follow::{Reader, follow};
 use crate::hub::stopped;
-use crate::log_files::LogFile;
+use crate::log_files::{LogFile, touch};
 use crate::owner::Owner;
-use crate::service::{attempt_of, record, resolve};
+use crate::service::{attempt_of, resolve};
 use crate::timeline::Timeline;
 
 /// Begins to tell what happens to a job. The receiver hears last `Ended`, or an error.
@@ -45,11 +45,11 @@ pub(crate) async fn bind(
         owner.look_at_output_of(reference, query.token.map(|token| token.attempt).or(query.attempt)).await?;
     }
     let (reference, asked, own_logs) = (reference.to_owned(), query.clone(), owner.directory.logs());
-    let (id, token) = owner
+    let (id, mut token, files, since) = owner
         .blocking(move |store| {
             let newest = resolve(store, &reference)?;
             let begin = |attempt| BindToken { job: newest.seq, attempt, stdout: 0, stderr: 0, event: 0 };
-            let mut token = match asked.token {
+            let token = match asked.token {
                 Some(token) if token.job != newest.seq => {
                     return Err(Error::new(
                         ProblemKind::Usage,
@@ -66,18 +66,26 @@ pub(crate) async fn bind(
                 None => begin(asked.attempt.unwrap_or(newest.state.attempt)),
             };
             let job = attempt_of(store, newest.id.as_str(), Some(token.attempt))?;
-            if let Some(lines) = asked.tail {
-                let [stdout, stderr] = LogFile::both(store, &job)?;
-                (token.stdout, token.stderr) = (last_lines(stdout, lines)?, last_lines(stderr, lines)?);
-            }
-            if let Some(time) = asked.since {
-                let since = Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?.since(time);
-                token.stdout = token.stdout.max(since.stdout);
-                token.stderr = token.stderr.max(since.stderr);
-            }
-            Ok((newest.id, token))
+            let files = LogFile::both(store, &job)?;
+            let since = match asked.since {
+                Some(time) => Some(Timeline::of(&job, &own_logs, &files)?.since(time)),
+                None => None,
+            };
+            Ok((newest.id, token, files, since))
         })
         .await?;
+    if let Some(lines) = query.tail {
+        let named = files.iter().flatten().next().cloned();
+        let find = move || {
+            let [stdout, stderr] = files;
+            Ok((last_lines(stdout, lines)?, last_lines(stderr, lines)?))
+        };
+        (token.stdout, token.stderr) = touch(owner, named.as_ref(), find).await?;
+    }
+    if let Some(since) = since {
+        token.stdout = token.stdout.max(since.stdout);
+        token.stderr = token.stderr.max(since.stderr);
+    }
     let (events, receiver) = mpsc::channel(16);
     let binding = Binding {
         owner: Arc::clone(owner),
@@ -196,18 +204,12 @@ impl Binding {
         if self.times || self.until.is_some() {
             self.owner.look_at_output_of(self.id.as_str(), Some(self.token.attempt)).await?;
         }
-        let (id, token, until, times) = (self.id.clone(), self.token, self.until, self.times);
-        let own_logs = self.owner.directory.logs();
-        let look = move |store: &dyn nodejobs_core::store::JobStore| {
-            let job = attempt_of(store, id.as_str(), Some(token.attempt))?;
-            let reader = Reader::now(store, &job, &query_from(token), until, times, &own_logs)?;
-            Ok((Box::new(record(&job)), reader))
-        };
         self.catch_up(&mut Statuses::default()).await?;
-        let (record, mut reader) = self.owner.blocking(look).await?;
+        let query = query_from(self.token);
+        let (job, mut reader) = Reader::now(&self.owner, &self.id, query, self.until, self.times).await?;
+        let record = Box::new(self.owner.record_of(job).await?);
         loop {
-            let (read, event) =
-                self.owner.blocking(move |_| reader.next().map(|event| (reader, event))).await?;
+            let (read, event) = reader.read_next(&self.owner).await?;
             let Some(event) = event else { return Ok(record) };
             reader = read;
             self.say_output(event).await?;

@@ -49,7 +49,7 @@ mod values;
 
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -240,7 +240,9 @@ fn read(data_dir: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
         path: path.clone(),
         problems: vec![ConfigProblem { line: None, message }],
     };
-    let file = match std::fs::File::open(&path) {
+    // A named pipe is opened at once as well, and refused: nobody waits for somebody who writes to it.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = match std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);

@@ -100,13 +100,14 @@ pub fn examine(data_dir: &Path) -> Vec<Finding> {
             Finding::problem("daemon", text, "look at it with `ps`, and end it with SIGKILL: no job is lost");
         (stuck, owner::Running::Silent)
     });
-    let looks: [(&str, Look); 8] = [
+    let looks: [(&str, Look); 9] = [
         ("versions", |_, running| vec![owner::versions(running)]),
         ("directory", |data_dir, _| directory::look(data_dir)),
         ("config.toml", config::look),
         ("log caps", |data_dir, _| logs::look(data_dir)),
         ("store", store::look),
         ("keepers", owner::keeper_findings),
+        ("file systems", owner::hanging),
         ("limits", limits::look),
         ("machine", |_, running| machine::look(running.daemon())),
     ];

@@ -2,24 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nodejobs_core::job::Job;
+use nodejobs_core::job::{Input, Job};
 use nodejobs_core::record::JobRecord;
 use nodejobs_core::store::JobStore;
 use nodejobs_core::{JobId, Timestamp};
-use nodejobs_proc::logs::{new_write_watch, watch_next_write};
+use nodejobs_proc::logs::{new_write_watch, watch_next_write, watch_next_write_from_afar};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::{FollowEvent, FollowQuery, LogStream, OutputChunk, ProblemKind};
 use crate::error::Error;
 use crate::hub::{LastChange, stopped};
-use crate::log_files::LogFile;
+use crate::log_files::{LogFile, touch};
 use crate::owner::Owner;
-use crate::service::{attempt_of, record_of_all};
+use crate::service::{attempt_of, record};
 use crate::timeline::Timeline;
 
 /// Bytes in one event.
@@ -38,8 +38,15 @@ pub(crate) async fn follow(
     let job = owner.blocking(move |store| attempt_of(store, &reference, attempt)).await?;
     let (events, receiver) = mpsc::channel(16);
     let query = FollowQuery { attempt: Some(job.state.attempt), ..query.clone() };
-    let follower =
-        Follower { owner: Arc::clone(owner), id: job.id, query, times, reader: Reader::default(), events };
+    let follower = Follower {
+        owner: Arc::clone(owner),
+        id: job.id,
+        query,
+        times,
+        is_copied: matches!(job.definition.input, Input::Terminal(_)),
+        reader: Reader::default(),
+        events,
+    };
     tokio::spawn(follower.run());
     Ok(receiver)
 }
@@ -50,6 +57,8 @@ struct Follower {
     /// With the attempt that is followed.
     query: FollowQuery,
     times: bool,
+    /// Whether its log is a copy, which comes a moment later.
+    is_copied: bool,
     /// Known once the attempt was executed: before, nobody knows where in its files its output will begin.
     reader: Reader,
     events: mpsc::Sender<FollowEvent>,
@@ -92,7 +101,7 @@ impl Output {
             }
             let end = self.file.end.map_or(length, |end| end.min(length)).min(limit);
             let freed = |offset, file: &File| {
-                let kept = if offset < length { self.file.kept(file, offset)? } else { offset };
+                let kept = if offset < length { self.file.kept_from(file, offset)? } else { offset };
                 Ok::<_, io::Error>((kept > offset).then_some(kept))
             };
             if let Some(kept) = freed(self.offset, &file)? {
@@ -119,10 +128,19 @@ impl Output {
 
     /// Whether the file is longer or shorter than what was read of it.
     fn has_changed(&self) -> bool {
-        let length = std::fs::metadata(&self.file.path).ok().filter(std::fs::Metadata::is_file);
-        length
-            .map(|metadata| metadata.len())
-            .is_some_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
+        self.length().is_some_and(|length| self.file.end.map_or(length, |end| end.min(length)) != self.offset)
+    }
+
+    /// How long the file is, if it keeps anything.
+    fn length(&self) -> Option<u64> {
+        let found = std::fs::metadata(&self.file.path).ok().filter(std::fs::Metadata::is_file);
+        found.map(|found| found.len())
+    }
+
+    /// Has the next write told, in a thread that has descriptors of its own.
+    fn watch_from_afar(&self, watch: RawFd) {
+        // One that is not there is not written to.
+        let _ = watch_next_write_from_afar(watch, &self.file.path);
     }
 }
 
@@ -136,34 +154,52 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// From where the query says, as long as it is now, and not what was written later than `until`; none before the
-    /// program was executed.
-    pub(crate) fn now(
-        store: &dyn JobStore,
-        job: &Job,
-        query: &FollowQuery,
+    /// program was executed. With the job.
+    pub(crate) async fn now(
+        owner: &Arc<Owner>,
+        id: &JobId,
+        query: FollowQuery,
         until: Option<Timestamp>,
         times: bool,
-        own_logs: &Path,
-    ) -> Result<Self, Error> {
-        let mut outputs = outputs_of(store, job, query)?;
-        let timeline = match times || until.is_some() {
-            true => Some(Timeline::of(job, own_logs, &LogFile::both(store, job)?)?),
-            false => None,
+    ) -> Result<(Job, Self), Error> {
+        let (id, attempt, own_logs) = (id.clone(), query.attempt, owner.directory.logs());
+        let look = move |store: &dyn JobStore| {
+            let job = attempt_of(store, id.as_str(), attempt)?;
+            let timeline = match times || until.is_some() {
+                true => Some(Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?),
+                false => None,
+            };
+            let files = files_of(store, &job)?;
+            Ok((job, files, timeline))
         };
+        let (job, files, timeline) = owner.blocking(look).await?;
         let end = until.and_then(|until| timeline.as_ref()?.until(until));
-        for Output { stream, file, .. } in &mut outputs {
-            let length = std::fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
-            let known = end.map(|end| match stream {
-                LogStream::Stdout => end.stdout,
-                LogStream::Stderr => end.stderr,
-            });
-            file.end = file.end.into_iter().chain(known).chain([length]).min();
-        }
-        Ok(Self { outputs, timeline: timeline.filter(|_| times) })
+        let named = files.first().map(|(_, file)| file.clone());
+        let open = move || {
+            let mut outputs = outputs_of(files, &query)?;
+            for output in &mut outputs {
+                let known = end.map(|end| match output.stream {
+                    LogStream::Stdout => end.stdout,
+                    LogStream::Stderr => end.stderr,
+                });
+                let length = output.length().unwrap_or(0);
+                output.file.end = output.file.end.into_iter().chain(known).chain([length]).min();
+            }
+            Ok(outputs)
+        };
+        let outputs = touch(owner, named.as_ref(), open).await?;
+        Ok((job, Self { outputs, timeline: timeline.filter(|_| times) }))
+    }
+
+    /// Reads the next piece, if there is one, where nobody has to wait for it.
+    pub(crate) async fn read_next(mut self, owner: &Owner) -> Result<(Self, Option<FollowEvent>), Error> {
+        // What was written long ago has to come from the disk.
+        let named = self.outputs.first().map(|output| output.file.clone());
+        touch(owner, named.as_ref(), move || self.next().map(|event| (self, event))).await
     }
 
     /// The next piece, if there is one.
-    pub(crate) fn next(&mut self) -> Result<Option<FollowEvent>, Error> {
+    fn next(&mut self) -> Result<Option<FollowEvent>, Error> {
         let Some(timeline) = &self.timeline else {
             for output in &mut self.outputs {
                 if let Some(event) = output.read(u64::MAX)? {
@@ -188,12 +224,17 @@ impl Reader {
     }
 }
 
-fn outputs_of(store: &dyn JobStore, job: &Job, query: &FollowQuery) -> Result<Vec<Output>, Error> {
+/// None before the program was executed.
+fn files_of(store: &dyn JobStore, job: &Job) -> Result<Vec<(LogStream, LogFile)>, Error> {
     if job.state.started.is_none() && job.state.ended.is_none() {
         return Ok(Vec::new());
     }
     let files = [LogStream::Stdout, LogStream::Stderr].into_iter().zip(LogFile::both(store, job)?);
-    files.filter_map(|(stream, file)| Some(Output::new(stream, file?, query))).collect()
+    Ok(files.filter_map(|(stream, file)| Some((stream, file?))).collect())
+}
+
+fn outputs_of(files: Vec<(LogStream, LogFile)>, query: &FollowQuery) -> Result<Vec<Output>, Error> {
+    files.into_iter().map(|(stream, file)| Output::new(stream, file, query)).collect()
 }
 
 impl Follower {
@@ -237,12 +278,7 @@ impl Follower {
             }
             let mut told = [0; 1024];
             while watch.try_read(&mut told).is_ok() {}
-            let mut missed = false;
-            for output in &self.reader.outputs {
-                let _ = watch_next_write(&watch, &output.file.path);
-                missed |= output.has_changed();
-            }
-            if missed {
+            if self.watch(&watch).await? {
                 continue;
             }
             tokio::select! {
@@ -254,6 +290,29 @@ impl Follower {
         }
     }
 
+    /// Has the next write to each file told; whether something was written meanwhile.
+    async fn watch(&mut self, watch: &pipe::Receiver) -> Result<bool, Error> {
+        let number = watch.as_raw_fd();
+        let Some(named) = self.reader.outputs.first().map(|output| output.file.clone()) else {
+            return Ok(false);
+        };
+        if named.is_named {
+            let reader = std::mem::take(&mut self.reader);
+            let look = move || {
+                reader.outputs.iter().for_each(|output| output.watch_from_afar(number));
+                let has_changed = reader.outputs.iter().any(Output::has_changed);
+                Ok((reader, has_changed))
+            };
+            let (reader, has_changed) = touch(&self.owner, Some(&named), look).await?;
+            self.reader = reader;
+            return Ok(has_changed);
+        }
+        for output in &self.reader.outputs {
+            let _ = watch_next_write(watch, &output.file.path);
+        }
+        Ok(self.reader.outputs.iter().any(Output::has_changed))
+    }
+
     async fn pause(&self, changes: &mut watch::Receiver<LastChange>) -> Result<(), Error> {
         match tokio::time::timeout(PAUSE, changes.changed()).await {
             Ok(changed) => changed.map_err(|_| stopped()),
@@ -263,26 +322,39 @@ impl Follower {
 
     /// Finds the attempt's output, once there is some; the record, if the attempt has ended.
     async fn look(&mut self) -> Result<Option<JobRecord>, Error> {
-        let (id, query, times) = (self.id.clone(), self.query.clone(), self.times);
+        let (id, attempt, times) = (self.id.clone(), self.query.attempt, self.times);
         if times {
-            self.owner.look_at_output_of(id.as_str(), query.attempt).await?;
+            self.owner.look_at_output_of(id.as_str(), attempt).await?;
         }
-        let (own_logs, keepers) = (self.owner.directory.logs(), self.owner.directory.keepers());
+        let mut is_whole = true;
+        if self.is_copied {
+            let id = id.clone();
+            let job = self.owner.blocking(move |store| attempt_of(store, id.as_str(), attempt)).await?;
+            self.owner.flush_output_of(&job).await?;
+            // One that ends from here on is told of by the next look.
+            is_whole = job.state.status.is_terminal();
+        }
+        let own_logs = self.owner.directory.logs();
         let is_new = self.reader.outputs.is_empty();
-        let (outputs, timeline, ended) = self
+        let (files, timeline, ended) = self
             .owner
             .blocking(move |store| {
-                let job = attempt_of(store, id.as_str(), query.attempt)?;
-                let ended = job.state.status.is_terminal().then(|| record_of_all(&keepers, &job));
-                let outputs = if is_new { outputs_of(store, &job, &query)? } else { Vec::new() };
+                let job = attempt_of(store, id.as_str(), attempt)?;
+                let has_ended = is_whole && job.state.status.is_terminal();
+                let ended = has_ended.then(|| record(&job));
+                let files = if is_new { files_of(store, &job)? } else { Vec::new() };
                 let timeline = match times {
                     true => Some(Timeline::of(&job, &own_logs, &LogFile::both(store, &job)?)?),
                     false => None,
                 };
-                Ok((outputs, timeline, ended))
+                Ok((files, timeline, ended))
             })
             .await?;
-        self.reader.outputs.extend(outputs);
+        if let Some(named) = files.first().map(|(_, file)| file.clone()) {
+            let query = self.query.clone();
+            let opened = touch(&self.owner, Some(&named), move || outputs_of(files, &query)).await?;
+            self.reader.outputs.extend(opened);
+        }
         self.reader.timeline = timeline;
         Ok(ended)
     }
@@ -291,10 +363,7 @@ impl Follower {
     async fn read_all(&mut self) -> Result<Option<bool>, Error> {
         let mut wrote = false;
         loop {
-            // What was written long ago has to come from the disk, which nobody else shall wait for.
-            let mut reader = std::mem::take(&mut self.reader);
-            let read = move |_: &dyn JobStore| reader.next().map(|event| (reader, event));
-            let (reader, event) = self.owner.blocking(read).await?;
+            let (reader, event) = std::mem::take(&mut self.reader).read_next(&self.owner).await?;
             self.reader = reader;
             let Some(event) = event else { return Ok(Some(wrote)) };
             wrote = true;

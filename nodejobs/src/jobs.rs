@@ -32,6 +32,7 @@ use crate::client::{Client, ClientError};
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
 use crate::follow::follow;
+use crate::log_files::LogPart;
 use crate::owner::Owner;
 use crate::reach::own_or_reach;
 use crate::server::{Server, ServerHandle};
@@ -340,7 +341,16 @@ impl Jobs {
         };
         match &self.mode {
             Mode::Owner { owner, .. } => {
-                let part = owner.log(reference, stream, query).await?;
+                let mut part = owner.log(reference, stream, query).await?;
+                if let Some(file) = part.named.take() {
+                    let (mut bytes, mut start) = (Vec::new(), part.start);
+                    while start < part.end {
+                        let piece = LogPart::piece(&file, start, part.end).await?;
+                        start += piece.len() as u64;
+                        bytes.extend(piece);
+                    }
+                    return Ok(bytes);
+                }
                 tokio::task::spawn_blocking(move || part.read()).await.map_err(panicked)?.map_err(unreadable)
             }
             Mode::Connected { .. } => {

@@ -85,6 +85,8 @@ mod error;
 #[cfg(feature = "local")]
 mod events;
 #[cfg(feature = "local")]
+mod files;
+#[cfg(feature = "local")]
 mod follow;
 #[cfg(feature = "local")]
 mod foreign;

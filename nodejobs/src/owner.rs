@@ -3,6 +3,7 @@
 //! Each round of the thread takes everything that has arrived, lets the engine decide, commits what it decided with
 //! one flush, and carries out what follows. While it flushes, the next round's inputs gather: that is the group commit.
 
+mod deletions;
 mod host;
 mod work;
 
@@ -35,6 +36,7 @@ use crate::hub::{Hub, stopped};
 use crate::last_looks::LastLooks;
 use crate::recorder::Recorder;
 use crate::stores::StoreKind;
+use deletions::Deletions;
 use host::Host;
 use work::{Surroundings, Work};
 
@@ -140,14 +142,31 @@ impl From<RestartRequest> for Request {
 
 enum Message {
     Submit(Box<SubmitMessage>),
-    Ask { id: JobId, request: Request, reply: oneshot::Sender<Answered> },
-    Keep { documents: Vec<DocumentChange>, reply: oneshot::Sender<Answered> },
-    Schedule { name: String, change: ScheduleChange, reply: oneshot::Sender<Answered> },
-    Group { name: String, request: GroupRequest, reply: oneshot::Sender<Answered> },
+    Ask {
+        id: JobId,
+        request: Request,
+        reply: oneshot::Sender<Answered>,
+    },
+    Keep {
+        documents: Vec<DocumentChange>,
+        reply: oneshot::Sender<Answered>,
+    },
+    Schedule {
+        name: String,
+        change: ScheduleChange,
+        reply: oneshot::Sender<Answered>,
+    },
+    Group {
+        name: String,
+        request: GroupRequest,
+        reply: oneshot::Sender<Answered>,
+    },
     Look(Look),
     Report(BackendReport),
     ClockSet,
     Capacity(Capacity),
+    /// Log files of a job are deleted that a launch may wait for.
+    Deleted,
     Quit,
 }
 
@@ -188,6 +207,7 @@ impl Message {
             | Message::Report(_)
             | Message::ClockSet
             | Message::Capacity(_)
+            | Message::Deleted
             | Message::Quit => false,
         }
     }
@@ -201,6 +221,8 @@ pub(crate) struct Owner {
     pub(crate) hub: Arc<Hub>,
     pub(crate) backend: Arc<dyn ProcessBackend>,
     pub(crate) recorder: Arc<Recorder>,
+    /// Log files that are to be deleted and are not yet.
+    pub(crate) deletions: Arc<Deletions>,
     pub(crate) started_at: Timestamp,
     /// What `config.toml` said when it was last read without a mistake.
     pub(crate) config: watch::Sender<Arc<Config>>,
@@ -281,6 +303,7 @@ impl Owner {
         let host = Host::new(Arc::clone(&store), inputs.clone());
         let backend = backend(generation, Arc::new(host)).map_err(cannot_take_over)?;
         let recorder = Arc::new(Recorder::start(Arc::clone(&store), directory.logs(), settings.logs.quota)?);
+        let deletions = Arc::new(Deletions::new());
         let limits = settings.limits.clone();
         let config = watch::Sender::new(Arc::new(settings));
         let surroundings = Surroundings {
@@ -288,6 +311,8 @@ impl Owner {
             backend: Arc::clone(&backend),
             hub: Arc::clone(&hub),
             recorder: Arc::clone(&recorder),
+            deletions: Arc::clone(&deletions),
+            inputs: inputs.clone(),
             own_logs: RawText::from(directory.logs().into_os_string().into_vec()),
             config: config.subscribe(),
         };
@@ -310,6 +335,7 @@ impl Owner {
             hub,
             backend,
             recorder,
+            deletions,
             started_at: now().wall,
             config,
             last_looks: LastLooks::default(),
@@ -401,8 +427,13 @@ impl Drop for Owner {
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
+        // Where the file system hangs, what is not deleted by now stays.
+        crate::files::finish(LAST_DELETIONS);
     }
 }
+
+/// How long an owner that leaves waits for files that are being deleted.
+const LAST_DELETIONS: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// The key of the document with the generation of the last owner.
 pub(crate) const GENERATION: &str = "generation";

@@ -86,6 +86,7 @@ impl Owner {
             match answer.await.map_err(|_| stopped())?.answer {
                 Answer::Removed(id) => {
                     gone.push(pruned(job));
+                    self.deletions.finished(&id).await;
                     if job.definition.array.is_some() {
                         Box::pin(self.forget_elements(&id)).await?;
                     }

@@ -11,7 +11,6 @@ use crate::api::ProblemKind;
 use crate::error::Error;
 use crate::hub::stopped;
 use crate::owner::{GroupRequest, Look, Owner, Request};
-use crate::service::record;
 
 impl Owner {
     /// All groups, the default one first.
@@ -84,7 +83,7 @@ impl Owner {
 
     /// The record of a job, which says where it stands in the queue if it does.
     pub(crate) async fn record_in_queue(&self, job: &Job) -> Result<JobRecord, Error> {
-        let mut record = record(job);
+        let mut record = self.record_of(job.clone()).await?;
         if job.state.waiting_on == Some(WaitingOn::Slot) {
             let queue = self.explanation(job).await?.and_then(|explanation| explanation.queue);
             record.detail = queue.map(|place| place.to_string());

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::api::ProblemKind;
 use crate::error::Error;
+use crate::files::PATIENCE;
 
 pub(crate) use file::entries_of;
 pub(crate) use tracked::index_of;
@@ -39,6 +40,8 @@ enum Message {
     Look(AttemptId, oneshot::Sender<()>),
     /// This process was halted: what it hears now may have happened long ago.
     Halted,
+    /// The files of a job were looked at elsewhere.
+    Back(Box<work::Back>),
     /// What all logs may take from now on, in bytes.
     Quota(Option<u64>),
     /// What all logs take now, or why nobody knows.
@@ -112,8 +115,8 @@ impl Recorder {
     pub(crate) async fn look(&self, attempt: AttemptId) {
         let (done, looked) = oneshot::channel();
         self.send(Message::Look(attempt, done), true);
-        // Without the thread nothing more will be noted.
-        let _ = looked.await;
+        // Without the thread nothing more will be noted; where the file system hangs, not now.
+        let _ = tokio::time::timeout(PATIENCE, looked).await;
     }
 
     fn send(&self, message: Message, urgent: bool) {

@@ -416,35 +416,50 @@ async fn logs(
 }
 
 /// The bytes of a log, read where nobody has to wait for them, a few pieces ahead of the client.
-fn log_chunks(part: LogPart) -> impl Stream<Item = io::Result<Bytes>> {
+fn log_chunks(mut part: LogPart) -> impl Stream<Item = io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || {
-        let Some(mut file) = part.file.as_ref() else { return };
-        let mut left = part.end - part.start;
-        let mut read = || {
-            while left > 0 {
-                file.seek(SeekFrom::Start(part.end - left))?;
-                let mut bytes = Vec::with_capacity(LOG_CHUNK);
-                let length = file.by_ref().take(left.min(LOG_CHUNK as u64)).read_to_end(&mut bytes)?;
-                if length == 0 {
-                    return Err(io::Error::other("the log file was truncated while it was read"));
-                }
-                // What was freed while it was read has come as zeros.
-                if part.freed(part.end - left)?.is_some() {
-                    return Err(io::Error::other("the beginning of the log was freed while it was read"));
-                }
-                left -= length as u64;
-                if sender.blocking_send(Ok(Bytes::from(bytes))).is_err() {
-                    break;
+    match part.named.take() {
+        Some(file) => drop(tokio::spawn(async move {
+            let mut start = part.start;
+            while start < part.end {
+                let to = part.end.min(start + LOG_CHUNK as u64);
+                let piece = LogPart::piece(&file, start, to).await.map_err(io::Error::other);
+                start += piece.as_ref().map_or(part.end, |bytes| bytes.len() as u64);
+                if sender.send(piece.map(Bytes::from)).await.is_err() {
+                    return;
                 }
             }
-            Ok(())
-        };
-        if let Err(error) = read() {
-            let _ = sender.blocking_send(Err(error));
-        }
-    });
+        })),
+        None => drop(tokio::task::spawn_blocking(move || send_log(&part, &sender))),
+    }
     ReceiverStream::new(receiver)
+}
+
+fn send_log(part: &LogPart, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    let Some(mut file) = part.file.as_ref() else { return };
+    let mut left = part.end - part.start;
+    let mut read = || {
+        while left > 0 {
+            file.seek(SeekFrom::Start(part.end - left))?;
+            let mut bytes = Vec::with_capacity(LOG_CHUNK);
+            let length = file.by_ref().take(left.min(LOG_CHUNK as u64)).read_to_end(&mut bytes)?;
+            if length == 0 {
+                return Err(io::Error::other("the log file was truncated while it was read"));
+            }
+            // What was freed while it was read has come as zeros.
+            if part.freed(part.end - left)?.is_some() {
+                return Err(io::Error::other("the beginning of the log was freed while it was read"));
+            }
+            left -= length as u64;
+            if sender.blocking_send(Ok(Bytes::from(bytes))).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = read() {
+        let _ = sender.blocking_send(Err(error));
+    }
 }
 
 async fn follow_job(

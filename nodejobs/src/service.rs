@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nodejobs_core::array::split_element_id;
@@ -19,8 +19,9 @@ use nodejobs_proc::machine::now;
 use tokio::sync::oneshot;
 
 use crate::api::{
-    self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, JobPage, ListQuery, LogQuery,
-    LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult, StoreStatus,
+    self, ActionAnswer, ActionResult, Candidate, ConfigStatus, DaemonStatus, Hang, JobPage, ListQuery,
+    LogQuery, LogStream, Problem, ProblemKind, SignalRequest, StatusQuery, StopAnswer, StopResult,
+    StoreStatus,
 };
 use crate::arrays::{
     fill, find, is_pending, record_with_progress, refuse_element_id, refuse_output, resolve_element,
@@ -28,8 +29,9 @@ use crate::arrays::{
 use crate::config::Config;
 use crate::dependencies::{refusal, way_out as dependencies_way_out};
 use crate::error::Error;
+use crate::files::{self, Stuck};
 use crate::hub::{LastChange, stopped};
-use crate::log_files::{LogFile, LogPart, path_text};
+use crate::log_files::{LogFile, LogPart, path_text, text_path};
 use crate::owner::{Answered, Owner, Request, SubmitMessage, live_jobs};
 use crate::queues::refused;
 use crate::store_status::status_of;
@@ -56,7 +58,10 @@ impl Owner {
         match accepted(answer.await, spec)? {
             (_, Some(job), _) => Ok(JobRecord::new(&job, now())),
             // It was there before, made by an earlier sending of the same submit, or as another one of its key.
-            (id, None, existing) => Ok(JobRecord { existing, ..record(&self.job(id.as_str()).await?) }),
+            (id, None, existing) => {
+                let record = self.record_of(self.job(id.as_str()).await?).await?;
+                Ok(JobRecord { existing, ..record })
+            }
         }
     }
 
@@ -186,8 +191,11 @@ impl Owner {
         }
         self.blocking(move |store| {
             let page = store.jobs(&request)?;
-            let records = page.jobs.iter().map(|job| record_with_progress(store, job));
-            Ok(JobPage { jobs: records.collect::<Result<_, _>>()?, next: page.next })
+            let mut jobs = records(&page.jobs);
+            for (record, job) in jobs.iter_mut().zip(&page.jobs) {
+                fill(store, job, record)?;
+            }
+            Ok(JobPage { jobs, next: page.next })
         })
         .await
     }
@@ -228,6 +236,7 @@ impl Owner {
             jobs,
             schedules: self.hub.schedules(),
             memory_limits: self.backend.capabilities().memory_limits,
+            hanging: files::stuck().into_iter().map(hang).collect(),
         })
     }
 
@@ -239,10 +248,11 @@ impl Owner {
     /// Goes by what `config.toml` says now. One with a mistake leaves everything as it was.
     pub(crate) async fn reload(&self) -> Result<ConfigStatus, Error> {
         let directory = self.directory.path().to_owned();
-        let loaded =
-            self.blocking(move |_| Config::load(&directory).map_err(|error| Error::from(error.to_problem())));
-        let config =
-            loaded.await.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
+        let path = Config::path(&directory);
+        let load = move || Config::load(&directory).map_err(|error| Error::from(error.to_problem()));
+        // It may be a link to anywhere.
+        let loaded = files::ask("read", &path, load).await.and_then(|loaded| loaded);
+        let config = loaded.inspect_err(|error| log::warn!("{error}; the settings stay as they were"))?;
         let (quota, limits) = (config.logs.quota, config.limits.clone());
         if self.config.send_replace(Arc::new(config)).logs.quota != quota {
             self.recorder.set_quota(quota);
@@ -299,11 +309,36 @@ impl Owner {
         if job.definition.array.is_some() {
             return self.blocking(move |store| record_with_progress(store, &job)).await;
         }
-        if !matches!(job.definition.input, Input::Terminal(_)) {
-            return Ok(record(&job));
+        self.flush_output_of(&job).await?;
+        self.record_of(job).await
+    }
+
+    /// Has what an ended job has written to its terminal put into its log: a copy is made of it, which comes a moment later.
+    pub(crate) async fn flush_output_of(&self, job: &Job) -> Result<(), Error> {
+        if !has_copy(job) {
+            return Ok(());
         }
-        let keepers = self.directory.keepers();
-        self.blocking(move |_| Ok(record_of_all(&keepers, &job))).await
+        let (keepers, attempt) = (self.directory.keepers(), job.attempt_id());
+        let flush = move || nodejobs_proc::holder::flush(&keepers, &attempt);
+        if job.definition.logs.layout.is_named() {
+            // Where the log cannot be written, what is there is the answer.
+            let path = text_path(&job.log_paths().stdout);
+            let _ = files::ask("write down output in", &path, flush).await;
+            return Ok(());
+        }
+        let flush = move |_: &dyn JobStore| {
+            flush();
+            Ok(())
+        };
+        self.blocking(flush).await
+    }
+
+    /// The record of a job. The logs of most are measured at once.
+    pub(crate) async fn record_of(&self, job: Job) -> Result<JobRecord, Error> {
+        match job.definition.logs.layout.is_named() && job.state.started.is_some() {
+            true => self.blocking(move |_| Ok(record(&job))).await,
+            false => Ok(record(&job)),
+        }
     }
 
     /// Ends jobs, all within one grace, and returns when they have ended or could not be.
@@ -451,6 +486,7 @@ impl Owner {
         };
         match (answer, begun) {
             (Answer::Removed(_), _) => {
+                self.deletions.finished(&job.id).await;
                 if job.definition.array.is_some() {
                     self.forget_elements(&job.id).await?;
                 }
@@ -460,14 +496,14 @@ impl Owner {
                 self.on_done_wanted.send_modify(|count| *count += 1);
                 self.blocking(move |store| record_with_progress(store, &begun)).await
             }
-            (Answer::Accepted(_), Some(begun)) => Ok(record(&begun)),
+            (Answer::Accepted(_), Some(begun)) => self.record_of(*begun).await,
             // Done, or begun before by an earlier sending of the same request.
             (Answer::Edited(_), _) => {
                 let job = self.job(job.id.as_str()).await?;
                 self.record_in_queue(&job).await
             }
             (Answer::Refused(refusal), _) => Err(refused(&refusal)),
-            (Answer::Accepted(_) | Answer::Done, _) => Ok(record(&self.job(job.id.as_str()).await?)),
+            (Answer::Accepted(_) | Answer::Done, _) => self.record_of(self.job(job.id.as_str()).await?).await,
             (Answer::Conflict { status }, _) => {
                 let way_out = way_out(status);
                 let status = status.map_or("changing", Status::as_str);
@@ -557,33 +593,32 @@ impl Owner {
         stream: LogStream,
         query: &LogQuery,
     ) -> Result<LogPart, Error> {
-        let (reference, query, keepers) = (reference.to_owned(), query.clone(), self.directory.keepers());
-        self.blocking(move |store| {
-            let job = attempt_of(store, &reference, query.attempt)?;
-            flush_ended(&keepers, &job);
+        let (reference, attempt) = (reference.to_owned(), query.attempt);
+        let find = self.blocking(move |store| {
+            let job = attempt_of(store, &reference, attempt)?;
             let [stdout, stderr] = LogFile::both(store, &job)?;
-            let file = match stream {
-                LogStream::Stdout => stdout,
-                LogStream::Stderr => stderr,
-            };
-            file.map_or(Ok(LogPart::default()), |file| file.part(&query))
-        })
-        .await
+            Ok(match stream {
+                LogStream::Stdout => (job, stdout),
+                LogStream::Stderr => (job, stderr),
+            })
+        });
+        let (job, file) = find.await?;
+        self.flush_output_of(&job).await?;
+        match file {
+            Some(file) => file.part(self, query).await,
+            None => Ok(LogPart::default()),
+        }
     }
 }
 
-/// The record of a job, once all that it has written to its terminal is in its log. Blocks.
-pub(crate) fn record_of_all(keepers: &Path, job: &Job) -> JobRecord {
-    flush_ended(keepers, job);
-    record(job)
+fn hang(stuck: Stuck) -> Hang {
+    let Stuck { doing, path, since, waiting } = stuck;
+    Hang { doing: doing.to_owned(), path: path_text(&path), since, waiting }
 }
 
-/// Has what an ended job has written to its terminal put into its log: a copy is made of it, which comes a moment later.
-/// Blocks.
-pub(crate) fn flush_ended(keepers: &Path, job: &Job) {
-    if job.state.status.is_terminal() && matches!(job.definition.input, Input::Terminal(_)) {
-        nodejobs_proc::holder::flush(keepers, &job.attempt_id());
-    }
+/// Whether the log of an ended job is a copy, of which something may still be missing.
+fn has_copy(job: &Job) -> bool {
+    job.state.status.is_terminal() && matches!(job.definition.input, Input::Terminal(_))
 }
 
 /// The record of a job, with the size of its logs.
@@ -609,11 +644,28 @@ pub(crate) fn record_of_attempt(
 /// The record of an attempt, with those after it.
 fn record_before(job: &Job, later: &[Job]) -> JobRecord {
     let mut record = JobRecord::new(job, now());
-    if job.state.started.is_some() {
-        let files = [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream));
-        record.log_bytes = Some(files.iter().flatten().filter_map(|file| file.kept_bytes().ok()).sum());
-    }
+    measure([(&mut record, job, later)]);
     record
+}
+
+/// The records of jobs, whose logs are measured together.
+pub(crate) fn records(jobs: &[Job]) -> Vec<JobRecord> {
+    let mut records: Vec<JobRecord> = jobs.iter().map(|job| JobRecord::new(job, now())).collect();
+    measure(records.iter_mut().zip(jobs).map(|(record, job)| (record, job, &[][..])));
+    records
+}
+
+/// Adds how much was written by those that were executed.
+fn measure<'a>(attempts: impl IntoIterator<Item = (&'a mut JobRecord, &'a Job, &'a [Job])>) {
+    let outputs = |job: &Job, later: &[Job]| {
+        [LogStream::Stdout, LogStream::Stderr].map(|stream| LogFile::of(job, later, stream))
+    };
+    let executed = attempts.into_iter().filter(|(_, job, _)| job.state.started.is_some());
+    let (records, outputs): (Vec<_>, Vec<_>) =
+        executed.map(|(record, job, later)| (record, outputs(job, later))).unzip();
+    for (record, kept) in records.into_iter().zip(LogFile::kept_bytes(outputs)) {
+        record.log_bytes = kept;
+    }
 }
 
 type Asked = (Job, oneshot::Receiver<Answered>);

@@ -31,7 +31,7 @@ impl Timeline {
         let start = job.state.log_start;
         if let Some(started) = job.state.started {
             let ended = job.state.ended.filter(|_| job.state.status.is_terminal());
-            let length = |index: usize| files[index].as_ref()?.end_now().ok();
+            let length = |index: usize| files[index].as_ref()?.end_now();
             let last = entries.last().map_or(start, Entry::lengths);
             let all = LogStart {
                 stdout: length(0).unwrap_or(0).max(last.stdout),

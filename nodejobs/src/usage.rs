@@ -13,7 +13,7 @@ use nodejobs_proc::machine::now;
 use crate::error::Error;
 use crate::last_looks::LEAST_MS;
 use crate::owner::Owner;
-use crate::service::record;
+use crate::service::records;
 
 impl Owner {
     /// Records of jobs, with what those that run use now. Takes a moment if nobody has asked just before.
@@ -35,8 +35,7 @@ impl Owner {
         let after = self.look_at(asked).await?;
         self.last_looks.keep(after.iter().map(|(attempt, usage)| (attempt.clone(), *usage)));
         self.blocking(move |_| {
-            let with_usage = |job: &Job| {
-                let mut record = record(job);
+            let with_usage = |(job, mut record): (&Job, JobRecord)| {
                 if let Some(usage) = after.get(&job.attempt_id()) {
                     let before = before.get(&job.attempt_id());
                     record.memory_mb = Some(mebibytes(usage.memory_kib));
@@ -44,7 +43,7 @@ impl Owner {
                 }
                 record
             };
-            Ok(jobs.iter().map(with_usage).collect())
+            Ok(jobs.iter().zip(records(&jobs)).map(with_usage).collect())
         })
         .await
     }

@@ -2,6 +2,8 @@
 
 mod serve;
 
+use std::time::{Duration, Instant};
+
 use clap::{Args, Subcommand};
 use nodejobs::api::DaemonStatus;
 use nodejobs::client::Client;
@@ -54,7 +56,9 @@ enum DaemonCommand {
 }
 
 /// How long a daemon that was told to leave may take.
-const LEAVING: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+const LEAVING: Duration = Duration::from_secs(30);
+/// Between two looks at a process that may be cleared away never.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 impl Daemon {
     pub(crate) fn execute(self, target: Target, format: Format, program: Program) -> Result<u8, Failure> {
@@ -165,20 +169,31 @@ fn stop(target: &Target) -> Result<Stopped, Failure> {
         return Ok(Stopped::Told(pid));
     };
     let mut polled = [PollFd::new(&process, PollFlags::IN)];
+    let deadline = Instant::now() + LEAVING;
+    let mut was_dead = false;
     loop {
-        match poll(&mut polled, Some(&LEAVING)) {
-            Ok(0) => {
+        match poll(&mut polled, Some(&LOOK)) {
+            Ok(0) if Instant::now() >= deadline => {
                 return Err(Failure::new(
                     FAILED,
                     format!("the daemon (pid {pid}) was told to leave and has not"),
                 ));
             }
+            // A thread that waits for a file system that hangs keeps the rest of the process from being cleared away.
+            Ok(0) if std::mem::replace(&mut was_dead, is_dead(pid)) => break,
+            Ok(0) => {}
             Ok(_) => break,
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::caused(FAILED, "cannot wait for the daemon's end", &error)),
         }
     }
     Ok(Stopped::Ended(pid))
+}
+
+/// Whether the main thread of a process has ended.
+fn is_dead(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
 }
 
 fn reload(target: &Target, format: Format) -> Result<u8, Failure> {

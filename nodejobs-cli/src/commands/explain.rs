@@ -49,6 +49,11 @@ fn sentence(explanation: &Explanation) -> String {
         (Some(place), _) => placed(id.as_str(), place),
         (None, Some(due)) => format!("{id} waits for its time: {due} ({})\n", ahead(now(), *due)),
         (None, None) if !after.is_empty() => format!("{id} waits for other jobs\n"),
+        (None, None) if waiting_on == "deletion" => {
+            format!(
+                "{id} waits until the log files of the removed job with its id are deleted: nodejobs daemon status\n"
+            )
+        }
         (None, None) => format!("{id} waits for {waiting_on}\n"),
     };
     for Dependency { id, condition } in after {

@@ -137,6 +137,9 @@ pub(crate) fn daemon_block(status: &DaemonStatus, now: Timestamp) -> String {
     block.line("store", &status.store);
     block.maybe("last write", status.store_trouble.as_deref().map(|why| format!("failed: {why}")).as_deref());
     block.line("started", &format!("{} ({})", status.started_at, ago(now, status.started_at)));
+    for hang in &status.hanging {
+        block.line("hangs", &format!("{hang} (since {}, {})", hang.since, ago(now, hang.since)));
+    }
     if status.keepers.is_empty() {
         block.line("keeper", "none yet");
     }

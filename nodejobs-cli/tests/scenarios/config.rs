@@ -128,3 +128,18 @@ fn a_daemon_leaves_as_soon_as_the_file_says() {
     home.ok(["daemon", "reload"]);
     eventually("the daemon has left", || (!is_alive(pid)).then_some(()));
 }
+
+#[test]
+fn a_named_pipe_in_its_place_is_refused_and_nobody_waits_for_a_writer() {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    let pipe = home.data_dir().join("config.toml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).expect("a named pipe");
+    for command in [&["config", "check"][..], &["daemon", "reload"], &["daemon", "restart"], &["run", "true"]]
+    {
+        let said = home.nodejobs(command);
+        assert!(said.code != 0 && said.stderr.contains("it is no file"), "{command:?}: {said:?}");
+    }
+    std::fs::remove_file(pipe).expect("removed");
+    home.ok(["daemon", "reload"]);
+}

@@ -34,7 +34,7 @@ fn is_settled(pid: u32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
     tasks
         .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-        .all(|name| !name.starts_with("tokio"))
+        .all(|name| !["tokio", "nodejobs-files", "nodejobs-told"].iter().any(|other| name.starts_with(other)))
 }
 
 /// Waits until the owner has done what it does once after some work: SQLite's log is folded in and empty.
@@ -91,6 +91,30 @@ fn a_running_job_that_is_silent_wakes_nobody() {
     assert_eq!(switches(&watched), before, "by process, thread and name");
     assert!(before.len() >= 3, "{before:?}");
     assert_eq!(home.record("quiet")["status"], "running");
+}
+
+/// Their files are looked at by threads of their file system, which are gone when nothing is to be looked at.
+#[test]
+fn running_jobs_whose_logs_were_placed_by_the_user_wake_nobody() {
+    const JOBS: usize = 20;
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    let logs = home.path().join("logs").to_string_lossy().into_owned();
+    for number in 0..JOBS {
+        let id = format!("job-{number}");
+        home.ok(["run", "--id", &id, "--logdir", &logs, "echo written; exec sleep 1000"]);
+    }
+    let daemon = home.daemon_pid();
+    eventually("all have written, and it is noted", || {
+        let directories = std::fs::read_dir(home.data_dir().join("logs")).ok()?.flatten();
+        let files = directories.flat_map(|entry| std::fs::read_dir(entry.path()).expect("read").flatten());
+        (files.filter(|entry| entry.path().extension().is_some_and(|end| end == "idx")).count() == JOBS)
+            .then_some(())
+    });
+    eventually("the threads of the last look have ended", || is_settled(daemon).then_some(()));
+    let before = switches(&[daemon]);
+    assert!(Command::new("sleep").arg(WATCHED).status().expect("sleep").success());
+    assert_eq!(switches(&[daemon]), before, "by process, thread and name");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod failpoints;
 mod follow;
 mod full_disk;
 mod groups;
+mod hanging;
 mod hooks;
 mod identity;
 mod idle;

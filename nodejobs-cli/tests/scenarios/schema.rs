@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nodejobs::Timestamp;
+use nodejobs::api::Hang;
 use serde_json::{Value, json};
 
 use crate::support::{Home, text};
@@ -175,7 +177,10 @@ fn printed(home: &Home) -> BTreeMap<&'static str, Vec<Value>> {
     home.ok(["run", "--id", "reads", "--stdin", "pipe", "--", "cat"]);
     add("send result", vec![said(&["send", "reads", "x", "--eof"])]);
     add("keeper", all(said(&["doctor", "--keepers"])));
-    add("daemon", vec![said(&["daemon", "start"]), said(&["daemon", "status"])]);
+    let mut hangs = said(&["daemon", "status"]);
+    let hang = Hang { doing: "read".into(), path: "/x".into(), since: Timestamp::from_millis(1), waiting: 0 };
+    hangs["hanging"] = json!([hang]);
+    add("daemon", vec![said(&["daemon", "start"]), hangs]);
     add("stop result", all(said(&["stop", "--force", "long", "full", "twin", "nobody"])));
     for number in 0..22 {
         home.ok(["run", "--id", &format!("many-{number}"), "--", "true"]);

@@ -10,6 +10,7 @@ use nodejobs_core::{JobId, RawText, Status, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
+use super::hang::Hang;
 
 /// What a daemon says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,10 @@ pub struct DaemonStatus {
     /// How limits on memory are kept.
     #[serde(default = "sampling")]
     pub memory_limits: MemoryLimits,
+    /// What has waited for two seconds or more for a file system that does not answer, the longest first. Nothing else waits
+    /// for it.
+    #[serde(default)]
+    pub hanging: Vec<Hang>,
 }
 
 fn sampling() -> MemoryLimits {
@@ -279,6 +284,7 @@ mod tests {
             jobs: BTreeMap::from([(Status::FailedStart, 2)]),
             schedules: 2,
             memory_limits: MemoryLimits::Kernel,
+            hanging: vec![],
         };
         let json = serde_json::to_value(&status).expect("JSON");
         assert_eq!((&json["jobs"], &json["socket"]), (&json!({"failed_start": 2}), &json!("/d/sock")));

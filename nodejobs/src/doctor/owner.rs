@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use super::{Finding, count_of_jobs};
-use crate::api::DaemonStatus;
+use crate::api::{DaemonStatus, Hang};
 use crate::client::{Client, ClientError};
 use crate::directory::Holder;
 use crate::foreign::OWNER_LOCK;
@@ -250,6 +250,19 @@ pub(super) fn keeper_findings(data_dir: &Path, running: &Running) -> Vec<Finding
             vec![Finding::problem(CHECK, format!("they cannot be looked for: {error}"), "chmod 700 keepers")]
         }
     }
+}
+
+/// One line for each thing that does not come back from a file system.
+pub(super) fn hanging(_: &Path, running: &Running) -> Vec<Finding> {
+    let Running::Daemon(status) = running else { return Vec::new() };
+    let finding = |hang: &Hang| {
+        let millis = now().wall.as_millis().saturating_sub(hang.since.as_millis());
+        let text = format!("{hang} (for {})", show_duration(millis.max(0).unsigned_abs()));
+        let way_out =
+            "mend its server or connection, or unmount it with `umount -f`; nothing else waits for it";
+        Finding::problem("file systems", text, way_out)
+    };
+    status.hanging.iter().map(finding).collect()
 }
 
 fn known_keeper(keeper: &KeeperStatus) -> Finding {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use crate::config::{Hook, HookCommand};
+use crate::files;
 use crate::owner::Owner;
 use crate::service::record_of_attempt;
 
@@ -23,6 +25,8 @@ use crate::service::record_of_attempt;
 const WORDS: usize = 1024;
 /// What is left in the pipe when it has ended is read for so long: something it started may hold the other end.
 const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long the end of one that was killed is waited for.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 /// Between two tries where the machine has no room for a process.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
@@ -100,18 +104,7 @@ fn command(
     event: &JobEvent,
     mark: &str,
 ) -> Command {
-    let mut command = match &hook.command {
-        HookCommand::Shell(script) => {
-            let mut command = Command::new("/bin/sh");
-            command.args(["-c", script]);
-            command
-        }
-        HookCommand::Argv(words) => {
-            let mut command = Command::new(words.first().map_or("", String::as_str));
-            command.args(words.iter().skip(1));
-            command
-        }
-    };
+    let mut command = program(&hook.command, surroundings.map(|surroundings| &surroundings.cwd));
     let ours: [(&str, OsString); 7] = [
         ("JOB_ID", event.attempt.id.as_str().into()),
         ("NODEJOBS_ATTEMPT", event.attempt.attempt.to_string().into()),
@@ -122,10 +115,8 @@ fn command(
         (MARK_VARIABLE, mark.into()),
     ];
     command.current_dir("/");
-    if let Some(Surroundings { environment, cwd }) = surroundings {
-        let os = |text: &RawText| OsString::from_vec(text.as_bytes().to_vec());
+    if let Some(Surroundings { environment, cwd: _ }) = surroundings {
         command.env_clear().envs(environment.iter().map(|(name, value)| (os(name), os(value))));
-        command.current_dir(os(cwd));
     }
     command
         .env_remove("NODEJOBS_FAILPOINT")
@@ -138,6 +129,37 @@ fn command(
         .process_group(0)
         .kill_on_drop(true);
     command
+}
+
+/// What is executed. This process waits until it is: so it is a shell of this machine, which then goes where the user wants
+/// it to and executes what the user has named. If a file system hangs there, it is the shell that waits.
+fn program(command: &HookCommand, cwd: Option<&RawText>) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    match (command, cwd) {
+        (HookCommand::Shell(script), None) => {
+            shell.args(["-c", script]);
+        }
+        (HookCommand::Shell(script), Some(cwd)) => {
+            shell.args(["-c", r#"cd -- "$0" && exec /bin/sh -c "$1""#]).arg(os(cwd)).arg(script);
+        }
+        (HookCommand::Argv(words), Some(cwd)) => {
+            shell.args(["-c", r#"cd -- "$0" && exec "$@""#]).arg(os(cwd)).args(words);
+        }
+        (HookCommand::Argv(words), None) => {
+            let program = words.first().map_or("", String::as_str);
+            if !files::is_elsewhere(Path::new(program)) {
+                let mut command = Command::new(program);
+                command.args(words.iter().skip(1));
+                return command;
+            }
+            shell.args(["-c", r#"exec "$@""#, "sh"]).args(words);
+        }
+    }
+    shell
+}
+
+fn os(text: &RawText) -> OsString {
+    OsString::from_vec(text.as_bytes().to_vec())
 }
 
 fn is_no_room(error: &io::Error) -> bool {
@@ -155,8 +177,8 @@ async fn end(child: &mut Child, mark: &str) {
         Ok(Err(error)) => log::warn!("the processes of a hook cannot be looked for: {error}"),
         Err(_) => {}
     }
-    // One that has not yet executed its program carries no mark.
-    let _ = child.kill().await;
+    // One that has not yet executed its program carries no mark. One that waits for a file system may not end.
+    let _ = tokio::time::timeout(LAST_BREATH, child.kill()).await;
 }
 
 fn how(status: ExitStatus) -> String {

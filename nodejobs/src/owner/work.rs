@@ -1,15 +1,12 @@
 //! The owner's thread: takes what has arrived, lets the engine decide, commits it, and carries out what follows.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use nodejobs_core::array::{self, split_element_id};
-use nodejobs_core::backend::{BackendReport, ProcessBackend};
+use nodejobs_core::backend::{BackendEvent, BackendReport, ProcessBackend};
 use nodejobs_core::engine::{
     Answer, Edit, Effect, Engine, Inconsistent, Input, NewDependencies, Removal, Restart, Submission, Ticket,
     Turn,
@@ -29,6 +26,7 @@ use nodejobs_proc::failpoint::{Failpoint, reached};
 use nodejobs_proc::machine::{give_memory_back, now};
 use tokio::sync::{oneshot, watch};
 
+use super::deletions::Deletions;
 use super::{Answered, GroupRequest, Look, Message, Request, SubmitMessage, cannot_take_over, live_jobs};
 use crate::api::ProblemKind;
 use crate::config::Config;
@@ -48,12 +46,18 @@ const MUCH_WORK: usize = 1024;
 /// With nothing to do for so long, the store does what commits put off, and after much work memory is given back.
 const REST: Duration = Duration::from_millis(500);
 
+/// What `explain` says a launch waits for that is held back until log files are deleted.
+const WAITS_FOR_DELETION: &str = "deletion";
+
 /// What the owner's thread works with.
 pub(super) struct Surroundings {
     pub(super) store: Arc<dyn JobStore>,
     pub(super) backend: Arc<dyn ProcessBackend>,
     pub(super) hub: Arc<Hub>,
     pub(super) recorder: Arc<Recorder>,
+    pub(super) deletions: Arc<Deletions>,
+    /// The way to this thread.
+    pub(super) inputs: Sender<Message>,
     /// The directory of log files and indexes of ours.
     pub(super) own_logs: RawText,
     pub(super) config: watch::Receiver<Arc<Config>>,
@@ -66,6 +70,10 @@ pub(super) struct Work {
     backend: Arc<dyn ProcessBackend>,
     hub: Arc<Hub>,
     recorder: Arc<Recorder>,
+    deletions: Arc<Deletions>,
+    inputs: Sender<Message>,
+    /// Launches that wait for the end of a deletion.
+    held: Vec<AttemptId>,
     /// The directory of log files and indexes of ours.
     own_logs: RawText,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
@@ -84,13 +92,17 @@ impl Work {
         surroundings: Surroundings,
         boot: DocumentChange,
     ) -> Result<Self, Error> {
-        let Surroundings { store, backend, hub, recorder, own_logs, config } = surroundings;
+        let Surroundings { store, backend, hub, recorder, deletions, inputs, own_logs, config } =
+            surroundings;
         let mut work = Self {
             engine,
             store,
             backend,
             hub,
             recorder,
+            deletions,
+            inputs,
+            held: Vec::new(),
             own_logs,
             waiting: HashMap::new(),
             last_ticket: 0,
@@ -250,6 +262,7 @@ impl Work {
                 }
             }
             Message::Look(look) => return self.look(look),
+            Message::Deleted => return self.launch_held(),
             Message::Keep { documents, reply } => {
                 let ticket = self.ticket(reply);
                 Input::Keep { ticket, documents }
@@ -335,7 +348,15 @@ impl Work {
     fn look(&self, look: Look) {
         match look {
             Look::Groups(reply) => drop(reply.send(self.engine.groups())),
-            Look::Explain(id, reply) => drop(reply.send(self.engine.explain(&id))),
+            Look::Explain(id, reply) => {
+                let mut explanation = self.engine.explain(&id);
+                if let Some(explanation) = &mut explanation
+                    && self.held.iter().any(|held| held.id == id && held.attempt == explanation.attempt)
+                {
+                    explanation.waiting_on = Some(WAITS_FOR_DELETION.to_owned());
+                }
+                drop(reply.send(explanation));
+            }
         }
     }
 
@@ -448,15 +469,19 @@ impl Work {
         self.hub.set_schedules(self.engine.schedules());
         for effect in effects {
             match effect {
-                Effect::Launch(attempt) => self.backend.launch(&attempt),
+                Effect::Launch(attempt) => self.launch(attempt),
                 Effect::EndTree { attempt, process, plan } => {
+                    if self.is_let_go(&attempt) {
+                        continue;
+                    }
                     self.backend.end_tree(&attempt, process.as_ref(), plan);
                 }
                 Effect::Signal { attempt, process, signal, scope } => {
                     self.backend.signal(&attempt, &process, signal, scope);
                 }
-                // Here and now, so that it is done before another job of that id can write to them.
-                Effect::DeleteLogs { files, .. } => files.iter().for_each(delete_logs),
+                Effect::DeleteLogs { id, files } => {
+                    self.deletions.begin(&id, &files, &self.own_logs, &self.inputs);
+                }
                 Effect::Acknowledge(receipts) => self.backend.acknowledge(&receipts),
                 Effect::Reply { ticket, answer } => {
                     let job = match &answer {
@@ -481,6 +506,37 @@ impl Work {
             self.hub.publish(&event);
         }
         Ok(())
+    }
+}
+
+impl Work {
+    /// Has an attempt launched, once log files of an earlier job of its id are gone that it would write to.
+    fn launch(&mut self, attempt: AttemptId) {
+        match self.deletions.are_in_the_way(&*self.store, &attempt) {
+            Ok(false) => self.backend.launch(&attempt),
+            Ok(true) => self.held.push(attempt),
+            Err(error) => {
+                log::error!("{}", Error::from(error).to_problem());
+                self.backend.launch(&attempt);
+            }
+        }
+    }
+
+    fn launch_held(&mut self) {
+        std::mem::take(&mut self.held).into_iter().for_each(|attempt| self.launch(attempt));
+    }
+
+    /// Whether an attempt that is to be ended was not given to the backend yet, and never will be.
+    fn is_let_go(&mut self, attempt: &AttemptId) -> bool {
+        let before = self.held.len();
+        self.held.retain(|held| held != attempt);
+        if self.held.len() == before {
+            return false;
+        }
+        let (attempt, event) = (attempt.clone(), BackendEvent::NeverLaunched);
+        // This thread hears it.
+        let _ = self.inputs.send(Message::Report(BackendReport { attempt, event, receipt: None }));
+        true
     }
 }
 
@@ -512,17 +568,6 @@ fn belongings(attempts: &[Job], own_logs: &RawText) -> (Vec<LogPaths>, Vec<Strin
         JobInput::Null | JobInput::File(_) | JobInput::Pipe | JobInput::Terminal(_) => None,
     });
     (ours.chain(indexes).collect(), inputs.collect())
-}
-
-fn delete_logs(files: &LogPaths) {
-    let stderr = (!files.is_merged()).then_some(&files.stderr);
-    for file in std::iter::once(&files.stdout).chain(stderr) {
-        if let Err(error) = std::fs::remove_file(OsStr::from_bytes(file.as_bytes()))
-            && error.kind() != ErrorKind::NotFound
-        {
-            log::warn!("log file '{file}' of a removed job cannot be deleted: {error}");
-        }
-    }
 }
 
 /// The jobs that a turn has made, so that nobody has to ask the store for what was just written to it.

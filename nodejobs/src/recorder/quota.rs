@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -21,6 +21,9 @@ use super::{Message, Shared};
 
 /// Between two counts, unless a tenth of the quota was written since the last.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a file that a user placed is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the thread that looks at logs knows of the quota.
 pub(super) struct Quota {
@@ -96,7 +99,7 @@ impl Drop for Quota {
 fn keep(store: &dyn JobStore, limit: u64, stop: &AtomicBool) -> Result<u64, StoreError> {
     let mut total = 0_u64;
     each(store, |job| {
-        total += files(job).map(|path| on_disk(&path)).sum::<u64>();
+        total += files(job).map(|log| log.on_disk()).sum::<u64>();
         !stop.load(Ordering::Relaxed)
     })?;
     if total <= limit {
@@ -106,11 +109,11 @@ fn keep(store: &dyn JobStore, limit: u64, stop: &AtomicBool) -> Result<u64, Stor
     let (mut freed, mut failed) = (0, None);
     each(store, |job| {
         if job.state.status.is_terminal() {
-            for path in files(job) {
-                let before = on_disk(&path);
+            for log in files(job) {
+                let before = log.on_disk();
                 if before > 0 {
-                    failed = empty(&path).err().or(failed.take());
-                    freed += before.saturating_sub(on_disk(&path));
+                    failed = log.empty().or(failed.take());
+                    freed += before.saturating_sub(log.on_disk());
                 }
             }
         }
@@ -150,15 +153,48 @@ fn each(store: &dyn JobStore, mut more: impl FnMut(&Job) -> bool) -> Result<(), 
     }
 }
 
+/// A log file of ours.
+struct Log {
+    path: PathBuf,
+    /// Whether the user placed it, so that it may not answer.
+    is_named: bool,
+}
+
+impl Log {
+    /// How much room it takes; 0 where nobody can know.
+    fn on_disk(&self) -> u64 {
+        self.touch("measure", on_disk).unwrap_or(0)
+    }
+
+    /// Why it cannot be freed, if it cannot.
+    fn empty(&self) -> Option<io::Error> {
+        let failed = self.touch("free", |path| empty(path).err());
+        failed.unwrap_or_else(|| Some(io::Error::from(io::ErrorKind::TimedOut)))
+    }
+
+    fn touch<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> Option<T> {
+        if !self.is_named {
+            return Some(work(&self.path));
+        }
+        let path = self.path.clone();
+        crate::files::wait(doing, &self.path, PATIENCE, move || work(&path))
+    }
+}
+
 /// The log files of an attempt that are ours.
-fn files(job: &Job) -> impl Iterator<Item = std::path::PathBuf> {
+fn files(job: &Job) -> impl Iterator<Item = Log> {
+    let is_named = job.definition.logs.layout.is_named();
     let has_own = job.state.started.is_some() && !job.definition.logs.layout.is_shared();
     let paths = has_own.then(|| job.log_paths());
     let paths = paths.into_iter().flat_map(|paths| {
         let stderr = (!paths.is_merged()).then_some(paths.stderr);
         std::iter::once(paths.stdout).chain(stderr)
     });
-    paths.map(|path| path_of(&path))
+    paths.map(move |path| Log { path: path_of(&path), is_named })
 }
 
 fn on_disk(path: &Path) -> u64 {

@@ -48,6 +48,8 @@ pub(super) struct Tracked {
     pub(super) attempt: u32,
     /// Standard output, and standard error unless it is the same.
     pub(super) files: Vec<LogFile>,
+    /// Whether the user placed them, so that they are looked at in their own time.
+    pub(super) is_named: bool,
     cap: Option<u64>,
     /// When that was last looked at.
     looked: Option<Instant>,
@@ -84,6 +86,7 @@ impl Tracked {
         Ok(Self {
             attempt: job.state.attempt,
             files,
+            is_named: job.definition.logs.layout.is_named(),
             cap: job.definition.policy.log_cap.filter(|cap| own && *cap > 0),
             looked: None,
             index,

@@ -1,10 +1,11 @@
 //! The thread that looks at log files: what wakes it, and when it looks again.
 
+mod errands;
 mod watching;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use super::quota::Quota;
 use super::tracked::{SWEEP, Tracked, path_of};
 use super::{Message, Shared};
+use errands::{Away, Errand};
+
+pub(super) use errands::Back;
 
 /// From the start of a job, or its first write after a while, to the first look at it. Most are gone by then.
 pub(super) const SOON: Duration = Duration::from_millis(20);
@@ -31,8 +35,10 @@ pub(super) struct Work {
     store: Arc<dyn JobStore>,
     own_logs: PathBuf,
     /// Made for the first job that writes nothing for a while.
-    watch: Option<OwnedFd>,
+    watch: Option<Arc<OwnedFd>>,
     tracked: HashMap<JobId, Tracked>,
+    /// Those whose files are being looked at elsewhere.
+    away: HashMap<JobId, Away>,
     /// Whose file a watch is on: more than one job's, if they share it.
     watched: HashMap<i32, Vec<JobId>>,
     /// Those that have written lately.
@@ -66,6 +72,7 @@ impl Work {
             own_logs,
             watch: None,
             tracked: HashMap::new(),
+            away: HashMap::new(),
             watched: HashMap::new(),
             active: HashMap::new(),
             fresh: HashMap::new(),
@@ -85,6 +92,7 @@ impl Work {
                 if let Message::Quit = message {
                     let active: Vec<_> = self.active.keys().cloned().collect();
                     active.iter().for_each(|id| _ = self.note(id));
+                    // What users placed may not answer. The next owner looks at it.
                     return;
                 }
                 self.take(message);
@@ -130,6 +138,7 @@ impl Work {
     }
 
     fn take(&mut self, message: Message) {
+        let Some(message) = self.unless_away(message) else { return };
         match message {
             Message::Began(attempt) => {
                 if self.tracked.get(&attempt.id).is_none_or(|known| known.attempt < attempt.attempt) {
@@ -157,13 +166,18 @@ impl Work {
                     self.hear();
                     self.note(&attempt.id);
                 }
+                if self.away.contains_key(&attempt.id) {
+                    return self.answer_when_back(&attempt.id, done);
+                }
                 let _ = done.send(());
             }
             Message::Halted => {
                 // What the watches tell now is from before.
                 self.hear();
                 self.tracked.values_mut().for_each(Tracked::halted);
+                self.away.values_mut().for_each(|away| away.halted = true);
             }
+            Message::Back(back) => self.take_back(*back),
             Message::Quota(quota) => self.quota = quota.map(Quota::new),
             Message::Counted(total) => {
                 let total = total.map_err(|error| self.say(format!("logs cannot be counted: {error}"))).ok();
@@ -227,9 +241,12 @@ impl Work {
         }
         if job.state.status.is_terminal() {
             // When it wrote what is not noted, its record knows better than we.
-            self.keep_cap(id);
-            self.tracked.remove(id);
-        } else {
+            let has_cap = self.tracked.get(id).is_some_and(Tracked::has_cap);
+            if !has_cap || !self.send_away(id, Errand::CAP) {
+                self.keep_cap(id);
+                self.tracked.remove(id);
+            }
+        } else if !self.send_away(id, Errand::LOOK) {
             self.activate(id);
             self.note(id);
         }
@@ -238,7 +255,7 @@ impl Work {
     /// Looks a last time.
     fn end(&mut self, id: &JobId) {
         self.active.remove(id);
-        if !self.tracked.contains_key(id) {
+        if !self.tracked.contains_key(id) || self.send_away(id, Errand::LAST) {
             return;
         }
         self.note(id);
@@ -266,6 +283,9 @@ impl Work {
         let due: Vec<_> =
             self.active.iter().filter(|(_, due)| is_due(due)).map(|(id, due)| (id.clone(), *due)).collect();
         for (id, mut due) in due {
+            if self.send_away(&id, Errand { watch: due.note <= time, ..Errand::LOOK }) {
+                continue;
+            }
             // First of all: the less there is to free, the sooner it is done.
             let soon = self.keep_cap(&id);
             due.cap = time + soon;
@@ -287,6 +307,9 @@ impl Work {
 
     /// Whether something was new.
     fn note(&mut self, id: &JobId) -> bool {
+        if self.send_away(id, Errand::LOOK) {
+            return false;
+        }
         let Some(tracked) = self.tracked.get_mut(id) else { return false };
         let noted = tracked.note(now().wall);
         if let Some(quota) = &mut self.quota {
@@ -302,22 +325,11 @@ impl Work {
     }
 
     fn keep_cap(&mut self, id: &JobId) -> Duration {
-        let Some(tracked) = self.tracked.get_mut(id).filter(|tracked| tracked.has_cap()) else {
-            return SWEEP;
-        };
-        match tracked.keep_cap() {
-            Ok(soon) => soon,
-            Err(error) => {
-                if is_unsupported(&error) {
-                    tracked.forget_cap();
-                }
-                let place =
-                    tracked.files.first().and_then(|file| file.path.parent()).unwrap_or(Path::new("/"));
-                let message = format!("logs in '{}' grow beyond their cap: {error}", place.display());
-                self.say(message);
-                SWEEP
-            }
-        }
+        let Some(mut tracked) = self.tracked.remove(id) else { return SWEEP };
+        let soon = tracked.keep_cap();
+        let soon = self.soon_of(&mut tracked, soon);
+        self.tracked.insert(id.clone(), tracked);
+        soon
     }
 
     fn say(&mut self, message: String) {

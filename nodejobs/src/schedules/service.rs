@@ -21,7 +21,6 @@ use crate::api::{
 use crate::error::Error;
 use crate::hub::stopped;
 use crate::owner::{Answered, Owner, SubmitMessage};
-use crate::service::record;
 
 fn usage(message: String) -> Error {
     Error::new(ProblemKind::Usage, message)
@@ -112,7 +111,7 @@ impl Owner {
         let (answer, job) = self.change(name, ScheduleChange::Run).await?;
         match (answer, job) {
             (_, Some(job)) => Ok(JobRecord::new(&job, now())),
-            (Answer::Accepted(attempt), None) => Ok(record(&self.job(attempt.id.as_str()).await?)),
+            (Answer::Accepted(attempt), None) => self.record_of(self.job(attempt.id.as_str()).await?).await,
             _ => Err(stopped()),
         }
     }

@@ -1,12 +1,13 @@
 //! The one-shot watches of files that nobody writes to.
 
 use std::io;
+use std::sync::Arc;
 
 use nodejobs_core::JobId;
 use nodejobs_proc::logs::{new_write_watch, unwatch, watch_next_write, written_files};
 use nodejobs_proc::machine::now;
 
-use super::Work;
+use super::{Errand, Work};
 
 impl Work {
     /// What was written to since the last time.
@@ -25,15 +26,26 @@ impl Work {
         }
         let time = now().wall;
         for number in numbers {
-            for id in self.watched.remove(&number).unwrap_or_default() {
-                if let Some(tracked) = self.tracked.get_mut(&id) {
+            let jobs = self.watched.remove(&number);
+            if jobs.is_none() {
+                // Of an errand that is not back.
+                self.heard_away(number, None);
+            }
+            for id in jobs.unwrap_or_default() {
+                if self.away.contains_key(&id) {
+                    self.heard_away(number, Some(&id));
+                } else if let Some(tracked) = self.tracked.get_mut(&id) {
                     tracked
                         .files
                         .iter_mut()
                         .filter(|file| file.watch == Some(number))
                         .for_each(|file| file.watch = None);
-                    tracked.heard(time);
-                    self.activate(&id);
+                    if !self.send_away(&id, Errand { heard: Some(time), ..Errand::LOOK })
+                        && let Some(tracked) = self.tracked.get_mut(&id)
+                    {
+                        tracked.heard(time);
+                        self.activate(&id);
+                    }
                 }
             }
             if missed && let Some(watch) = &self.watch {
@@ -44,7 +56,7 @@ impl Work {
 
     /// Has the next write to any of its files told; whether all of them are watched.
     pub(super) fn watch_files(&mut self, id: &JobId) -> bool {
-        let watch = match self.watch.take().map_or_else(new_write_watch, Ok) {
+        let watch = match self.watch.take().map_or_else(|| new_write_watch().map(Arc::new), Ok) {
             Ok(watch) => self.watch.insert(watch),
             Err(error) => {
                 self.say(format!(
