@@ -302,7 +302,7 @@ pub struct KeeperStatus {
     /// Whether it takes no more launches.
     pub draining: bool,
     /// What holds it or its launches up, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub trouble: Vec<String>,
 }
 

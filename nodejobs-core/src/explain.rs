@@ -21,6 +21,9 @@ pub struct Explanation {
     /// What it waits for while queued: `time`, `dependency`, `slot` or `resources`. While starting: `deletion`, of log
     /// files of an earlier job of its id.
     pub waiting_on: Option<String>,
+    /// What holds up its launch: the step that it is at, with the path, and since when.
+    #[serde(default)]
+    pub held_up: Option<String>,
     /// When it is started, if it waits for a time.
     pub next_start_at: Option<Timestamp>,
     /// How it stands in the queue, if it waits for a place.

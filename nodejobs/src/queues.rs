@@ -1,5 +1,8 @@
 //! Groups, why jobs wait in them, and queued jobs that become other ones: what can be asked of an owner about its queues.
 
+use std::sync::Arc;
+
+use nodejobs_core::Status;
 use nodejobs_core::engine::{Answer, Edits, Refusal};
 use nodejobs_core::explain::Explanation;
 use nodejobs_core::group::{GroupChange, GroupStatus, check_group_name};
@@ -62,7 +65,8 @@ impl Owner {
     /// What keeps a job from running now.
     pub(crate) async fn explain(&self, reference: &str) -> Result<Explanation, Error> {
         let job = self.job(reference).await?;
-        Ok(self.explanation(&job).await?.unwrap_or_else(|| Explanation {
+        let explanation = self.explanation(&job).await?.unwrap_or_else(|| Explanation {
+            held_up: None,
             id: job.id.clone(),
             attempt: job.state.attempt,
             status: job.state.status,
@@ -71,7 +75,18 @@ impl Owner {
             queue: None,
             after: Vec::new(),
             chain: Vec::new(),
-        }))
+        });
+        Ok(Explanation { held_up: self.held_up(&job).await, ..explanation })
+    }
+
+    /// What holds up the launch of a job that is being started, or stopped meanwhile.
+    async fn held_up(&self, job: &Job) -> Option<String> {
+        let is_launching = matches!(job.state.status, Status::Starting | Status::Stopping);
+        if !is_launching || job.state.process.is_some() {
+            return None;
+        }
+        let (backend, attempt) = (Arc::clone(&self.backend), job.attempt_id());
+        tokio::task::spawn_blocking(move || backend.held_up(&attempt)).await.ok().flatten()
     }
 
     /// `None` if it has ended.
@@ -87,6 +102,9 @@ impl Owner {
         if job.state.waiting_on == Some(WaitingOn::Slot) {
             let queue = self.explanation(job).await?.and_then(|explanation| explanation.queue);
             record.detail = queue.map(|place| place.to_string());
+        }
+        if record.detail.is_none() {
+            record.detail = self.held_up(job).await;
         }
         Ok(record)
     }

@@ -42,8 +42,11 @@ fn sentences(explanation: &Explanation) -> String {
 }
 
 fn sentence(explanation: &Explanation) -> String {
-    let Explanation { id, status, waiting_on, next_start_at, queue, after, attempt: _, chain: _ } =
+    let Explanation { id, status, waiting_on, held_up, next_start_at, queue, after, attempt: _, chain: _ } =
         explanation;
+    if let Some(held_up) = held_up {
+        return format!("{id} is {status}: {held_up}\n");
+    }
     let Some(waiting_on) = waiting_on else { return format!("{id} is {status} and waits for nothing\n") };
     let mut text = match (queue, next_start_at) {
         (Some(place), _) => placed(id.as_str(), place),

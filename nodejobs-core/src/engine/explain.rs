@@ -34,6 +34,7 @@ impl Engine {
         let live = self.live.get(id)?;
         let waits_for_time = live.state.waiting_on == Some(WaitingOn::Time);
         Some(Explanation {
+            held_up: None,
             id: id.clone(),
             attempt: live.state.attempt,
             status: live.state.status,

@@ -108,6 +108,13 @@ impl HangingDisk {
         tree.write(made.ino.0, 0, content).expect("written");
     }
 
+    /// Makes a directory in the topmost one, without asking the kernel.
+    pub(crate) fn put_directory(&self, name: &str) {
+        let tree = &mut self.shared.lock().tree;
+        let top = tree.find(Path::new("")).expect("the topmost directory");
+        tree.make(top, name.as_ref(), 0o755, true).expect("made");
+    }
+
     /// What a file has, without asking the kernel; `None` if there is none.
     pub(crate) fn content(&self, name: &str) -> Option<Vec<u8>> {
         self.shared.lock().tree.content(Path::new(name))
