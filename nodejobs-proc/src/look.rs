@@ -160,6 +160,44 @@ pub fn set_aside(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Something in a directory of keepers that keeps an owner from starting, or is of no more use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// A journal of a dead keeper that only another version of this program can read. The next owner goes on without it.
+    WithoutJournal(PathBuf),
+    /// A journal that was set aside is deleted.
+    Delete(PathBuf),
+}
+
+impl Repair {
+    /// Does it. Nobody may own the directory.
+    ///
+    /// # Errors
+    /// When the files cannot be changed.
+    pub fn carry_out(&self) -> io::Result<()> {
+        match self {
+            Repair::WithoutJournal(journal) => {
+                std::fs::rename(journal, journal.with_extension("journal.unread"))?;
+                // Says that something was there: without it the next owner would take what it told of for never executed.
+                std::fs::write(journal, "set aside by doctor --fix\n")
+            }
+            Repair::Delete(path) => std::fs::remove_file(path),
+        }
+    }
+}
+
+/// What can be repaired in a directory of keepers.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn repairs(directory: &Path) -> io::Result<Vec<Repair>> {
+    let stops = |bad: &BadJournal| bad.consequence == Consequence::StopsTheOwner;
+    let unreadable = keepers(directory)?.into_iter().filter_map(|keeper| keeper.jobs.err().filter(stops));
+    let mut repairs: Vec<Repair> = unreadable.map(|bad| Repair::WithoutJournal(bad.path)).collect();
+    repairs.extend(set_aside(directory)?.into_iter().map(Repair::Delete));
+    Ok(repairs)
+}
+
 fn look_at(directory: &Path, name: String, processes: &[ProcStat], machine: &Machine) -> FoundKeeper {
     let files = KeeperFiles { directory: directory.to_owned(), name };
     let serves = |stat: &&ProcStat| stat.name.starts_with("nodejobs-") && is_keeper(stat.pid, &files);

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use owner::{KeeperLook, KeptJob, keepers};
-pub use rescue::{Rescued, stop_without_owner};
+pub use rescue::{Rescued, fix, stop_without_owner};
 
 /// How long any one look may take. File systems and processes that are stuck say nothing at all.
 const PATIENCE: Duration = Duration::from_secs(5);

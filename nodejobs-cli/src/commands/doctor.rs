@@ -1,7 +1,9 @@
 //! `nodejobs doctor`: says what works here, what is weaker, and what is broken.
 
 use clap::Args;
-use nodejobs::doctor::{Finding, KeeperLook, KeptJob, Level, Rescued, examine, keepers, stop_without_owner};
+use nodejobs::doctor::{
+    Finding, KeeperLook, KeptJob, Level, Rescued, examine, fix, keepers, stop_without_owner,
+};
 use nodejobs::group::RESOURCE_VARIABLE;
 use nodejobs::units::show_duration;
 use nodejobs::{JobId, OWN_VARIABLES};
@@ -25,6 +27,9 @@ pub(crate) struct Doctor {
     /// Kill them at once
     #[arg(long, requires = "stop")]
     force: bool,
+    /// Repair what keeps a daemon from starting, and delete what is of no more use; then look again
+    #[arg(long, conflicts_with = "keepers")]
+    fix: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -33,13 +38,14 @@ Examples:
   nodejobs doctor -o json | jq '.checks[] | select(.level != \"ok\")'
   nodejobs doctor --keepers           who keeps which jobs here, when nothing else can be read
   nodejobs doctor --keepers --stop a  end job a all the same; a store that comes back learns how it ended
+  nodejobs doctor --fix               repair what the lines above say that it repairs, and say what was done
 
 Each line is ok, weaker (it works, but promises less or may run short) or a problem, with the reason and a way out. \
-No daemon is started for it; where none runs, the store is looked into without one. Nothing is changed, unless --stop is \
-given.
+No daemon is started for it; where none runs, the store is looked into without one. Nothing is changed, unless --stop or \
+--fix is given.
 
-Exit status: 0 if nothing is broken, 1 if there is a problem. With --stop 3 if such a job does not run, 4 if the directory \
-has an owner, who stops jobs, and 6 if somebody has survived.";
+Exit status: 0 if nothing is broken, 1 if there is a problem. With --stop 3 if such a job does not run, 4 (also with \
+--fix) if the directory has an owner, and 6 if somebody has survived.";
 
 impl Doctor {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {
@@ -48,6 +54,13 @@ impl Doctor {
         }
         if self.keepers {
             return show_keepers(target, format);
+        }
+        if self.fix {
+            let done = fix(&target.data_dir).map_err(|error| Failure::from(error.to_problem()))?;
+            done.iter().for_each(|sentence| say(sentence));
+            if done.is_empty() {
+                say(&"there is nothing to fix");
+            }
         }
         let mut findings = examine(&target.data_dir);
         findings.extend(failed_starts(target));

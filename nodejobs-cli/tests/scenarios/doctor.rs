@@ -239,15 +239,59 @@ fn what_the_directory_says_of_itself_is_checked() {
         found(&said, "nodejobs.json", "problem", words);
     }
     std::fs::write(&path, good).expect("restored");
-    // Starts that fail for another reason are remembered.
-    std::fs::write(home.data_dir().join("keepers/00000001-9.journal"), [0xAB; 512]).expect("written");
-    assert_eq!(home.nodejobs(["daemon", "start"]).code, 5);
+}
+
+/// What is left of dead keepers and cannot be read: the daemon does what it can, and doctor the rest.
+#[test]
+fn journals_that_cannot_be_read_are_named_and_repaired() {
+    let home = Home::new();
+    home.ok(["run", "--wait", "--", "true"]);
+    home.ok(["daemon", "stop"]);
+    let keepers = home.data_dir().join("keepers");
+    let journal = keepers.join("00000001-9.journal");
+    let path = journal.to_string_lossy().into_owned();
+    // Damaged: that is said, and the next daemon sets it aside.
+    std::fs::write(&journal, [0xAB; 512]).expect("written");
+    let said = doctor(&home);
+    assert_eq!(said.code, 1, "{said:?}");
+    found(
+        &said,
+        "keeper",
+        "problem",
+        &format!("00000001-9: no process; its journal is unusable: '{path}': it is damaged"),
+    );
+    assert_eq!(home.nodejobs(["doctor", "--keepers"]).code, 1);
+    assert_eq!(home.nodejobs(["daemon", "start"]).code, 0);
+    let said = doctor(&home);
+    assert_eq!(said.code, 0, "{said:?}");
+    found(&said, "keeper", "weaker", &format!("'{path}.damaged' was damaged and is set aside"));
+    let said = home.nodejobs(["doctor", "--fix"]);
+    assert_eq!(said.code, 4, "a daemon owns it: {said:?}");
+    home.ok(["daemon", "stop"]);
+    let said = home.nodejobs(["doctor", "--fix"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(std::fs::read_dir(&keepers).expect("read").count(), 0);
+    assert_eq!(home.nodejobs(["doctor", "--fix"]).code, 0, "there is nothing more to do");
+
+    // Of another version: it may tell what only that can read, so no daemon starts. Starts that fail are remembered.
+    let mut later = [0; 256];
+    later[..16].copy_from_slice(b"nodejobs journal");
+    later[16] = 2;
+    let checksum = crc32fast::hash(&later[..252]).to_le_bytes();
+    later[252..].copy_from_slice(&checksum);
+    std::fs::write(&journal, later).expect("written");
+    let start = home.nodejobs(["daemon", "start"]);
+    assert_eq!(start.code, 5, "{start:?}");
+    let words = start.stderr.clone();
+    assert!(words.contains(&path) && words.contains("version 2"), "{words}");
     let said = doctor(&home);
     assert_eq!(said.code, 1, "{said:?}");
     found(&said, "failed starts", "weaker", "1 in a row");
-    found(&said, "keeper", "problem", "00000001-9: no process; its journal cannot be used: not a journal");
-    assert_eq!(home.nodejobs(["doctor", "--keepers"]).code, 1);
-    std::fs::remove_file(home.data_dir().join("keepers/00000001-9.journal")).expect("removed");
+    found(&said, "keeper", "problem", "its format has version 2");
+    let said = home.nodejobs(["doctor", "--fix"]);
+    assert!(said.stderr.contains("become lost"), "{said:?}");
+    assert_eq!(home.nodejobs(["daemon", "start"]).code, 0);
+    assert_eq!(home.ok(["ls", "-q", "--status", "finished"]).lines().count(), 1);
 }
 
 #[test]

@@ -390,6 +390,8 @@ pub(super) struct Buried {
     needed: u64,
     /// Up to where this owner has written it down.
     written: u64,
+    /// Where entries are that have not been told, or whose receipts have not come back.
+    held: Vec<(AttemptId, u64)>,
     fate: BuriedFate,
 }
 
@@ -431,13 +433,25 @@ impl Buried {
                 needed = needed.max(position + 1);
             }
         }
-        Self { files, needed, written: 0, fate }
+        Self { files, needed, written: 0, held: Vec::new(), fate }
     }
 
     pub(super) fn acknowledge(&mut self, receipt: &Receipt) {
         if receipt.source == self.files.name {
             self.written = self.written.max(receipt.position);
+            self.held.retain(|(_, position)| receipt.position != position + 1);
         }
+    }
+
+    /// The entry of an attempt is told later than what follows it, whose receipts do not cover it.
+    pub(super) fn hold(&mut self, attempt: &AttemptId, position: u64) {
+        self.held.retain(|(held, _)| held != attempt);
+        self.held.push((attempt.clone(), position));
+    }
+
+    /// Whether it is what this keeper has left.
+    pub(super) fn is_of(&self, files: &KeeperFiles) -> bool {
+        self.files.name == files.name
     }
 
     /// Everything that was reported when this owner took over is in the store.
@@ -449,10 +463,11 @@ impl Buried {
 
     /// Whether nothing in it is needed any more.
     pub(super) fn is_settled(&self) -> bool {
-        match self.fate {
+        let is_written = match self.fate {
             BuriedFate::Removed => self.needed <= self.written,
             BuriedFate::RemovedAfterRecovery | BuriedFate::SetAside => self.written == ALL_WRITTEN,
-        }
+        };
+        is_written && self.held.is_empty()
     }
 
     /// Removes it. Gives a sentence if that is worth one.

@@ -48,7 +48,12 @@ impl Loop {
         // leave before anybody looks.
         self.orphans_anywhere |= attempts.iter().any(|known| known.ended);
         for known in attempts {
-            if !self.running.contains_key(&known.attempt) && !is_known(&known.attempt) {
+            let is_answered = is_known(&known.attempt);
+            if !is_answered && known.process.is_none() {
+                // What runs by that name is of an earlier launch.
+                self.running.remove(&known.attempt);
+            }
+            if !self.running.contains_key(&known.attempt) && !is_answered {
                 self.look_for(known, &mut reports);
             }
         }

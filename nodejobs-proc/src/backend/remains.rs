@@ -95,12 +95,17 @@ impl Loop {
         let Remains { contents, is_damaged, unsettled, fate } = self.examine(&files)?;
         reached(Failpoint::OwnerBuried);
         let before = reports.len();
-        let Contents { boot_id, mut entries, .. } = contents;
+        let Contents { boot_id, entries, .. } = contents;
         let mut buried = Buried::new(files.clone(), &entries, fate.unwrap_or(BuriedFate::Removed));
         // It has not left in order, so what its jobs have left behind is not with any keeper.
         self.orphans_anywhere |= !entries.is_empty();
         let stands = |attempt: &AttemptId| unsettled.iter().any(|(standing, _)| standing == attempt);
-        entries.retain(|(_, entry)| !entry.attempt().is_some_and(stands) || !entry.is_start());
+        let (held, entries): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .partition(|(_, entry)| entry.is_start() && entry.attempt().is_some_and(stands));
+        for (position, entry) in held {
+            entry.attempt().into_iter().for_each(|attempt| buried.hold(attempt, position));
+        }
         self.handle_entries(name, &boot_id, entries, reports);
         self.orphan(name, reports);
         let unknown = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
@@ -246,6 +251,10 @@ impl Loop {
         };
         without_void_starts(&mut entries);
         entries.retain(|(_, entry)| entry.attempt() == Some(attempt));
+        if let Some((last, _)) = entries.last() {
+            let its = self.buried.iter_mut().filter(|buried| buried.is_of(files));
+            its.for_each(|buried| buried.hold(attempt, *last));
+        }
         self.handle_entries(&files.name, &boot_id, entries, reports);
         self.orphan_one(attempt.clone(), reports);
     }

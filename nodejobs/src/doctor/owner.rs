@@ -232,8 +232,17 @@ pub(super) fn versions(running: &Running) -> Finding {
     Finding::weaker(CHECK, format!("{text}: not all of them are the same"), way_out)
 }
 
-/// One line for each keeper.
+/// One line for each keeper, and for what dead ones have left that is of no more use.
 pub(super) fn keeper_findings(data_dir: &Path, running: &Running) -> Vec<Finding> {
+    let set_aside = nodejobs_proc::look::set_aside(&data_dir.join("keepers")).unwrap_or_default();
+    let set_aside = set_aside.into_iter().map(|path| {
+        let text = format!("'{}' was damaged and is set aside; nothing needs it", path.display());
+        Finding::weaker("keeper", text, "`nodejobs daemon stop`, then `nodejobs doctor --fix` deletes it")
+    });
+    living_keepers(data_dir, running).into_iter().chain(set_aside).collect()
+}
+
+fn living_keepers(data_dir: &Path, running: &Running) -> Vec<Finding> {
     const CHECK: &str = "keepers";
     if let Running::Daemon(status) = running {
         if status.keepers.is_empty() {

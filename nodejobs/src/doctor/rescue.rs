@@ -8,7 +8,7 @@ use nodejobs_core::JobId;
 use nodejobs_core::backend::TreeMember;
 use nodejobs_core::signal::Signal;
 use nodejobs_core::spec::Policy;
-use nodejobs_proc::look::FoundJob;
+use nodejobs_proc::look::{FoundJob, Repair};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::api::ProblemKind;
@@ -37,17 +37,7 @@ pub fn stop_without_owner(data_dir: &Path, ids: &[JobId], force: bool) -> Result
         Error::new(ProblemKind::Failed, format!("{what} in '{}'", data_dir.display())).with_source(error)
     };
     // Held meanwhile, so that nobody becomes the owner.
-    let lock = match File::open(data_dir.join(OWNER_LOCK)) {
-        Ok(lock) => Some(lock),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(failed("the lock of the owner cannot be opened", error)),
-    };
-    if let Some(lock) = &lock
-        && flock(lock, FlockOperation::NonBlockingLockExclusive).is_err()
-    {
-        let message = format!("'{}' has an owner, who stops jobs: `nodejobs stop`", data_dir.display());
-        return Err(Error::new(ProblemKind::Conflict, message));
-    }
+    let _lock = owners_lock(data_dir, "who stops jobs: `nodejobs stop`")?;
     let keepers = nodejobs_proc::look::keepers(&data_dir.join("keepers"))
         .map_err(|error| failed("the keepers cannot be listed", error))?;
     let mut jobs: Vec<FoundJob> =
@@ -67,4 +57,61 @@ pub fn stop_without_owner(data_dir: &Path, ids: &[JobId], force: bool) -> Result
         .map_err(|error| failed("there is no room to end jobs", error))?;
     let rescued = jobs.into_iter().zip(survivors);
     Ok(rescued.map(|(job, survivors)| Rescued { id: job.attempt.id, survivors }).collect())
+}
+
+/// The lock of the owner, if there is one to be had.
+fn owners_lock(data_dir: &Path, who_can: &str) -> Result<Option<File>, Error> {
+    let lock = match File::open(data_dir.join(OWNER_LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let message = format!("the lock of the owner cannot be opened in '{}'", data_dir.display());
+            return Err(Error::new(ProblemKind::Failed, message).with_source(error));
+        }
+    };
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let message = format!("'{}' has an owner, {who_can}", data_dir.display());
+        return Err(Error::new(ProblemKind::Conflict, message));
+    }
+    Ok(Some(lock))
+}
+
+/// Repairs what is left of dead keepers in a directory that nobody owns. Says what it has done, a sentence each.
+///
+/// # Errors
+/// [`ProblemKind::Conflict`] if the directory has an owner, [`ProblemKind::Failed`] if a file cannot be changed.
+pub fn fix(data_dir: &Path) -> Result<Vec<String>, Error> {
+    let failed =
+        |what: String, error: std::io::Error| Error::new(ProblemKind::Failed, what).with_source(error);
+    let repairs = || {
+        nodejobs_proc::look::repairs(&data_dir.join("keepers")).map_err(|error| {
+            failed(format!("the keepers cannot be listed in '{}'", data_dir.display()), error)
+        })
+    };
+    if repairs()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _lock = owners_lock(data_dir, "who needs no such repair; stop it first: `nodejobs daemon stop`")?;
+    let mut done = Vec::new();
+    for repair in repairs()? {
+        let (path, sentence) = match &repair {
+            Repair::WithoutJournal(path) => {
+                let kept = path.with_extension("journal.unread");
+                (
+                    path,
+                    format!(
+                        "'{}' is renamed to '{}'; launches that only it tells of become lost",
+                        path.display(),
+                        kept.display()
+                    ),
+                )
+            }
+            Repair::Delete(path) => (path, format!("'{}' is deleted", path.display())),
+        };
+        repair
+            .carry_out()
+            .map_err(|error| failed(format!("'{}' cannot be repaired", path.display()), error))?;
+        done.push(sentence);
+    }
+    Ok(done)
 }

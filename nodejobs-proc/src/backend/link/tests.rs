@@ -104,4 +104,14 @@ fn the_journal_of_a_dead_keeper_stays_as_long_as_only_it_tells_something() {
     // A start was told later than an end behind it, which was acknowledged.
     assert_eq!(needed(&[started("a"), failed("b"), acknowledged(2)]), Some(1));
     assert_eq!(needed(&[started("a"), failed("a"), acknowledged(2)]), Some(0));
+
+    // What is told late is not covered by the receipt of what follows it.
+    let entries: Vec<(u64, Entry)> = (0..).zip([started("a"), failed("b")]).collect();
+    let mut buried = Buried::new(files, &entries, BuriedFate::Removed);
+    buried.hold(&attempt("a"), 0);
+    let receipt = |position| Receipt { source: "1-1".to_owned(), position };
+    buried.acknowledge(&receipt(2));
+    assert!(!buried.is_settled());
+    buried.acknowledge(&receipt(1));
+    assert!(buried.is_settled());
 }
