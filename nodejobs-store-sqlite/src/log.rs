@@ -30,7 +30,7 @@ struct Damage {
     dropped: u64,
 }
 
-/// What SQLite will drop when it opens the store at this path, which nobody else has open, in words.
+/// What SQLite will drop when it opens the store at this path, which no other process has open, in words.
 pub(crate) fn damage(path: &Path) -> Option<String> {
     let log = disk::beside(path, "-wal");
     look(&log, path).map(|damage| describe(&damage, &log))

@@ -150,7 +150,7 @@ fn open_writer(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// Folds the whole log into the file and empties it. Damage to a log drops all commits behind it, and nobody may notice;
+/// Folds the whole log into the file and empties it. Damage to a log drops all commits behind it without a word;
 /// an empty one has none to drop. What a reader still needs stays in the log.
 pub(crate) fn fold(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(Duration::ZERO)?;

@@ -24,7 +24,7 @@ use trial::{KEPT, Trial};
 
 const STATES: usize = 30;
 const FULL_STATES: usize = 500;
-/// So long jobs are submitted, and in a full run: longer than the kernel keeps what it was not told to write.
+/// Seconds in which jobs are submitted, and those of a full run: longer than the kernel keeps what it was not told to write.
 const SECONDS: u64 = 6;
 const FULL_SECONDS: u64 = 45;
 /// What the other file systems get in a full run.
@@ -37,7 +37,7 @@ struct Mutant {
     what: &'static str,
     /// Whether the jobs run with it, or only what opens the directory afterwards.
     while_recorded: bool,
-    /// One of them has to show in so many of 30 states.
+    /// One of them has to show in this many of 30 states.
     faults: &'static [Fault],
     least: usize,
 }

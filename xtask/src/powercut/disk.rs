@@ -54,7 +54,7 @@ impl FileSystem {
         }
     }
 
-    /// Mounts a new one, where nobody sees it.
+    /// Mounts a new one, in a mount namespace of its own.
     fn try_it(&self) -> Result<()> {
         let image = self.make(0)?;
         let device = attach(&path(&image))?;
@@ -66,7 +66,7 @@ impl FileSystem {
 
     /// A new file system in memory.
     pub(crate) fn make(&self, seconds: u64) -> Result<File> {
-        // What so many seconds of jobs write, and a margin.
+        // What jobs write in this time, and a margin.
         let image = memory(self.least.max(seconds * 6 * MIB))?;
         succeed(tool(self.make[0]).args(&self.make[1..]).arg(path(&image)), DEADLINE)?;
         Ok(image)
@@ -101,7 +101,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// Unmounts it once nobody uses it any more. `end_users` is asked to see to that, again as long as somebody does: a process
+    /// Unmounts it. `end_users` kills the processes that use it, and is called again while one is left: a process
     /// that is just being executed has neither arguments nor environment to be known by.
     pub(crate) fn unmount(mut self, end_users: impl Fn() -> Result<()>) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
@@ -129,7 +129,7 @@ impl Drop for Mounted {
 }
 
 /// Makes the rest of this process, and what it starts, believe that the machine has been started again. What is mounted
-/// is seen by nobody else: the task runs in a mount namespace of its own.
+/// is seen here only: the task runs in a mount namespace of its own.
 pub(crate) fn restart(work: &Path) -> Result<()> {
     const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
     let earlier = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;

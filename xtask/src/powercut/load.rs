@@ -14,7 +14,7 @@ use super::recorder::Recording;
 use super::site::{Site, outcome};
 use crate::chaos::random::Random;
 
-/// Jobs are submitted by so many at the same time.
+/// How many submit jobs at the same time.
 const SUBMITTERS: u64 = 4;
 /// Elements of an array.
 const ELEMENTS: u32 = 12;
@@ -63,7 +63,7 @@ const KINDS: &[Kind] = &[
     (&["--restart", "always", "--max-restarts", "3"], "sleep 0.5", Then::Nothing),
 ];
 
-/// Submits jobs for so long.
+/// Submits jobs for this time.
 pub(crate) fn run(site: &Site, recording: &Recording, time: Duration, seed: u64) -> Result<Story> {
     fs::write(site.evidence(), "").context("cannot write the evidence")?;
     site.call(&["group", "set", NARROW, "--slots", "1"])?;

@@ -110,7 +110,7 @@ fn look(site: &Site, cut: Cut, story: &Story) -> Result<Found> {
     for record in records.iter().filter(|record| record["status"] == "running") {
         let line = format!("{} {}", record["self_id"].as_str().unwrap_or_default(), record["attempt"]);
         if executed.contains(line.as_str()) {
-            found.fault(Fault::Alive, line);
+            found.fault(Fault::Alive, format!("{line}: {record}"));
         }
     }
     let new = site.finish(&["run", "--wait", "--", "true"])?;

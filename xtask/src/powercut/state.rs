@@ -65,7 +65,7 @@ pub(crate) fn draw(
 pub(crate) struct Disk<'e> {
     image: File,
     events: &'e [(Duration, Event)],
-    /// So many events are in the image.
+    /// How many events are in the image.
     flushed: usize,
 }
 

@@ -16,7 +16,7 @@ use super::site::Site;
 use super::state::{Cut, Disk, draw};
 use crate::chaos::random::Random;
 
-/// So many images are kept of those in which something is wrong.
+/// How many images are kept of those in which something is wrong.
 pub(crate) const KEPT: usize = 3;
 /// What is shown of the faults.
 const SHOWN: usize = 10;
