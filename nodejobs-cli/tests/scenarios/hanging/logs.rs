@@ -235,6 +235,7 @@ fn hooks_and_scripts_whose_directory_hangs_keep_nobody_else_waiting() {
     for how in Hang::BOTH {
         let Some(place) = Place::new() else { return };
         let Place { disk, home } = &place;
+        disk.put_directory("directory");
         disk.put("hook", b"#!/bin/sh\necho \"$JOB_ID\" >> \"$HOOKED\"\n", 0o755);
         let hooked = home.path().join("hooked");
         let config = format!(
@@ -253,7 +254,7 @@ fn hooks_and_scripts_whose_directory_hangs_keep_nobody_else_waiting() {
             "--range",
             "1-1",
             "--cwd",
-            &disk.at("."),
+            &disk.at("directory"),
             "--on-done",
             &on_done,
             "--shell",
@@ -270,7 +271,7 @@ fn hooks_and_scripts_whose_directory_hangs_keep_nobody_else_waiting() {
             lines(&hooked).contains(&"fails".to_owned()).then_some(())
         });
         eventually("the script runs where it was submitted", || {
-            (lines(&done) == [disk.path().to_string_lossy()]).then_some(())
+            (lines(&done) == [disk.at("directory")]).then_some(())
         });
     }
 }
