@@ -220,6 +220,7 @@ impl LocalBackend {
             unwatched: Vec::new(),
             watchers: Vec::new(),
             endings: HashMap::new(),
+            awaited: HashSet::new(),
             memory_limits: HashMap::new(),
             sampler: None,
             orphans_anywhere: false,
@@ -391,6 +392,8 @@ struct Loop {
     unwatched: Vec<(AttemptId, LocalProcess)>,
     watchers: Vec<Watcher>,
     endings: HashMap<AttemptId, Ending>,
+    /// Those of them whose keepers have to tell their ends, also once their trees are gone.
+    awaited: HashSet<AttemptId>,
     /// In bytes, of those that are launched or run, and of some that have just ended.
     memory_limits: HashMap<AttemptId, u64>,
     sampler: Option<Sampler>,
@@ -626,6 +629,7 @@ impl Loop {
                         main_processes.extend(&started);
                         view = Some(self.view(&main_processes));
                     }
+                    self.awaited.remove(&attempt);
                     let running = self.running.remove(&attempt);
                     let leftovers = running.map_or(Some(Vec::new()), |running| {
                         // Not everybody who is being ended is held, see `ending`.
@@ -771,6 +775,7 @@ impl Loop {
         let keeper = self.running.get(&attempt).and_then(|running| running.keeper.clone());
         if let Some(keeper) = keeper {
             self.quicken(&keeper);
+            self.awaited.insert(attempt.clone());
         }
         match self.endings.get_mut(&attempt) {
             Some(ending) => ending.change_plan(plan),

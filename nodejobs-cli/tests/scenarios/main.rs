@@ -20,6 +20,7 @@ mod identity;
 mod idle;
 mod input;
 mod job_limits;
+mod journals;
 mod library;
 mod library_calls;
 mod library_control;

@@ -24,7 +24,7 @@ impl Loop {
         let is_its = |keeper: &str| keeper == name;
         self.links.get(name).is_some_and(super::link::Link::is_greeting)
             || self.in_flight.values().any(|flight| is_its(&flight.keeper))
-            || self.endings.keys().any(|attempt| {
+            || self.awaited.iter().any(|attempt| {
                 self.running.get(attempt).is_some_and(|running| running.keeper.as_deref() == Some(name))
             })
     }

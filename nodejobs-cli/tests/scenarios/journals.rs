@@ -1,0 +1,192 @@
+//! Journals that are not what was written to them, and keepers that are halted: nothing runs twice, and the directory opens.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use crate::support::{Home, eventually, kill, lines, said, signal, text};
+
+/// Bytes of a journal's header, and of each entry.
+const ENTRY: usize = 256;
+/// The kind of an entry that tells of a start, in its first byte.
+const STARTED: u8 = 1;
+
+fn journals(home: &Home) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(home.data_dir().join("keepers")).expect("keepers").flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "journal"))
+        .collect()
+}
+
+/// How many starts the journals tell of.
+fn starts(home: &Home) -> usize {
+    let bytes = journals(home).into_iter().flat_map(|path| std::fs::read(path).unwrap_or_default());
+    bytes.collect::<Vec<_>>().chunks(ENTRY).filter(|entry| entry[0] == STARTED).count()
+}
+
+/// Changes a bit of each entry that `is_meant`; how many there were.
+fn flip(home: &Home, is_meant: impl Fn(usize, &[u8]) -> bool) -> usize {
+    let mut flipped = 0;
+    for path in journals(home) {
+        let mut bytes = std::fs::read(&path).expect("read");
+        for (number, entry) in bytes.chunks_mut(ENTRY).enumerate() {
+            if is_meant(number, entry) {
+                entry[90] ^= 4;
+                flipped += 1;
+            }
+        }
+        // In place: the keeper has it open.
+        let file = std::fs::File::options().write(true).open(&path).expect("opened");
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("written");
+    }
+    flipped
+}
+
+/// An array that is being launched, under a daemon that is killed before it has heard of most of it.
+fn launched_unheard() -> Home {
+    let home = Home::new();
+    home.ok(["daemon", "start"]);
+    let script = "echo $NODEJOBS_ARRAY_INDEX >> evidence; until [ -e go ]; do sleep 0.05; done";
+    let mut array = home.command(["array", "--id", "a", "--range", "1-60", "--shell", "--", script]);
+    let mut array = array.stdout(Stdio::null()).spawn().expect("started");
+    let daemon = home.daemon_pid();
+    eventually("some are launched", || (starts(&home) > 0).then_some(()));
+    signal(daemon, Signal::STOP);
+    let told = starts(&home);
+    eventually("what was sent is launched", || {
+        (lines(&home.path().join("evidence")).len() >= told).then_some(())
+    });
+    kill(daemon);
+    array.kill().expect("killed");
+    array.wait().expect("ended");
+    home
+}
+
+fn each_ran_at_most_once(home: &Home) -> usize {
+    let evidence = lines(&home.path().join("evidence"));
+    let once: BTreeSet<&String> = evidence.iter().collect();
+    assert_eq!(once.len(), evidence.len(), "something was executed twice: {evidence:?}");
+    once.len()
+}
+
+/// A living keeper tells from memory what its journal does not tell any more.
+#[test]
+fn a_damaged_journal_of_a_living_keeper_has_nothing_run_twice() {
+    for header in [false, true] {
+        let home = launched_unheard();
+        let flipped =
+            flip(&home, |number, entry| (number > 0 && entry[0] == STARTED) || (number == 0 && header));
+        assert!(flipped > 0);
+        // Whether it was acknowledged that the array was accepted is not the question.
+        std::fs::write(home.path().join("go"), "").expect("written");
+        let waited = home.nodejobs(["wait", "--timeout", "60s", "a"]);
+        assert_eq!(waited.code, 0, "header {header}: {waited:?}");
+        assert_eq!(each_ran_at_most_once(&home), 60, "header {header}");
+    }
+}
+
+/// What a dead keeper's journal does not tell any more is lost, and not run again; and the directory opens.
+#[test]
+fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
+    for kind in ["starts", "last", "header", "gates", "cut"] {
+        let home = launched_unheard();
+        let keepers = home.data_dir().join("keepers");
+        for name in ["nodejobs-guard", "nodejobs-worker"] {
+            let its = home.processes().into_iter().filter(|(_, other)| other == name);
+            its.for_each(|(pid, _)| signal(pid, Signal::KILL));
+        }
+        eventually("the keeper is gone", || {
+            (!home.processes().iter().any(|(_, name)| name.starts_with("nodejobs"))).then_some(())
+        });
+        let last = std::fs::metadata(&journals(&home)[0]).expect("a journal").len() as usize / ENTRY - 1;
+        match kind {
+            "starts" => drop(flip(&home, |number, entry| number > 0 && entry[0] == STARTED)),
+            "last" => drop(flip(&home, |number, _| number == last)),
+            "header" => drop(flip(&home, |number, _| number == 0)),
+            "gates" => {
+                let entries =
+                    std::fs::read_dir(&keepers).expect("keepers").flatten().map(|entry| entry.path());
+                let gates = entries.filter(|path| path.extension().is_some_and(|ending| ending == "gates"));
+                gates.for_each(|path| std::fs::write(path, [0; 100]).expect("written"));
+            }
+            _ => {
+                let file = std::fs::File::options().write(true).open(&journals(&home)[0]).expect("opened");
+                file.set_len(100).expect("cut");
+            }
+        }
+        std::fs::write(home.path().join("go"), "").expect("written");
+        let waited = home.nodejobs(["wait", "--timeout", "60s", "a"]);
+        assert_ne!(waited.code, 124, "{kind}: {waited:?}");
+        each_ran_at_most_once(&home);
+        let damaged = std::fs::read_dir(&keepers).expect("keepers").flatten();
+        let is_set_aside = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".damaged");
+        assert!(damaged.map(|entry| entry.file_name()).any(is_set_aside), "{kind}: it is set aside");
+        home.ok(["run", "--wait", "--", "true"]);
+    }
+}
+
+/// A power cut leaves journals with their lengths and without their contents; also those of the first version, whose names
+/// have no boot.
+#[test]
+fn after_a_loss_of_power_the_directory_opens_by_itself() {
+    for old_names in [false, true] {
+        let home = Home::new();
+        home.ok(["run", "--id", "ended", "--wait", "--", "true"]);
+        home.ok(["run", "--id", "long", "--", "sleep", "1000"]);
+        let long = crate::support::pid_of(&home.running("long")["last_pid"]);
+        let (guard, worker) = home.keeper();
+        [home.daemon_pid(), guard, worker, long].into_iter().for_each(kill);
+        for path in journals(&home) {
+            let length = std::fs::metadata(&path).expect("a journal").len() as usize;
+            std::fs::write(&path, vec![0; length]).expect("emptied");
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            let (first, rest) = name.split_once('.').expect("a boot");
+            if old_names {
+                let (_, ending) = rest.split_once('.').expect("an ending");
+                std::fs::rename(&path, path.with_file_name(format!("{first}.{ending}"))).expect("renamed");
+            } else {
+                let (_, ending) = rest.split_once('.').expect("an ending");
+                // As if it had been made in another boot: which that is does not matter.
+                std::fs::rename(&path, path.with_file_name(format!("{first}.00000000.{ending}")))
+                    .expect("renamed");
+            }
+        }
+        let boot = home.path().join("boot");
+        std::fs::write(&boot, "ffffffff-2222-4333-8444-555555555555\n").expect("written");
+        let script = format!(
+            "mount --bind '{}' /proc/sys/kernel/random/boot_id && exec \"$NODEJOBS\" wait --timeout 20s long",
+            boot.display()
+        );
+        let mut command = home.shell("exec unshare -m sh -c \"$1\" 2>&1");
+        command.args(["sh", &script]);
+        let waited = said(&mut command);
+        if waited.text().contains("unshare") || waited.text().contains("mount:") {
+            eprintln!("skipped, no boot can be made up here: {}", waited.text());
+            return;
+        }
+        let mut command = home.shell("exec unshare -m sh -c \"$1\"");
+        command.args(["sh", &script.replace("wait --timeout 20s long", "-o json status long ended")]);
+        let records = said(&mut command).json();
+        assert_eq!(text(&records[0], "status"), "lost", "{waited:?}: {records}");
+        assert_eq!(text(&records[0], "reason"), "reboot", "{records}");
+        assert_eq!(text(&records[1], "status"), "finished", "{records}");
+        kill(home.daemon_pid());
+    }
+}
+
+/// A worker that is halted is let go on; one that stays halted is not waited for.
+#[test]
+fn a_halted_worker_keeps_nobody_waiting() {
+    let home = Home::new();
+    home.ok(["run", "--id", "a", "--", "sleep", "1000"]);
+    home.running("a");
+    let (_, worker) = home.keeper();
+    signal(worker, Signal::STOP);
+    assert_eq!(home.nodejobs(["run", "--wait", "exit 7"]).code, 7);
+    signal(worker, Signal::STOP);
+    home.ok(["stop", "a"]);
+    assert_eq!(text(&home.record("a"), "status"), "stopped");
+}
