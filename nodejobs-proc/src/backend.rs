@@ -205,6 +205,7 @@ impl LocalBackend {
             mute: BTreeSet::new(),
             undecided: Vec::new(),
             unsettled: Vec::new(),
+            blocked: (BootTime::default(), Vec::new()),
             commands: receiver,
             own_commands: commands.clone(),
             taken: Vec::new(),
@@ -411,6 +412,8 @@ struct Loop {
     undecided: Vec<KnownAttempt>,
     /// Launches of dead keepers that may yet come to something.
     unsettled: Vec<Unsettled>,
+    /// The file systems that so many launches wait for that no more are sent there, and when that was looked at.
+    blocked: (BootTime, Vec<PathBuf>),
 }
 
 impl Loop {
@@ -769,6 +772,11 @@ impl Loop {
                 if let Some(link) = self.links.get(&flight.keeper) {
                     link.call_off(&attempt);
                 }
+            } else if !self.undecided.iter().any(|known| known.attempt == attempt) {
+                // Nobody knows of it, so there is nobody to end.
+                let (killed, ended, survivors, usage) = (false, Vec::new(), Vec::new(), None);
+                let event = BackendEvent::TreeEnded { killed, ended, survivors, usage };
+                self.host.report(BackendReport { attempt, event, receipt: None });
             }
             return;
         };

@@ -1,6 +1,6 @@
 //! Handing attempts to a keeper, starting one where there is none, and saying why a launch failed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -32,6 +32,13 @@ const IN_FLIGHT: usize = 32;
 
 /// A launch that takes so long, in milliseconds, does not keep others from being sent.
 const LONG_MS: u64 = 500;
+
+/// A launch that takes so long, in milliseconds, stands still.
+const STUCK_MS: u64 = 2_000;
+/// With so many that wait for one file system, no more are sent to it.
+const MOST_STUCK: usize = 64;
+/// How often it is looked for which file system that is, in milliseconds.
+const RETRY_MS: u64 = 1_000;
 
 /// Of the files with input, which are beside the keepers' own.
 const INPUT_ENDING: &str = ".input";
@@ -68,8 +75,43 @@ impl Loop {
         self.in_flight.values().filter(is_young).count()
     }
 
+    /// Where a file system is mounted that this launch needs and that so many others wait for already.
+    fn blocked_mount(&mut self, spec: &LaunchSpec) -> Option<PathBuf> {
+        let at = now().boot;
+        let is_stuck = |flight: &&Flight| at >= flight.told.plus_millis(STUCK_MS);
+        if self.in_flight.len() < MOST_STUCK || self.in_flight.values().filter(is_stuck).count() < MOST_STUCK
+        {
+            return None;
+        }
+        let (looked, _) = &self.blocked;
+        if at.millis_since(*looked) >= RETRY_MS {
+            let mounts = mounts();
+            let mut waiting: HashMap<PathBuf, usize> = HashMap::new();
+            for attempt in self.in_flight.iter().filter(|(_, f)| is_stuck(f)).map(|(attempt, _)| attempt) {
+                let Ok(spec) = self.host.launch_spec(attempt) else { continue };
+                let its: HashSet<PathBuf> =
+                    paths_of(&spec).iter().filter_map(|path| mount_of(&mounts, path)).collect();
+                its.into_iter().for_each(|mount| *waiting.entry(mount).or_default() += 1);
+            }
+            // Where everybody has something, such as a log, is not where they wait.
+            let root_like = mount_of(&mounts, &self.config.keepers);
+            waiting.retain(|mount, count| *count >= MOST_STUCK && Some(mount) != root_like.as_ref());
+            self.blocked = (at, waiting.into_keys().collect());
+        }
+        let mounts = mounts();
+        let its = paths_of(spec).into_iter().filter_map(|path| mount_of(&mounts, &path));
+        let (_, blocked) = &self.blocked;
+        its.into_iter().find(|mount| blocked.contains(mount))
+    }
+
     pub(super) fn send_launch(&mut self, attempt: &AttemptId) -> Result<(), StartFailure> {
         let spec = self.host.launch_spec(attempt)?;
+        if let Some(mount) = self.blocked_mount(&spec) {
+            return Err(StartFailure::no_room(format!(
+                "the file system at '{}' does not answer: {MOST_STUCK} launches wait for it",
+                mount.display()
+            )));
+        }
         let stdin = self.input_file(attempt, &spec.input).map_err(StartFailure::no_room)?;
         let group = self.make_group(attempt, &spec)?;
         let (header, memfd) =
@@ -301,5 +343,61 @@ fn exec_failure(spec: &LaunchSpec, which: Option<u32>, error: &io::Error) -> Str
             format!("cannot execute '{}': its interpreter or loader is missing: {error}", path.display())
         }
         (Some(path), _) => format!("cannot execute '{}': {error}", path.display()),
+    }
+}
+
+/// What a launch touches.
+fn paths_of(spec: &LaunchSpec) -> Vec<PathBuf> {
+    let path = |text: &RawText| PathBuf::from(OsStr::from_bytes(text.as_bytes()));
+    let mut paths = vec![path(&spec.cwd), path(&spec.output.stdout), path(&spec.output.stderr)];
+    if let LaunchInput::File(file) = &spec.input {
+        paths.push(path(file));
+    }
+    if let Some(program) = spec.command.to_argv().first().filter(|word| word.as_bytes().contains(&b'/')) {
+        paths.push(path(&spec.cwd).join(path(program)));
+    }
+    paths
+}
+
+/// Where file systems are mounted, as the kernel lists it: none of them is asked.
+fn mounts() -> Vec<PathBuf> {
+    let list = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let fields = list.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    fields.map(|field| PathBuf::from(OsStr::from_bytes(&unescape(field)))).collect()
+}
+
+/// Blanks and the like stand there as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, behind)) = rest.split_first() {
+        let octal = behind.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &behind[3..] } else { behind };
+    }
+    bytes
+}
+
+fn mount_of(mounts: &[PathBuf], path: &Path) -> Option<PathBuf> {
+    let longest =
+        mounts.iter().filter(|mount| path.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
+    longest.cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_found_by_the_longest_beginning_of_a_path() {
+        let mounts = ["/", "/mnt/a", "/mnt/a b", "/mnt"].map(PathBuf::from);
+        for (path, mount) in
+            [("/mnt/a/x", "/mnt/a"), ("/mnt/a b/x", "/mnt/a b"), ("/mnt/ab", "/mnt"), ("/x", "/")]
+        {
+            assert_eq!(mount_of(&mounts, Path::new(path)), Some(PathBuf::from(mount)), "{path}");
+        }
+        assert_eq!(unescape(br"/mnt/a\040b\134"), b"/mnt/a b\\");
+        assert_eq!(unescape(br"/a\04"), br"/a\04");
     }
 }

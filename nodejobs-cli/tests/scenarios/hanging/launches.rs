@@ -344,3 +344,34 @@ fn the_process_of_a_launch_that_hangs_is_not_taken_for_one_that_runs() {
         launches.end(how);
     }
 }
+
+/// Fresh keepers take over from those whose threads all stand still, and in the end no more are sent there.
+#[test]
+fn many_launches_hang_and_others_do_not() {
+    const JOBS: usize = 80;
+    let Some(disk) = HangingDisk::mount() else { return };
+    disk.put_directory("work");
+    let home = Home::new();
+    let executed = home.path().join("executed");
+    home.ok(["daemon", "start"]);
+    let pace = Pace::of(&home);
+    disk.hang(Hang::Taken);
+    let script = format!("echo $NODEJOBS_ARRAY_INDEX >> '{}'", executed.display());
+    let range = format!("1-{JOBS}");
+    let work = disk.at("work");
+    home.ok(["array", "--id", "many", "--range", &range, "--cwd", &work, "--shell", "--", &script]);
+    disk.is_asked();
+    eventually("the rest is not sent there", || {
+        let queued = home.ok(["ls", "-o", "json", "--status", "queued"]);
+        queued.contains("64 launches wait for it").then_some(())
+    });
+    pace.is_kept(&home);
+    assert_eq!(home.nodejobs(["run", "--wait", "exit 7"]).code, 7);
+    disk.answer();
+    assert_eq!(home.nodejobs(["wait", "--timeout", "60s", "many"]).code, 0);
+    let mut lines = lines(&executed);
+    assert_eq!(lines.len(), JOBS, "each was executed once: {lines:?}");
+    lines.sort();
+    lines.dedup();
+    assert_eq!(lines.len(), JOBS);
+}
