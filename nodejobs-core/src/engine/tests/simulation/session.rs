@@ -80,6 +80,8 @@ pub(super) struct Session {
     /// Keepers that live and do not answer.
     silent: BTreeSet<KeeperIndex>,
     unanswered: Vec<Unanswered>,
+    /// Launches that are to be called off, also if the connection on which that was said is cut.
+    called_off: BTreeSet<RunIndex>,
     /// Starts that are noted and not settled, by their places in the journals of the living.
     held: BTreeMap<KeeperIndex, BTreeMap<u64, Entry>>,
     /// Up to where each journal was told, or is held.
