@@ -17,8 +17,8 @@ use crate::product::{Api, Status};
 const OF_DAEMONS: &[&str] = &[
     "openat:error=EMFILE",
     "openat:error=EIO",
-    "write,pwrite64:error=ENOSPC",
-    "write,pwrite64:error=EIO",
+    "pwrite64,pwritev:error=ENOSPC",
+    "pwrite64,pwritev:error=EIO",
     "fsync,fdatasync:error=EIO",
     "accept4:error=EMFILE",
     "socket:error=EMFILE",
@@ -27,7 +27,7 @@ const OF_DAEMONS: &[&str] = &[
 const OF_WORKERS: &[&str] = &[
     "clone,clone3,vfork,fork:error=EAGAIN",
     "openat:error=EMFILE",
-    "write,pwrite64:error=ENOSPC",
+    "pwrite64,pwritev:error=ENOSPC",
     "fallocate,ftruncate:error=ENOSPC",
     "accept4:error=EMFILE",
 ];

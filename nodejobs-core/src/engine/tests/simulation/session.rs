@@ -198,7 +198,16 @@ impl Session {
             return;
         }
         let known = self.running.get(&attempt).copied();
-        let Some(run) = known.or_else(|| world.by_process(&process?)) else { return };
+        let Some(run) = known.or_else(|| world.by_process(process.as_ref()?)) else {
+            // It is answered later, or nobody knows of a process of it: then nothing of it can be ended.
+            let mut unanswered = self.unanswered.iter();
+            if process.is_none() && !unanswered.any(|launch| world.runs[launch.run].attempt == attempt) {
+                let (ended, survivors) = (Vec::new(), Vec::new());
+                let event = BackendEvent::TreeEnded { killed: false, ended, survivors, usage: None };
+                self.report(attempt, event, None);
+            }
+            return;
+        };
         let (phase, deadline) = (Phase::New, plan.deadline);
         match self.endings.get_mut(&attempt) {
             Some(ending) => (ending.plan, ending.phase, ending.deadline) = (plan, phase, deadline),
