@@ -111,7 +111,8 @@ impl Simulation {
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
         let kept = self.world.keepers.iter().find(|keeper| !keeper.gone && !keeper.is_settled());
-        let is_held = |keeper: &world::Keeper| keeper.launches.iter().any(|launch| launch.hangs);
+        // Also by one whose child was paused on its way.
+        let is_held = |keeper: &world::Keeper| keeper.launches.iter().any(|launch| launch.child);
         let kept = kept.filter(|keeper| !is_held(keeper));
         ensure(kept.is_none(), || format!("nothing acknowledges what {kept:?} keeps"))
     }
