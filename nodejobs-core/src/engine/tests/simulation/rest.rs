@@ -75,11 +75,12 @@ impl Simulation {
 
     fn is_quiet(&self) -> bool {
         let Some(owner) = &self.owner else { return false };
+        let is_kept = |run: &world::Run| run.keeper.is_some_and(|keeper| self.world.keepers[keeper].lives());
         let ends_soon = |index: &usize| {
             let run = &self.world.runs[*index];
             match run.main.alive {
                 true => !run.main.halted && !run.runs_for_ever,
-                false => run.process.is_some() && !run.collected && !run.may_be_lost,
+                false => run.process.is_some() && !run.collected && is_kept(run),
             }
         };
         let moves = |index: &usize| !self.world.is_hung(*index) && ends_soon(index);
