@@ -10,15 +10,15 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::random::Random;
 use super::scene::Scene;
-use crate::process::{names, pause, pidfd};
+use crate::process::{exited, names, pause, pidfd};
 use crate::product::{Api, Status};
 
 /// What fails, and how. The calls that wait for processes are left alone: what they tell is told once.
 const OF_DAEMONS: &[&str] = &[
     "openat:error=EMFILE",
     "openat:error=EIO",
-    "write,pwrite64:error=ENOSPC",
-    "write,pwrite64:error=EIO",
+    "pwrite64,pwritev:error=ENOSPC",
+    "pwrite64,pwritev:error=EIO",
     "fsync,fdatasync:error=EIO",
     "accept4:error=EMFILE",
     "socket:error=EMFILE",
@@ -27,10 +27,13 @@ const OF_DAEMONS: &[&str] = &[
 const OF_WORKERS: &[&str] = &[
     "clone,clone3,vfork,fork:error=EAGAIN",
     "openat:error=EMFILE",
-    "write,pwrite64:error=ENOSPC",
+    "pwrite64,pwritev:error=ENOSPC",
     "fallocate,ftruncate:error=ENOSPC",
     "accept4:error=EMFILE",
 ];
+
+/// How long strace may take to let go.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether there is a strace that may be used here.
 fn is_possible() -> bool {
@@ -93,10 +96,14 @@ fn fail_for(scene: &Scene, pid: u32, inject: &str, time: Duration) -> Result<()>
     paused.and(ended)
 }
 
-/// strace lets go of what it traces when it is asked to end.
+/// strace lets go of what it traces when it is asked to end. One that waits for somebody who is just dying does not hear it;
+/// if it is killed, the kernel lets go for it.
 fn end(strace: &mut Child) -> Result<()> {
     let process = pidfd(strace.id())?;
     let _ = pidfd_send_signal(&process, Signal::TERM);
+    if !exited(&process, PATIENCE)? {
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+    }
     strace.wait().context("cannot wait for strace")?;
     Ok(())
 }

@@ -129,8 +129,8 @@ fn strike(scene: &Scene, random: &mut Random, targets: Vec<Target>) -> Result<()
             _ => "halted",
         };
         scene.harm().count(kind);
-        // A child that is halted is nobody's excuse.
-        if !matches!(target.role, Role::Child | Role::Command) {
+        // A keeper that is halted, or a child of it, is nobody's excuse: the owner serves.
+        if target.role == Role::Other {
             // Noted before it is over, for those who give up meanwhile.
             scene.harm().froze(from, from + time + Duration::from_millis(200));
         }

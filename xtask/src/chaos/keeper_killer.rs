@@ -230,8 +230,10 @@ impl Killer<'_> {
             0 => PATIENCE * 3,
             _ => self.random.up_to(Duration::from_millis(400)),
         };
-        // Noted before it is over, for those who give up meanwhile.
-        self.scene.harm().froze(from, from + time);
+        if pid == daemon {
+            // Noted before it is over, for those who give up meanwhile. Without a keeper the owner serves.
+            self.scene.harm().froze(from, from + time);
+        }
         self.scene.harm().count("frozen");
         let and_kill = self.random.one_in(2);
         // In the middle: the next daemon comes to a keeper that still has unread what the last one wanted.

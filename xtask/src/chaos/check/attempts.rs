@@ -91,7 +91,9 @@ fn wrong_end(job: &Submitted, attempt: &Attempt, is_excepted: bool, story: &Stor
         ));
     }
     let began_as = trace.starts.first().map(|(pid, _)| *pid);
-    (began_as.is_some() && began_as != attempt.pid)
+    // Where nobody can read any more that it was executed, nobody knows as what.
+    let is_forgotten = attempt.status == "lost" && attempt.pid.is_none();
+    (began_as.is_some() && began_as != attempt.pid && !is_forgotten)
         .then(|| format!("recorded as process {:?}, and it was {began_as:?}", attempt.pid))
 }
 
@@ -139,7 +141,7 @@ fn wrong_restarts(job: &Submitted, attempts: &[Attempt]) -> Vec<String> {
     let mut asked = 0;
     for (index, attempt) in attempts.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| &attempts[before]);
-        let failed = before.is_some_and(|before| before.status == "failed");
+        let failed = before.is_some_and(|before| matches!(before.status.as_str(), "failed" | "lost"));
         match before {
             Some(before) if attempt.restarts == before.restarts + 1 => {
                 if !failed || attempt.restarts > most {
@@ -152,7 +154,7 @@ fn wrong_restarts(job: &Submitted, attempts: &[Attempt]) -> Vec<String> {
             _ if attempt.restarts == 0 => asked += 1,
             _ => wrong.push(format!("attempt {} counts {} restarts", attempt.number, attempt.restarts)),
         }
-        let policy_goes_on = attempt.status == "failed" && attempt.restarts < most;
+        let policy_goes_on = matches!(attempt.status.as_str(), "failed" | "lost") && attempt.restarts < most;
         if policy_goes_on && attempts.get(index + 1).is_none_or(|next| next.restarts != attempt.restarts + 1)
         {
             wrong.push(format!("attempt {} failed, and the policy did not start it again", attempt.number));

@@ -89,7 +89,10 @@ impl Submitted {
             );
             if asks {
                 let meaning = call.meaning(&self.id, true);
-                least += usize::from(meaning == Meaning::Done);
+                // Where the machine had no room, the attempt waits, and a restart has it started now.
+                let disturbed = matches!(call.said, Said::Ended { disturbed: true, .. });
+                let is_surely_new = call.verb != Verb::Restart || !disturbed;
+                least += usize::from(meaning == Meaning::Done && is_surely_new);
                 most += usize::from(meaning != Meaning::Refused);
             }
         }

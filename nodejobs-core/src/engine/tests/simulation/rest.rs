@@ -75,11 +75,12 @@ impl Simulation {
 
     fn is_quiet(&self) -> bool {
         let Some(owner) = &self.owner else { return false };
+        let is_kept = |run: &world::Run| run.keeper.is_some_and(|keeper| self.world.keepers[keeper].lives());
         let ends_soon = |index: &usize| {
             let run = &self.world.runs[*index];
             match run.main.alive {
                 true => !run.main.halted && !run.runs_for_ever,
-                false => run.process.is_some() && !run.collected && !run.may_be_lost,
+                false => run.process.is_some() && !run.collected && is_kept(run),
             }
         };
         let moves = |index: &usize| !self.world.is_hung(*index) && ends_soon(index);
@@ -111,7 +112,8 @@ impl Simulation {
             ensure(is_settled, || format!("{} stays as it is: {:?}, in truth {run:?}", job.id, job.state))?;
         }
         let kept = self.world.keepers.iter().find(|keeper| !keeper.gone && !keeper.is_settled());
-        let is_held = |keeper: &world::Keeper| keeper.launches.iter().any(|launch| launch.hangs);
+        // Also by one whose child was paused on its way.
+        let is_held = |keeper: &world::Keeper| keeper.launches.iter().any(|launch| launch.child);
         let kept = kept.filter(|keeper| !is_held(keeper));
         ensure(kept.is_none(), || format!("nothing acknowledges what {kept:?} keeps"))
     }

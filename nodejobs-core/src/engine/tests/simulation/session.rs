@@ -80,6 +80,8 @@ pub(super) struct Session {
     /// Keepers that live and do not answer.
     silent: BTreeSet<KeeperIndex>,
     unanswered: Vec<Unanswered>,
+    /// Launches that are to be called off, also if the connection on which that was said is cut.
+    called_off: BTreeSet<RunIndex>,
     /// Starts that are noted and not settled, by their places in the journals of the living.
     held: BTreeMap<KeeperIndex, BTreeMap<u64, Entry>>,
     /// Up to where each journal was told, or is held.
@@ -156,7 +158,9 @@ impl Session {
     fn carry_out(&mut self, command: Command, world: &mut World) {
         match command {
             Command::Launch(attempt) => self.waiting.push_back(attempt),
-            Command::EndTree(attempt, process, plan) => self.begin_ending(attempt, process, plan, world),
+            Command::EndTree(attempt, process, plan) => {
+                self.begin_ending(attempt, process.as_ref(), plan, world);
+            }
             Command::Signal(process, signal) => {
                 if let Some(run) = world.by_process(&process) {
                     world.runs[run].signal(signal);
@@ -184,7 +188,7 @@ impl Session {
     fn begin_ending(
         &mut self,
         attempt: AttemptId,
-        process: Option<Process>,
+        process: Option<&Process>,
         plan: EndPlan,
         world: &mut World,
     ) {
@@ -196,7 +200,11 @@ impl Session {
             return;
         }
         let known = self.running.get(&attempt).copied();
-        let Some(run) = known.or_else(|| world.by_process(&process?)) else { return };
+        // Where no entry can be read that tells of its process, its mark does.
+        let is_marked = |run: &Run| run.attempt == attempt && run.process.is_some();
+        let marked = || world.runs.iter().rposition(is_marked);
+        let named = || world.by_process(process?);
+        let Some(run) = known.or_else(named).or_else(marked) else { return };
         let (phase, deadline) = (Phase::New, plan.deadline);
         match self.endings.get_mut(&attempt) {
             Some(ending) => (ending.plan, ending.phase, ending.deadline) = (plan, phase, deadline),

@@ -1,5 +1,7 @@
 //! What keepers tell and have noted, as reports. A start is told once it is settled, or with the end.
 
+use std::collections::BTreeMap;
+
 use crate::backend::{BackendEvent, Receipt, StartFailure, StartFailureKind};
 use crate::id::AttemptId;
 use crate::logs::LogStart;
@@ -50,7 +52,7 @@ impl Session {
 
     /// Nobody will say any more that they are settled, and what was heard may not be readable any more.
     pub(super) fn release_all(&mut self, keeper: KeeperIndex, world: &World) {
-        for (position, entry) in self.held.remove(&keeper).unwrap_or_default() {
+        while let Some((position, entry)) = self.held.get_mut(&keeper).and_then(BTreeMap::pop_first) {
             self.started(keeper, position, &entry, world);
         }
     }

@@ -50,6 +50,15 @@ impl Session {
         self.reports.retain(|_| told.next() == Some(true));
         self.orphans.retain(|run| !strangers.contains(run));
         self.running.retain(|_, run| !strangers.contains(run));
+        // An entry of an earlier launch says nothing about this one.
+        let is_stale = |attempt: &AttemptId| {
+            known.iter().any(|known| {
+                let mut reports = self.reports.iter();
+                let is_it = known.attempt == *attempt && known.process.is_none();
+                is_it && !reports.any(|report| answers(report, known))
+            })
+        };
+        self.running.retain(|attempt, _| !is_stale(attempt));
         for known in known {
             let answered = self.reports.iter().any(|report| answers(report, known));
             if answered || self.running.contains_key(&known.attempt) {
@@ -166,6 +175,10 @@ impl Session {
         let open = launches.filter(|launch| matches!(launch.gate, Gate::Open | Gate::Noting));
         let open: Vec<RunIndex> = open.map(|launch| launch.run).collect();
         self.unanswered.retain(|launch| !open.contains(&launch.run));
+        let held = self.held.get(&index).into_iter().flat_map(|held| held.values().map(|entry| entry.run));
+        for run in open.iter().copied().chain(held).filter(|run| self.called_off.contains(run)) {
+            world.keepers[index].inbox.push_back(Order::CallOff(run));
+        }
         for launch in its.iter().filter(|launch| !open.contains(&launch.run)) {
             self.never_launched(launch.run, world)?;
         }

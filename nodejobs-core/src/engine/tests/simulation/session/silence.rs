@@ -28,6 +28,7 @@ impl Session {
             self.in_flight.retain(|launch| launch.run != run);
             self.not_started(attempt.clone(), StartFailureKind::CalledOff, world);
         } else {
+            self.called_off.insert(run);
             world.keepers[index].inbox.push_back(Order::CallOff(run));
         }
         true
