@@ -45,8 +45,9 @@ impl View {
             let mut somebody_died = true;
             while somebody_died {
                 let Some(children) = children_of(*collector)? else { return Self::everywhere() };
-                // Nobody may have heard of its death yet. Its children are somebody else's by now, and it has none.
-                if ProcStat::read(*collector)?.is_none_or(|stat| stat.is_dead()) {
+                // Nobody may have heard of its death yet. Its children are somebody else's by now, or those of another of its
+                // threads that is about to end as well.
+                if ProcStat::read(*collector)?.is_none_or(|stat| matches!(stat.state, b'Z' | b'X')) {
                     return Self::everywhere();
                 }
                 somebody_died = false;
@@ -243,7 +244,8 @@ pub(crate) fn marks_of(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     Ok(values.collect())
 }
 
-/// The living children of a single-threaded process; `None` where the kernel does not list them.
+/// The living children of a process's first thread, to which those come that lose their parents; `None` where the kernel does
+/// not list them.
 pub(crate) fn children_of(pid: u32) -> io::Result<Option<Vec<u32>>> {
     let list = if_there(proc_file::read(&format!("/proc/{pid}/task/{pid}/children")))?;
     let pids = |list: Vec<u8>| {

@@ -220,7 +220,10 @@ impl Keeper {
                     (Ok(_), _) => StartFailed::at(Stage::Killed, 0),
                 };
                 match (progress, failure) {
-                    (_, Some((at, entry))) => self.remembered.ended(at, entry, None),
+                    (_, Some((at, entry))) => {
+                        self.remembered.ended(at, entry, None);
+                        self.tell_late(at);
+                    }
                     // By this keeper: then it is answered. By somebody else: then it is theirs to answer.
                     (Progress::TurnedAway, _) => {}
                     _ if is_noted || claim(gate) => self.note_start_failure(&attempt, failed),
@@ -235,6 +238,7 @@ impl Keeper {
     fn remember_start(&mut self, entry: &EntryBuffer) -> u64 {
         let position = self.unread.pop().unwrap_or_else(|| self.journal.end());
         self.remembered.started(position, entry.clone());
+        self.tell_late(position);
         position
     }
 

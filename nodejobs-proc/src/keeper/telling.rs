@@ -149,6 +149,13 @@ impl Keeper {
         Ok(())
     }
 
+    /// An entry counts only now, and what follows it may have been told.
+    pub(super) fn tell_late(&mut self, position: u64) {
+        for connection in self.connections.iter_mut().filter(|connection| connection.cursor > position) {
+            connection.owed.push(position);
+        }
+    }
+
     /// Whether every owner was told everything.
     pub(super) fn has_told_all(&self) -> bool {
         self.connections.iter().filter(|connection| connection.generation.is_some()).all(|connection| {
