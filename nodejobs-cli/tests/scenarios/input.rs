@@ -574,7 +574,11 @@ fn input_of_a_launch_that_did_not_happen_is_not_left_behind() {
     home.ok(["daemon", "start"]);
     // No keeper can make its journal.
     let keepers = home.data_dir().join("keepers");
-    (1..100).for_each(|n| std::fs::create_dir(keepers.join(format!("00000001-{n}.journal"))).expect("made"));
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot");
+    for number in 1..100 {
+        let name = format!("00000001-{number}.{}.journal", &boot_id[..8]);
+        std::fs::create_dir(keepers.join(name)).expect("made");
+    }
     let said = home.with_input(&["run", "--id", "a", "--stdin", "-", "--", "cat"], b"a secret");
     assert_eq!(said.code, 0, "{said:?}");
     let waits = home.has_status("a", "queued");

@@ -95,6 +95,8 @@ pub(super) struct Keeper {
     generation: u64,
     had_owner: bool,
     pub(super) draining: bool,
+    /// The worker's guard lives.
+    has_guard: bool,
     /// It drains because too many launches stand still.
     was_stuck: bool,
     /// Everything before this is in the owner's store.
@@ -145,6 +147,7 @@ impl Keeper {
             generation: 0,
             had_owner: draining,
             draining,
+            has_guard: true,
             was_stuck: false,
             acknowledged: 0,
             rewrite_at: journal.first() + rewrite_entries(),
@@ -293,6 +296,7 @@ impl Keeper {
             }
             self.look_at_unsettled();
             if guard_gone {
+                self.has_guard = false;
                 self.drain();
                 continue;
             }
@@ -312,7 +316,7 @@ impl Keeper {
 
     fn wait(&self) -> io::Result<Ready> {
         let guard_pipe = match &self.role {
-            Role::Worker { guard_alive, .. } if !self.draining => Some(guard_alive.as_fd()),
+            Role::Worker { guard_alive, .. } if self.has_guard => Some(guard_alive.as_fd()),
             _ => None,
         };
         let mut fds = vec![
@@ -441,7 +445,7 @@ impl Keeper {
 
     fn guard_pid(&self) -> Option<u32> {
         match &self.role {
-            Role::Worker { guard, .. } => (!self.draining).then(|| guard.as_raw_pid().unsigned_abs()),
+            Role::Worker { guard, .. } => self.has_guard.then(|| guard.as_raw_pid().unsigned_abs()),
             Role::Guard => Some(std::process::id()),
         }
     }
