@@ -225,8 +225,8 @@ mod tests {
     const MOVES: [(Status, &[Status]); 13] = [
         (Queued, &[Starting, Cancelled]),
         (Starting, &[Running, FailedStart, Stopping, Lost, Queued]),
-        (Running, &[Paused, Stopping, Restarting, Finished, Failed, Lost]),
-        (Paused, &[Running, Stopping, Restarting, Finished, Failed, Lost]),
+        (Running, &[Paused, Stopping, Restarting, Finished, Failed, FailedStart, Lost]),
+        (Paused, &[Running, Stopping, Restarting, Finished, Failed, FailedStart, Lost]),
         (Stopping, &[Stopped, FailedStop, Lost]),
         (FailedStop, &[Stopped, Lost]),
         (Restarting, &[Queued, Stopped]),

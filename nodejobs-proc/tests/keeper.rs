@@ -323,7 +323,8 @@ fn damaged_journal() -> Result<(), Failed> {
     let never = |event: &BackendEvent| *event == BackendEvent::NeverLaunched;
     type Check = Box<dyn Fn(&BackendEvent) -> bool>;
     // The name's ending, what is in the file, the boot of the last owner, what is said of the attempt, and what is left.
-    let cases: Vec<(String, Vec<u8>, Option<&str>, Check, Option<&str>)> = vec![
+    type Case<'a> = (String, Vec<u8>, Option<&'a str>, Check, Option<&'a str>);
+    let cases: Vec<Case<'_>> = vec![
         (format!(".{now_boot}"), vec![7; 1024], None, Box::new(lost(Reason::Unknown)), Some("damaged")),
         (format!(".{now_boot}"), zeros(), None, Box::new(lost(Reason::Unknown)), Some("damaged")),
         (

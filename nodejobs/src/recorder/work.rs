@@ -283,7 +283,8 @@ impl Work {
         let due: Vec<_> =
             self.active.iter().filter(|(_, due)| is_due(due)).map(|(id, due)| (id.clone(), *due)).collect();
         for (id, mut due) in due {
-            if self.send_away(&id, Errand { watch: due.note <= time, ..Errand::LOOK }) {
+            let watch = due.note <= time;
+            if self.send_away(&id, Errand { watch, due: (!watch).then_some(due.note), ..Errand::LOOK }) {
                 continue;
             }
             // First of all: the less there is to free, the sooner it is done.

@@ -25,6 +25,8 @@ pub(super) struct Errand {
     pub(super) last: bool,
     /// Whether to note what is new.
     pub(super) note: bool,
+    /// When the next look is due that watches, if this one does not: a look for the sake of a cap puts it off no further.
+    pub(super) due: Option<Instant>,
 }
 
 /// What an errand has found.
@@ -58,7 +60,7 @@ pub(super) struct Away {
 
 impl Errand {
     /// A look like any other.
-    pub(super) const LOOK: Self = Self { heard: None, watch: false, last: false, note: true };
+    pub(super) const LOOK: Self = Self { heard: None, watch: false, last: false, note: true, due: None };
     /// The last one.
     pub(super) const LAST: Self = Self { last: true, ..Self::LOOK };
     /// Of a job that has ended: only its cap counts.
@@ -191,7 +193,8 @@ impl Work {
                     let time = Instant::now();
                     let cannot = errand.watch && !is_new && !is_told;
                     let pause = if cannot { 10 * SWEEP } else { SWEEP };
-                    self.active.insert(id.clone(), Due { note: time + pause, cap: time + soon });
+                    let note = errand.due.filter(|_| !is_new && !is_told).unwrap_or(time + pause);
+                    self.active.insert(id.clone(), Due { note, cap: time + soon });
                 }
                 self.tracked.insert(id, tracked);
             }
