@@ -11,7 +11,7 @@
 //! ```
 //!
 //! It links no database and no async runtime, and does nothing that its jobs do not make it do. One thread decides and
-//! serves; others make children, which may take as long as a file system takes to answer ([`crate::gates`]).
+//! serves; others make children, which may take as long as a file system takes to answer (`gates.rs`).
 
 mod launchers;
 mod launching;
