@@ -80,6 +80,12 @@ pub(crate) fn read(path: &Path) -> Result<Contents, Unreadable> {
     Ok(Contents { boot_id, entries, is_damaged })
 }
 
+/// Whether somebody has the lock of a journal: of the first version, a worker or a child that has not executed its program.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let shared = rustix::fs::FlockOperation::NonBlockingLockShared;
+    File::open(path).is_ok_and(|file| rustix::fs::flock(&file, shared) == Err(rustix::io::Errno::WOULDBLOCK))
+}
+
 struct Header;
 
 impl Header {

@@ -45,7 +45,7 @@ No daemon is started for it; where none runs, the store is looked into without o
 --fix is given.
 
 Exit status: 0 if nothing is broken, 1 if there is a problem. With --stop 3 if such a job does not run, 4 (also with \
---fix) if the directory has an owner, and 6 if somebody has survived.";
+--fix) if the directory has an owner, and 6 if a process has survived.";
 
 impl Doctor {
     pub(crate) fn execute(self, target: &Target, format: Format) -> Result<u8, Failure> {

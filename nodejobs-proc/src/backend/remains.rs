@@ -92,6 +92,16 @@ impl Loop {
     /// Both processes of a keeper are gone.
     pub(super) fn bury(&mut self, name: &str, reports: &mut Vec<BackendReport>) -> Result<(), LinkError> {
         let files = self.files(name);
+        if files.boot().is_none() && journal::is_locked(&files.journal()) {
+            // Of the first version: a child of it may yet execute its program, and there is no gate to be closed.
+            if self.mute.insert(name.to_owned()) {
+                self.host.warn(format!(
+                    "keeper {name} is dead and a launch of it stands still: its launches stay as they are until that ends"
+                ));
+            }
+            self.orphan(name, reports);
+            return Ok(());
+        }
         let Remains { contents, is_damaged, unsettled, fate } = self.examine(&files)?;
         reached(Failpoint::OwnerBuried);
         let before = reports.len();

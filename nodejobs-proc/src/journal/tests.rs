@@ -96,6 +96,19 @@ fn positions_go_on_over_a_rewrite_and_a_reopening() {
 }
 
 #[test]
+fn the_lock_of_a_journal_is_seen_and_not_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("k.journal");
+    assert!(!is_locked(&path), "it is not there");
+    let journal = Journal::create(&path, "boot", 0).expect("created");
+    assert!(!is_locked(&path));
+    journal.lock().expect("locked");
+    assert!(is_locked(&path));
+    drop(journal);
+    assert!(!is_locked(&path));
+}
+
+#[test]
 fn a_start_goes_with_what_takes_it_back_wherever_that_is() {
     let entry = |id: &str, event| Entry::Attempt { attempt: attempt(id), event, at: moment() };
     let started = |id| {
