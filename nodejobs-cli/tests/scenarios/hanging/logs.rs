@@ -1,6 +1,7 @@
 //! Log files on a file system that hangs after their jobs have ended: whoever wants them waits, or is told.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -296,7 +297,8 @@ fn a_link_to_what_hangs_keeps_nobody_waiting_who_is_beside_the_link() {
             let hanging = home.daemon()["hanging"].as_array().expect("a list").clone();
             (!hanging.is_empty()).then_some(hanging)
         });
-        assert!(hanging.iter().all(|hang| text(hang, "path") == link), "{hanging:?}");
+        let is_there = |hang: &Value| Path::new(text(hang, "path")).starts_with(&link);
+        assert!(hanging.iter().all(is_there), "as it was written: {hanging:?}");
         let refused = home.nodejobs(["logs", "d"]);
         assert!(refused.code == 5 && refused.stderr.contains("has not answered"), "{refused:?}");
         let begin = Instant::now();
