@@ -340,6 +340,14 @@ impl Turn {
         ids.any(|other| other == id || is_element(other))
     }
 
+    /// What a job was changed to that the store does not have yet.
+    fn redefined(&self, id: &JobId) -> Option<&Definition> {
+        self.units.iter().rev().find_map(|unit| match unit.job.as_ref()? {
+            JobChange::Redefine { id: other, definition, .. } if other == id => Some(&**definition),
+            _ => None,
+        })
+    }
+
     /// Whether a group is changed that is not yet so in the store.
     pub fn concerns_groups(&self) -> bool {
         self.units.iter().any(|unit| groups::are_of_groups(&unit.documents))

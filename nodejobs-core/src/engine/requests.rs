@@ -210,8 +210,12 @@ impl Engine {
                 }
             };
         }
-        let Restart { ticket, job, submit_key: key, request, array: _ } = restart;
+        let Restart { ticket, mut job, submit_key: key, request, array: _ } = restart;
         let id = job.id.clone();
+        if let Some(definition) = turn.redefined(&id) {
+            // The next attempt runs what the job was changed to, with the place that it has for that.
+            job.definition = definition.clone();
+        }
         if job.definition.is_element() {
             // Once it has ended, it is its array that runs it again; and not while that is being ended.
             let is_refused = live.is_none_or(|live| self.is_in_ending_array(live));

@@ -49,6 +49,25 @@ fn priority(priority: i32) -> Edits {
 }
 
 #[test]
+fn a_restart_runs_what_the_job_was_changed_to_though_the_store_does_not_have_it_yet() {
+    let mut bench = Bench::with_gpus(1);
+    let _ = bench.submit_as("a", |spec| spec.need("gpu", 1));
+    let _ = bench.submit_as("b", |spec| spec.need("gpu", 1));
+    let none = Edits { needs: [("gpu".to_owned(), 0)].into(), ..Edits::default() };
+    let edit = bench.edit("b", none);
+    assert_eq!(answers(&bench.not_stored(edit)), [&Answer::NotStored]);
+    assert_eq!(bench.job("b").state.status, Status::Queued, "as far as the store knows");
+    let restart = bench.restart("b");
+    let _ = bench.not_stored(restart);
+    let _ = bench.turn(Vec::new());
+    let called_off = not_started("b", StartFailureKind::CalledOff, bench.now);
+    let _ = bench.turn(vec![called_off]);
+    let job = bench.job("b");
+    assert_eq!((job.state.attempt, job.state.status), (2, Status::Starting), "{job:?}");
+    assert!(job.definition.needs.is_empty() && job.state.assigned.is_empty(), "{job:?}");
+}
+
+#[test]
 fn a_group_counts_once_it_is_on_disk() {
     let mut bench = Bench::new();
     let effects = bench.not_stored(set("g", 1));
