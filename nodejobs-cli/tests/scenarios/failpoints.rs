@@ -182,7 +182,7 @@ fn halted_at(home: &Home, point: &str) -> u32 {
 }
 
 /// A process of ours that is stopped.
-fn halted(home: &Home) -> Option<u32> {
+pub(crate) fn halted(home: &Home) -> Option<u32> {
     all_halted(home).next()
 }
 

@@ -6,12 +6,15 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
+use crate::failpoints::halted;
 use crate::support::{Home, eventually, kill, lines, said, signal, text};
 
 /// Bytes of a journal's header, and of each entry.
 const ENTRY: usize = 256;
 /// The kind of an entry that tells of a start, in its first byte.
 const STARTED: u8 = 1;
+/// And of an end.
+const EXITED: u8 = 3;
 
 fn journals(home: &Home) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.data_dir().join("keepers")).expect("keepers").flatten();
@@ -21,10 +24,15 @@ fn journals(home: &Home) -> Vec<PathBuf> {
         .collect()
 }
 
+/// How many entries of a kind there are.
+fn entries(home: &Home, kind: u8) -> usize {
+    let bytes = journals(home).into_iter().flat_map(|path| std::fs::read(path).unwrap_or_default());
+    bytes.collect::<Vec<_>>().chunks(ENTRY).filter(|entry| entry[0] == kind).count()
+}
+
 /// How many starts the journals tell of.
 fn starts(home: &Home) -> usize {
-    let bytes = journals(home).into_iter().flat_map(|path| std::fs::read(path).unwrap_or_default());
-    bytes.collect::<Vec<_>>().chunks(ENTRY).filter(|entry| entry[0] == STARTED).count()
+    entries(home, STARTED)
 }
 
 /// Changes a bit of each entry that `is_meant`; how many there were.
@@ -142,39 +150,73 @@ fn after_a_loss_of_power_the_directory_opens_by_itself() {
         for path in journals(&home) {
             let length = std::fs::read(&path).expect("a journal").len();
             std::fs::write(&path, vec![0; length]).expect("emptied");
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            let (first, rest) = name.split_once('.').expect("a boot");
-            if old_names {
-                let (_, ending) = rest.split_once('.').expect("an ending");
-                std::fs::rename(&path, path.with_file_name(format!("{first}.{ending}"))).expect("renamed");
-            } else {
-                let (_, ending) = rest.split_once('.').expect("an ending");
-                // As if it had been made in another boot: which that is does not matter.
-                std::fs::rename(&path, path.with_file_name(format!("{first}.00000000.{ending}")))
-                    .expect("renamed");
-            }
         }
-        let boot = home.path().join("boot");
-        std::fs::write(&boot, "ffffffff-2222-4333-8444-555555555555\n").expect("written");
-        let script = format!(
-            "mount --bind '{}' /proc/sys/kernel/random/boot_id && exec \"$NODEJOBS\" wait --timeout 20s long",
-            boot.display()
-        );
-        let mut command = home.shell("exec unshare -m sh -c \"$1\" 2>&1");
-        command.args(["sh", &script]);
-        let waited = said(&mut command);
-        if waited.text().contains("unshare") || waited.text().contains("mount:") {
-            eprintln!("skipped, no boot can be made up here: {}", waited.text());
-            return;
-        }
-        let mut command = home.shell("exec unshare -m sh -c \"$1\"");
-        command.args(["sh", &script.replace("wait --timeout 20s long", "-o json status long ended")]);
-        let records = said(&mut command).json();
+        be_of_another_boot(&home, if old_names { "" } else { ".00000000" });
+        let Some(mut wait) = in_another_boot(&home, "wait --timeout 20s long") else { return };
+        let waited = said(&mut wait);
+        let mut status = in_another_boot(&home, "-o json status long ended").expect("as before");
+        let records = said(&mut status).json();
         assert_eq!(text(&records[0], "status"), "lost", "{waited:?}: {records}");
         assert_eq!(text(&records[0], "reason"), "reboot", "{records}");
         assert_eq!(text(&records[1], "status"), "finished", "{records}");
         kill(home.daemon_pid());
     }
+}
+
+/// What the first owner of a boot has decided is launched by the next one, though the first is killed once that is on disk.
+#[test]
+fn a_take_over_of_another_boot_that_is_cut_off_is_gone_on_with() {
+    let home = Home::new();
+    let script = "echo $NODEJOBS_ATTEMPT >> evidence; trap '' TERM; until [ -e go ]; do sleep 0.05; done";
+    home.ok(["run", "--id", "a", "--grace", "60s", "--shell", script]);
+    home.running("a");
+    eventually("it has its trap", || (lines(&home.path().join("evidence")).len() == 1).then_some(()));
+    let mut restart = home.command(["restart", "a"]).stdout(Stdio::null()).spawn().expect("started");
+    eventually("it is to end", || (text(&home.record("a"), "status") == "stopping").then_some(()));
+    let (guard, worker) = home.keeper();
+    restart.kill().expect("killed");
+    restart.wait().expect("ended");
+    kill(home.daemon_pid());
+    std::fs::write(home.path().join("go"), "").expect("written");
+    eventually("its end is in the journal", || (entries(&home, EXITED) > 0).then_some(()));
+    [guard, worker].into_iter().for_each(kill);
+    be_of_another_boot(&home, ".00000000");
+    let Some(mut start) = in_another_boot(&home, "daemon start") else { return };
+    let mut start = start.env("NODEJOBS_FAILPOINT", "owner-took-over").spawn().expect("started");
+    kill(eventually("the daemon halts", || halted(&home)));
+    start.kill().expect("killed");
+    start.wait().expect("ended");
+    let waited = said(&mut in_another_boot(&home, "wait --timeout 20s a").expect("as before"));
+    assert_eq!(waited.code, 0, "{waited:?}");
+    assert_eq!(lines(&home.path().join("evidence")), ["1", "2"], "each once");
+    kill(home.daemon_pid());
+}
+
+/// Names the journals as if they had been made in another boot: which that is does not matter.
+fn be_of_another_boot(home: &Home, ending: &str) {
+    for path in journals(home) {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let (first, _) = name.split_once('.').expect("a boot");
+        std::fs::rename(&path, path.with_file_name(format!("{first}{ending}.journal"))).expect("renamed");
+    }
+}
+
+/// A call in a boot that was made up; `None` where that cannot be.
+fn in_another_boot(home: &Home, call: &str) -> Option<std::process::Command> {
+    let boot = home.path().join("boot");
+    std::fs::write(&boot, "ffffffff-2222-4333-8444-555555555555\n").expect("written");
+    let mount = format!("mount --bind '{}' /proc/sys/kernel/random/boot_id", boot.display());
+    let in_it = |script: &str| {
+        let mut command = home.shell("exec unshare -m sh -c \"$1\"");
+        command.args(["sh", &format!("{mount} && {script}")]);
+        command
+    };
+    let tried = said(&mut in_it("true"));
+    if tried.code != 0 {
+        eprintln!("skipped, no boot can be made up here: {tried:?}");
+        return None;
+    }
+    Some(in_it(&format!("exec \"$NODEJOBS\" {call}")))
 }
 
 /// A worker that is halted is let go on; one that stays halted is not waited for.

@@ -123,41 +123,25 @@ impl Work {
         let ended = ended(&*work.store, &work.engine, &work.engine.awaited_ended_jobs())?;
         work.engine.know_ended(ended);
         work.engine.restore_schedules(crate::schedules::stored(&*work.store)?, now());
-        let reports = work.backend.recover(&known).map_err(cannot_take_over)?;
+        let mut reports = work.backend.recover(&known).map_err(cannot_take_over)?;
         reached(Failpoint::OwnerRecovered);
-        // What keepers remember is written down, and forgotten there, before anything is launched: it may be of an earlier
-        // boot, and then no time tells it from reports about what is launched now.
-        let (remembered, found): (Vec<_>, Vec<_>) =
-            reports.into_iter().partition(|report| report.receipt.is_some());
-        if !remembered.is_empty() {
-            let turn = work.hear(remembered);
-            work.commit_first(turn)?;
+        // First what happened, then what was found not to have.
+        reports.sort_by_key(|report| report.receipt.is_none());
+        let mut turn = work.engine.begin_turn();
+        for report in reports {
+            work.engine.handle(Input::Report(report), now(), &mut turn);
         }
-        let mut turn = work.hear(found);
         work.engine.resume(now(), &mut turn);
-        // Only now that everything of an earlier boot is settled.
+        // With what settles all of an earlier boot: whoever finds this boot in the store reads nothing of another one.
         turn.units.push(Unit { job: None, documents: vec![boot] });
-        work.commit_first(turn)?;
+        let outcomes = work.store.commit(&turn.units)?;
+        reached(Failpoint::OwnerTookOver);
+        work.settle(turn, Some(&outcomes)).map_err(|error| {
+            Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
+        })?;
         work.backend.settled();
         attempts.into_iter().for_each(|attempt| work.recorder.found(attempt));
         Ok(work)
-    }
-
-    fn hear(&mut self, reports: Vec<BackendReport>) -> Turn {
-        let mut turn = self.engine.begin_turn();
-        for report in reports {
-            self.engine.handle(Input::Report(report), now(), &mut turn);
-        }
-        turn
-    }
-
-    /// Without this the owner cannot begin.
-    fn commit_first(&mut self, turn: Turn) -> Result<(), Error> {
-        let outcomes = self.store.commit(&turn.units)?;
-        reached(Failpoint::OwnerTookOver);
-        self.settle(turn, Some(&outcomes)).map_err(|error| {
-            Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
-        })
     }
 
     pub(super) fn run(mut self, inputs: &Receiver<Message>) {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::backend::BackendReport;
 use crate::engine::{Answer, Effect, Ended, Engine, Input, Ticket, Turn};
 use crate::id::JobId;
 use crate::job::WaitingOn;
@@ -110,15 +109,15 @@ impl Simulation {
         let is_other_boot = self.world.settled_boot != self.world.boot;
         let (world, random) = (&mut self.world, &mut self.random);
         owner.session.recover(&known, is_other_boot, world, &self.store, random)?;
-        let reports = std::mem::take(&mut owner.session.reports);
-        let (remembered, found): (Vec<_>, Vec<_>) =
-            reports.into_iter().partition(|report| report.receipt.is_some());
-        let turn = self.hears(&mut owner, remembered);
-        if self.commit(&mut owner, turn, true)? == Life::Ends {
-            return Ok(());
+        let mut reports = std::mem::take(&mut owner.session.reports);
+        reports.sort_by_key(|report| report.receipt.is_none());
+        let mut turn = owner.engine.begin_turn();
+        for report in reports {
+            self.note(|| format!("  recovered {report:?}"));
+            if self.fault != Fault::DoesNotListen {
+                owner.engine.handle(Input::Report(report), self.world.now, &mut turn);
+            }
         }
-        owner.session.takes_in(&mut self.world);
-        let mut turn = self.hears(&mut owner, found);
         let heard = turn.effects.len();
         if self.fault != Fault::DoesNotResume {
             owner.engine.resume(self.world.now, &mut turn);
@@ -133,17 +132,6 @@ impl Simulation {
             self.owner = Some(owner);
         }
         Ok(())
-    }
-
-    fn hears(&mut self, owner: &mut Owner, reports: Vec<BackendReport>) -> Turn {
-        let mut turn = owner.engine.begin_turn();
-        for report in reports {
-            self.note(|| format!("  recovered {report:?}"));
-            if self.fault != Fault::DoesNotListen {
-                owner.engine.handle(Input::Report(report), self.world.now, &mut turn);
-            }
-        }
-        turn
     }
 
     /// One turn with the first of what has arrived.

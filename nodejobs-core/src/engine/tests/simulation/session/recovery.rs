@@ -24,6 +24,11 @@ impl Session {
         store: &MemoryStore,
         random: &mut Random,
     ) -> Checked {
+        if !is_other_boot {
+            // An owner of this boot has settled them.
+            let boot = world.boot;
+            world.keepers.iter_mut().for_each(|keeper| keeper.gone |= keeper.boot != boot);
+        }
         for keeper in 0..world.keepers.len() {
             if !world.keepers[keeper].gone {
                 self.attach(keeper, world, random)?;
