@@ -378,7 +378,8 @@ pub trait ProcessBackend: Send + Sync {
     fn launch(&self, attempt: &AttemptId);
 
     /// Ends an attempt's tree, or changes the plan by which it is being ended. A launch that has not happened yet is
-    /// called off. Answered by `TreeEnded`, or by `NotStarted`.
+    /// called off. An attempt without a process may have been executed all the same (it was reported as lost): its processes
+    /// are found by what they carry. Answered by `TreeEnded`, or by `NotStarted`.
     fn end_tree(&self, attempt: &AttemptId, process: Option<&Process>, plan: EndPlan);
 
     /// Sends a signal to processes of an attempt. Nothing answers; what has ended is not reached.

@@ -488,8 +488,10 @@ impl Engine {
         for (id, live) in self.live.iter_mut().filter(|(_, live)| live.array.is_none()) {
             let interrupted = match live.state.status {
                 Status::Stopping | Status::FailedStop => true,
-                // Its main process has ended, or it is being ended because of a limit.
-                Status::Running | Status::Paused => live.state.ended.is_some() || live.state.reason.is_some(),
+                // Its main process has ended, or is lost, or it is being ended because of a limit.
+                Status::Starting | Status::Running | Status::Paused => {
+                    live.state.ended.is_some() || live.state.reason.is_some()
+                }
                 _ => false,
             };
             if interrupted {

@@ -765,20 +765,23 @@ impl Loop {
             return self.host.report(BackendReport { attempt, event, receipt: None });
         }
         let known = self.running.get(&attempt).map(|running| running.process.clone());
-        let Some(main) = known.or_else(|| process.and_then(LocalProcess::from_process)) else {
-            // It is being launched. If it is too late to call it off, the engine asks again once it has started.
-            if let Some(flight) = self.in_flight.get_mut(&attempt) {
-                flight.is_called_off = true;
-                if let Some(link) = self.links.get(&flight.keeper) {
-                    link.call_off(&attempt);
+        let main = match known.or_else(|| process.and_then(LocalProcess::from_process)) {
+            Some(main) => main,
+            None => {
+                // It is being launched. If it is too late to call it off, the engine asks again once it has started.
+                if let Some(flight) = self.in_flight.get_mut(&attempt) {
+                    flight.is_called_off = true;
+                    if let Some(link) = self.links.get(&flight.keeper) {
+                        link.call_off(&attempt);
+                    }
+                    return;
                 }
-            } else if !self.undecided.iter().any(|known| known.attempt == attempt) {
-                // Nobody knows of it, so there is nobody to end.
-                let (killed, ended, survivors, usage) = (false, Vec::new(), Vec::new(), None);
-                let event = BackendEvent::TreeEnded { killed, ended, survivors, usage };
-                self.host.report(BackendReport { attempt, event, receipt: None });
+                if self.undecided.iter().any(|known| known.attempt == attempt) {
+                    return;
+                }
+                // No keeper tells of it. If it was executed all the same, its mark tells.
+                LocalProcess::unknown(&self.config.machine)
             }
-            return;
         };
         let keeper = self.running.get(&attempt).and_then(|running| running.keeper.clone());
         if let Some(keeper) = keeper {

@@ -36,6 +36,16 @@ pub(crate) enum Found {
 }
 
 impl LocalProcess {
+    /// One of this boot that nobody can name: of no number, and older than all.
+    pub(crate) fn unknown(machine: &Machine) -> Self {
+        let boot_id = machine.boot_id.clone();
+        Self { boot_id, pid_namespace: machine.pid_namespace, pid: u32::MAX, start_ticks: 0, pidfs: None }
+    }
+
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.pid == u32::MAX
+    }
+
     /// The opaque form that the store keeps.
     pub(crate) fn to_process(&self) -> Process {
         let pidfs = self.pidfs.map_or_else(|| "-".to_owned(), |number| number.to_string());

@@ -54,11 +54,12 @@ fn flip(home: &Home, is_meant: impl Fn(usize, &[u8]) -> bool) -> usize {
 }
 
 /// An array that is being launched, under a daemon that is killed before it has heard of most of it.
-fn launched_unheard() -> Home {
+fn launched_unheard(options: &[&str], evidence: &str) -> Home {
     let home = Home::new();
     home.ok(["daemon", "start"]);
-    let script = "echo $NODEJOBS_ARRAY_INDEX >> evidence; until [ -e go ]; do sleep 0.05; done";
-    let mut array = home.command(["array", "--id", "a", "--range", "1-60", "--shell", "--", script]);
+    let script = format!("echo {evidence} >> evidence; until [ -e go ]; do sleep 0.05; done");
+    let array = ["array", "--id", "a", "--range", "1-60"];
+    let mut array = home.command(array.iter().chain(options).copied().chain(["--shell", "--", &script]));
     let mut array = array.stdout(Stdio::null()).spawn().expect("started");
     let daemon = home.daemon_pid();
     eventually("some are launched", || (starts(&home) > 0).then_some(()));
@@ -73,6 +74,17 @@ fn launched_unheard() -> Home {
     home
 }
 
+/// Kills both halves of all keepers.
+fn kill_keepers(home: &Home) {
+    for name in ["nodejobs-guard", "nodejobs-worker"] {
+        let its = home.processes().into_iter().filter(|(_, other)| other == name);
+        its.for_each(|(pid, _)| signal(pid, Signal::KILL));
+    }
+    eventually("the keeper is gone", || {
+        (!home.processes().iter().any(|(_, name)| name.starts_with("nodejobs"))).then_some(())
+    });
+}
+
 fn each_ran_at_most_once(home: &Home) -> usize {
     let evidence = lines(&home.path().join("evidence"));
     let once: BTreeSet<&String> = evidence.iter().collect();
@@ -84,7 +96,7 @@ fn each_ran_at_most_once(home: &Home) -> usize {
 #[test]
 fn a_damaged_journal_of_a_living_keeper_has_nothing_run_twice() {
     for header in [false, true] {
-        let home = launched_unheard();
+        let home = launched_unheard(&[], "$NODEJOBS_ARRAY_INDEX");
         let flipped =
             flip(&home, |number, entry| (number > 0 && entry[0] == STARTED) || (number == 0 && header));
         assert!(flipped > 0);
@@ -100,15 +112,9 @@ fn a_damaged_journal_of_a_living_keeper_has_nothing_run_twice() {
 #[test]
 fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
     for kind in ["starts", "last", "header", "gates", "cut"] {
-        let home = launched_unheard();
+        let home = launched_unheard(&[], "$NODEJOBS_ARRAY_INDEX");
         let keepers = home.data_dir().join("keepers");
-        for name in ["nodejobs-guard", "nodejobs-worker"] {
-            let its = home.processes().into_iter().filter(|(_, other)| other == name);
-            its.for_each(|(pid, _)| signal(pid, Signal::KILL));
-        }
-        eventually("the keeper is gone", || {
-            (!home.processes().iter().any(|(_, name)| name.starts_with("nodejobs"))).then_some(())
-        });
+        kill_keepers(&home);
         let last = std::fs::read(&journals(&home)[0]).expect("a journal").len() / ENTRY - 1;
         match kind {
             "starts" => drop(flip(&home, |number, entry| number > 0 && entry[0] == STARTED)),
@@ -134,6 +140,32 @@ fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
         assert!(damaged.map(|entry| entry.file_name()).any(is_set_aside), "{kind}: it is set aside");
         home.ok(["run", "--wait", "--", "true"]);
     }
+}
+
+/// What a damaged journal does not tell of may run all the same: it is ended before the next attempt begins.
+#[test]
+fn what_is_lost_with_a_journal_does_not_run_beside_the_next_attempt() {
+    let restarts = ["--restart", "on-failure", "--restart-delay", "10ms"];
+    let home = launched_unheard(&restarts, "$NODEJOBS_ARRAY_INDEX $NODEJOBS_ATTEMPT $$");
+    kill_keepers(&home);
+    assert!(flip(&home, |number, entry| number > 0 && entry[0] == STARTED) > 0);
+    home.ok(["daemon", "start"]);
+    let evidence = || -> Vec<Vec<u32>> {
+        let number = |word: &str| word.parse().expect("a number");
+        let lines = lines(&home.path().join("evidence"));
+        lines.iter().map(|line| line.split(' ').map(number).collect()).collect()
+    };
+    let first = |again: &[u32]| evidence().into_iter().find(|run| run[0] == again[0] && run[1] == 1);
+    let (again, before) = eventually("one that was lost begins again", || {
+        let again = evidence().into_iter().find(|run| run[1] == 2 && first(run).is_some())?;
+        Some((first(&again)?, again))
+    });
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", again[2])).unwrap_or_default();
+    let lives =
+        state.rsplit(") ").next().is_some_and(|fields| !fields.is_empty() && !fields.starts_with('Z'));
+    assert!(!lives, "{again:?} lives beside {before:?}");
+    std::fs::write(home.path().join("go"), "").expect("written");
+    assert_eq!(home.nodejobs(["wait", "--timeout", "60s", "a"]).code, 0);
 }
 
 /// A power cut leaves journals with their lengths and without their contents; also those of the first version, whose names

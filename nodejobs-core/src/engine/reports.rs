@@ -30,25 +30,36 @@ impl Engine {
             // Nothing of this attempt is at the backend, so nothing it says can be about it.
             return;
         }
+        let says_unexecuted = matches!(event, BackendEvent::NotStarted { .. } | BackendEvent::NeverLaunched);
+        if says_unexecuted && live.state.ended.is_some() && live.state.process.is_none() {
+            // It was taken for lost, and somebody knows better.
+            live.state.ended = None;
+            live.tree = Tree::Whole;
+        }
         match event {
             BackendEvent::Started { process, log_start, at } => {
-                if live.state.process.is_some() || live.state.ended.is_some() {
+                if live.state.process.is_some() {
                     return;
                 }
                 live.state.process = Some(process);
                 live.state.log_start = log_start;
                 live.state.started = Some(at);
-                if status == Status::Starting {
+                if let Some(ended) = &mut live.state.ended {
+                    *ended = at;
+                }
+                if status == Status::Starting && live.state.ended.is_none() {
                     turn.units.push(live.update(id, Status::Running, now));
                     self.timers.set_for(id, live, now);
                 } else {
-                    // It was stopped while it started.
+                    // It was stopped while it started, or taken for lost.
                     let request = live.stop_requested.unwrap_or_default();
                     turn.effects.push(live.end_tree(id, request, now));
                     turn.units.push(live.update(id, status, now));
                 }
             }
             BackendEvent::NotStarted { failure, at } => match (status, failure.kind) {
+                // Its main process has ended, so it was executed: about an earlier launch.
+                _ if live.state.ended.is_some() => {}
                 (Status::Starting, StartFailureKind::Permanent(reason)) => {
                     live.state.ended = Some(at);
                     self.end(id, Status::FailedStart, Some(reason), Some(failure.detail), now, turn);
@@ -61,8 +72,6 @@ impl Engine {
                     turn.units.push(live.update(id, Status::Queued, now));
                     self.timers.set(id, live, now.boot.plus_millis(Self::RETRY_MS));
                 }
-                // Its main process has ended, so it was executed: about an earlier launch.
-                _ if live.state.ended.is_some() => {}
                 // Its start may have been told, so that it could be killed on its way.
                 (Status::Stopping | Status::FailedStop, _) => {
                     live.take_start_back(at);
@@ -155,12 +164,15 @@ impl Engine {
                 live.state.ended = Some(at);
                 self.timers.clear(id, live);
                 // Nobody knows how it ended, but what it has left behind is still ended, and before anything follows it:
-                // two attempts never live at a time. After a reboot nothing is left.
-                let is_left = live.state.process.is_some() && reason != Reason::Reboot;
+                // two attempts never live at a time. Nobody need know its process: a damaged journal does not tell of it. After
+                // a reboot nothing is left.
+                let is_left = reason != Reason::Reboot;
                 let may_stay = live.policy.keep_children && !live.is_being_ended();
                 if is_left && !may_stay && !live.tree.is_gone() {
-                    if live.tree == Tree::Whole {
-                        turn.effects.push(live.end_tree(id, StopRequest::default(), now));
+                    // One that was stopped before its process was known was only called off.
+                    if live.tree == Tree::Whole || live.state.process.is_none() {
+                        let request = live.stop_requested.unwrap_or_default();
+                        turn.effects.push(live.end_tree(id, request, now));
                     }
                     return turn.units.push(live.update(id, status, now));
                 }

@@ -460,6 +460,47 @@ fn what_a_lost_job_has_left_is_ended_first_unless_the_machine_restarted() {
 }
 
 #[test]
+fn whoever_is_lost_without_a_process_is_looked_for_before_anything_follows() {
+    let lost = |bench: &Bench| report("a", 1, BackendEvent::Lost { reason: Reason::Unknown, at: bench.now });
+    let ends =
+        |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::EndTree { .. })).count();
+    let starting = |stopped: bool| {
+        let mut bench = Bench::new();
+        let input = bench.submission("a");
+        let _ = bench.turn(vec![input]);
+        if stopped {
+            let _ = bench.turn(vec![bench.stop("a")]);
+        }
+        let lost = lost(&bench);
+        assert_eq!(ends(&bench.turn(vec![lost])), 1, "also if it was only called off before");
+        assert!(!bench.state("a").status.is_terminal());
+        bench
+    };
+    for stopped in [false, true] {
+        let mut bench = starting(stopped);
+        assert!(bench.succeed()[0].ended);
+        let mut turn = bench.engine.begin_turn();
+        bench.engine.resume(bench.now, &mut turn);
+        assert_eq!(ends(&bench.commit(turn)), 1, "the next owner goes on");
+        let _ = bench.turn(vec![tree_ended("a", false, Vec::new())]);
+        assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Lost, Some(Reason::Unknown)));
+
+        // Somebody knows better meanwhile.
+        let mut bench = starting(stopped);
+        let effects = bench.turn(vec![report("a", 1, BackendEvent::NeverLaunched)]);
+        let (status, launched) = if stopped { (Status::Stopped, 0) } else { (Status::Starting, 1) };
+        assert_eq!((bench.state("a").status, launches(&effects)), (status, launched));
+
+        let mut bench = starting(stopped);
+        let started = bench.started("a");
+        assert_eq!(ends(&bench.turn(vec![started])), 1, "now by its process");
+        let _ = bench.turn(vec![tree_ended("a", true, Vec::new())]);
+        let state = bench.state("a");
+        assert_eq!((state.status, state.process.is_some()), (Status::Lost, true));
+    }
+}
+
+#[test]
 fn a_stop_does_not_overtake_a_launch_that_waits_for_the_store() {
     let mut bench = Bench::new();
     let no_room = not_started("a", StartFailureKind::NoRoom, bench.now);

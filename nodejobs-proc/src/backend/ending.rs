@@ -145,7 +145,9 @@ impl Ending {
             return Ok(Progress::Ended(self.event(&[])));
         }
         let root = Root { main: &self.main, mark: &self.mark, group: self.group.as_ref() };
-        let mut members = view()?.members(&root)?;
+        // Whoever collects one that no keeper tells of may be anybody.
+        let view = if self.main.is_unknown() { Rc::new(View::everywhere()?) } else { view()? };
+        let mut members = view.members(&root)?;
         if members.is_empty() && self.somebody_lives()? {
             // Missed, because somebody between it and us died while we looked; or it has become somebody else's.
             members = View::everywhere()?.members(&root)?;
@@ -278,11 +280,9 @@ mod tests {
         let stat = ProcStat::read(child.id()).expect("room").expect("it is there");
         // The main process is older and gone.
         let main = LocalProcess {
-            boot_id: machine.boot_id.clone(),
-            pid_namespace: machine.pid_namespace,
-            pid: u32::MAX,
             start_ticks: stat.start_ticks,
-            pidfs: None,
+            pid: u32::MAX - 1,
+            ..LocalProcess::unknown(&machine)
         };
         let at = now();
         let plan = EndPlan { signal: Signal::CONT, deadline: at.boot };

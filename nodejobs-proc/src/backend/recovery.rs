@@ -234,7 +234,7 @@ impl Loop {
         let attempt = known.attempt.clone();
         match known.process.as_ref().and_then(LocalProcess::from_process) {
             // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
-            Some(_) if known.ended => {}
+            _ if known.ended => {}
             Some(process) => {
                 self.orphans_anywhere = true;
                 self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });

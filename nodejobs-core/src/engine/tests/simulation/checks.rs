@@ -212,6 +212,8 @@ impl Checks {
                 _ => ensure(run.may_be_lost, || "its keeper knows its end".to_owned())?,
             }
             if run.is_doubtful && state.process.is_none() {
+                let is_left = run.boot == boot && run.executed && run.main.alive && !run.may_leave;
+                ensure(!is_left || run.is_looked_for, || "its process runs on".to_owned())?;
                 run.given_up = true;
                 return Ok(());
             }

@@ -204,7 +204,13 @@ impl Session {
         let is_marked = |run: &Run| run.attempt == attempt && run.process.is_some();
         let marked = || world.runs.iter().rposition(is_marked);
         let named = || world.by_process(process?);
-        let Some(run) = known.or_else(named).or_else(marked) else { return };
+        let found = known.or_else(named).or_else(marked);
+        world.runs.iter_mut().filter(|run| run.attempt == attempt).for_each(|run| run.is_looked_for = true);
+        let Some(run) = found else {
+            let (killed, ended, survivors, usage) = (false, Vec::new(), Vec::new(), None);
+            let event = BackendEvent::TreeEnded { killed, ended, survivors, usage };
+            return self.report(attempt, event, None);
+        };
         let (phase, deadline) = (Phase::New, plan.deadline);
         match self.endings.get_mut(&attempt) {
             Some(ending) => (ending.plan, ending.phase, ending.deadline) = (plan, phase, deadline),

@@ -81,6 +81,8 @@ pub(super) struct Run {
     pub(super) may_leave: bool,
     /// It cannot be known whether it was executed, or will be: a backend has reported it as lost.
     pub(super) is_doubtful: bool,
+    /// Somebody has looked who carries its mark, and ended them.
+    pub(super) is_looked_for: bool,
     /// That is on disk.
     pub(super) given_up: bool,
 }
@@ -171,6 +173,7 @@ impl World {
                 may_be_lost: false,
                 may_leave: false,
                 is_doubtful: false,
+                is_looked_for: false,
                 given_up: false,
             });
             self.runs.len() - 1

@@ -70,7 +70,7 @@ impl Session {
                 continue;
             }
             match known.process.as_ref() {
-                Some(_) if known.ended => {}
+                _ if known.ended => {}
                 Some(process) => {
                     let run = world.by_process(process).ok_or("a process that was never made")?;
                     self.running.insert(known.attempt.clone(), run);
