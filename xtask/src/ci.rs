@@ -37,6 +37,8 @@ const STEPS: &[Step] = &[
 ];
 
 const TEST: &str = "test --workspace";
+/// What the test harness reads.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const REPEATS: u32 = 20;
 /// Runs of the engine in a simulated world.
 const SEEDS: &str = "1000000";
@@ -98,7 +100,13 @@ fn cargo(workspace: &Workspace, arguments: &str) -> Result<()> {
 }
 
 fn command(workspace: &Workspace, arguments: &str) -> Command {
-    workspace.cargo(&arguments.split_whitespace().collect::<Vec<_>>())
+    let mut command = workspace.cargo(&arguments.split_whitespace().collect::<Vec<_>>());
+    if std::env::var_os(TEST_THREADS).is_none() {
+        // Most tests wait most of the time, for processes.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        command.env(TEST_THREADS, (2 * processors).to_string());
+    }
+    command
 }
 
 fn finish(command: &mut Command, arguments: &str) -> Result<()> {

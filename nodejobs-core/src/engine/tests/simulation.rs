@@ -15,6 +15,8 @@ mod session;
 mod world;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::Capacity;
 use crate::id::JobId;
@@ -243,6 +245,33 @@ fn try_seed(seed: u64, steps: u64, fault: Fault, tells: bool) -> Result<BTreeSet
     caught.unwrap_or_else(|_| Err("it panicked".to_owned()))
 }
 
+/// Runs seeds on all processors, until one fails.
+fn try_seeds(seeds: Range<u64>) -> Result<BTreeSet<Reached>, (u64, String)> {
+    let next = AtomicU64::new(seeds.start);
+    let go_on = || {
+        let mut reached = BTreeSet::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return Ok(reached);
+            }
+            match try_seed(seed, STEPS, Fault::None, false) {
+                Ok(more) => reached.extend(more),
+                Err(broken) => {
+                    next.store(seeds.end, Ordering::Relaxed);
+                    return Err((seed, broken));
+                }
+            }
+        }
+    };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..processors).map(|_| scope.spawn(go_on)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().expect("what panics was caught"));
+        ended.reduce(|one, other| Ok(one?.into_iter().chain(other?).collect())).expect("one thread at least")
+    })
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
@@ -268,14 +297,11 @@ fn no_order_of_events_and_deaths_breaks_a_promise() {
     }
     let seeds = number("NODEJOBS_SEEDS").unwrap_or(SEEDS);
     let begin = std::time::Instant::now();
-    let mut reached = BTreeSet::new();
     let first = number("NODEJOBS_FIRST").unwrap_or(0);
-    for seed in first..first + seeds {
-        match try_seed(seed, STEPS, Fault::None, false) {
-            Ok(more) => reached.extend(more),
-            Err(broken) => panic!("{}", report(seed, &broken)),
-        }
-    }
+    let reached = match try_seeds(first..first + seeds) {
+        Ok(reached) => reached,
+        Err((seed, broken)) => panic!("{}", report(seed, &broken)),
+    };
     println!("{seeds} seeds in {:.1} s; jobs came to {reached:?}", begin.elapsed().as_secs_f64());
     // What no run comes to is not checked.
     let came_to = |status| reached.iter().any(|(reached, _)| *reached == status);
