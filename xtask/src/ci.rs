@@ -176,7 +176,7 @@ fn repeat(workspace: &Workspace) -> Result<()> {
 }
 
 fn simulate(workspace: &Workspace) -> Result<()> {
-    let arguments = "test --release -p nodejobs-core --lib simulation -- --nocapture";
+    let arguments = "test --profile bench -p nodejobs-core --lib simulation -- --nocapture";
     finish(command(workspace, arguments).env("NODEJOBS_SEEDS", SEEDS), arguments)
 }
 
