@@ -56,6 +56,13 @@ pub(crate) struct Options {
     no_peers: bool,
 }
 
+impl Options {
+    /// Fewer rounds and smaller sizes.
+    pub(crate) fn quick() -> Self {
+        Self { quick: true, ..Self::default() }
+    }
+}
+
 /// A figure, and what a peer is asked with for it.
 type Wanted = (Key, fn(&Peer) -> Option<Words>);
 

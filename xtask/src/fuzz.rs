@@ -23,9 +23,10 @@ pub(crate) struct Options {
     target: Option<String>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { seconds: SECONDS, target: None }
+impl Options {
+    /// All targets, for this many seconds each.
+    pub(crate) fn of(seconds: u64) -> Self {
+        Self { seconds, target: None }
     }
 }
 
