@@ -252,7 +252,9 @@ impl Keeper {
         let is_it = |(index, launch): &(usize, &InFlight)| {
             launch.attempt == *attempt && !launch.is_over(self.gate(*index))
         };
-        let Some((index, _)) = self.by_gates().find(is_it) else { return };
+        // The newest: an earlier launch of the attempt has failed, and its child may still be on its way out.
+        let newest = self.by_gates().filter(is_it).max_by_key(|(_, launch)| launch.since);
+        let Some((index, _)) = newest else { return };
         let gate = self.gate(index);
         let state = gate.close();
         let Some(launch) = self.launches[index].as_mut() else { return };

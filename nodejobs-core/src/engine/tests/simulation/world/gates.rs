@@ -43,7 +43,7 @@ pub(in super::super) struct Launch {
 impl Keeper {
     /// A launch of this run whose gate is not closed.
     pub(in super::super) fn launch_of(&self, run: RunIndex) -> Option<&Launch> {
-        self.launches.iter().find(|launch| launch.run == run && launch.gate != Gate::Closed)
+        self.launches.iter().rfind(|launch| launch.run == run && launch.gate != Gate::Closed)
     }
 
     /// Whether a start that is in the journal is not to be told yet.
@@ -224,7 +224,9 @@ impl World {
     /// Whether a launch is called off; if not, its start is to be told at once.
     pub(in super::super) fn call_off(&mut self, keeper: KeeperIndex, run: RunIndex) -> bool {
         let only_says_so = self.fault == Fault::CallsOffWithoutGate;
-        let mut launches = self.keepers[keeper].launches.iter_mut();
+        let launches = self.keepers[keeper].launches.iter_mut();
+        // The newest: the child of an earlier one may still be on its way out.
+        let mut launches = launches.rev();
         let Some(launch) = launches.find(|launch| launch.run == run && launch.gate != Gate::Closed) else {
             return false;
         };
