@@ -69,8 +69,9 @@ pub(super) struct Dependencies {
 #[derive(Debug)]
 struct News {
     id: JobId,
-    /// `None` if it is not stored any more.
+    /// `None` if it is not stored any more, or has not begun after all.
     ended: Option<Ended>,
+    has_not_begun: bool,
     /// Which job has failed first, and how, if this one is cancelled because of it.
     root: Option<String>,
 }
@@ -87,13 +88,16 @@ pub(super) struct Waits {
 struct Edge {
     condition: Condition,
     is_open: bool,
+    /// As it was before the present attempt began.
+    was_open: bool,
 }
 
 impl Waits {
     /// All conditions are still to be met.
     fn new(after: &After) -> Self {
         let edge = |dependency: &Dependency| {
-            (dependency.id.clone(), Edge { condition: dependency.condition, is_open: true })
+            let edge = Edge { condition: dependency.condition, is_open: true, was_open: true };
+            (dependency.id.clone(), edge)
         };
         let on: BTreeMap<_, _> = after.on.iter().map(edge).collect();
         Self { open: on.len(), on, unmet: after.unmet }
@@ -140,7 +144,7 @@ impl Dependencies {
     /// A job has ended, and nothing follows.
     pub(super) fn has_ended(&mut self, id: &JobId, ended: Option<Ended>) {
         if self.dependents.contains_key(id) {
-            self.news.push_back(News { id: id.clone(), ended, root: None });
+            self.news.push_back(News { id: id.clone(), ended, has_not_begun: false, root: None });
         }
     }
 
@@ -153,6 +157,9 @@ impl Dependencies {
     pub(super) fn has_begun(&self, id: &JobId, live: &mut HashMap<JobId, Live>) {
         for dependent in self.dependents.get(id).into_iter().flatten() {
             if let Some(waits) = live.get_mut(dependent).and_then(|live| live.waits.as_mut()) {
+                if let Some(edge) = waits.on.get_mut(id) {
+                    edge.was_open = edge.is_open;
+                }
                 waits.set(id, true);
             }
         }
@@ -350,7 +357,14 @@ impl Engine {
     fn hear(&mut self, id: &JobId, news: &News, now: Moment, turn: &mut Turn) {
         let Some(live) = self.live.get_mut(id) else { return };
         let Some(waits) = live.waits.as_mut() else { return };
-        let Some(condition) = waits.on.get(&news.id).map(|edge| edge.condition) else { return };
+        let Some(edge) = waits.on.get(&news.id) else { return };
+        let (condition, was_open) = (edge.condition, edge.was_open);
+        if news.has_not_begun && news.ended.is_none() {
+            waits.set(&news.id, was_open);
+            if was_open {
+                return;
+            }
+        }
         let unmet = news.ended.as_ref().filter(|ended| !condition.is_met_by(ended.status));
         waits.set(&news.id, unmet.is_some());
         match (unmet, waits.unmet) {
@@ -430,6 +444,9 @@ impl Engine {
     pub(super) fn has_not_begun(&mut self, id: &JobId, before: Option<Status>) {
         let ended = before.map(|status| Ended::as_said(status, status.to_string()));
         self.dependencies.has_ended(id, ended);
+        if let Some(news) = self.dependencies.news.back_mut().filter(|news| news.id == *id) {
+            news.has_not_begun = true;
+        }
     }
 }
 

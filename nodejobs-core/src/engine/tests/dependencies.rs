@@ -387,6 +387,7 @@ fn a_restart_of_an_array_that_could_not_be_stored_has_met_nothing() {
     }
     let _ = bench.turn(vec![submission]);
     let _ = bench.submit_after("b", after(&[("many", Condition::Success)], Unmet::Wait));
+    let _ = bench.submit_after("c", after(&[("many.1", Condition::Success)], Unmet::Wait));
     let _ = bench.ends("many.1", 1);
     assert_eq!(bench.state("many").status, Status::Failed);
     let job = bench.job("many");
@@ -404,4 +405,5 @@ fn a_restart_of_an_array_that_could_not_be_stored_has_met_nothing() {
     assert_eq!(answers(&effects), [&Answer::NotStored]);
     let effects = bench.turn(vec![Input::Tick]);
     assert_eq!((launches(&effects), bench.engine.waits_for(&id("b")).len()), (0, 1));
+    assert_eq!(bench.engine.waits_for(&id("c")).len(), 1, "of an element as well");
 }
