@@ -89,7 +89,7 @@ impl KeeperFiles {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let Ok(name) = entry?.file_name().into_string() else { continue };
-            let endings = [".journal", ".sock", ".gates"];
+            let endings = [".journal", ".sock", ".gates", ".answered"];
             names.extend(endings.iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
         }
         names.sort();
@@ -115,6 +115,11 @@ impl KeeperFiles {
         self.directory.join(format!("{}.journal", self.name))
     }
 
+    /// Is there once everything is in the store that followed from a damaged journal: later launches are in other journals.
+    pub(crate) fn answered(&self) -> PathBuf {
+        self.directory.join(format!("{}.answered", self.name))
+    }
+
     pub(crate) fn socket_name(&self) -> String {
         format!("{}.sock", self.name)
     }
@@ -128,6 +133,7 @@ impl KeeperFiles {
         let _ = std::fs::remove_file(self.journal());
         // Last: what proves that nothing was executed goes after what says what was.
         let _ = std::fs::remove_file(self.gates());
+        let _ = std::fs::remove_file(self.answered());
     }
 
     /// Keeps a journal that says less than it should, for whoever wants to find out why, and removes the rest.

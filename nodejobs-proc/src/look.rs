@@ -252,6 +252,8 @@ fn living_jobs(
         error,
         consequence: match (has_worker, is_of_this_boot, is_unknown) {
             (true, ..) => Consequence::None,
+            // An earlier owner has said what became of them.
+            (false, true, false) if files.answered().exists() => Consequence::None,
             (false, false, _) => Consequence::Removed,
             (false, true, true) => Consequence::StopsTheOwner,
             (false, true, false) => Consequence::LaunchesAreLost,

@@ -215,9 +215,11 @@ fn a_take_over_of_another_boot_that_is_cut_off_is_gone_on_with() {
     be_of_another_boot(&home, ".00000000");
     let Some(mut start) = in_another_boot(&home, "daemon start") else { return };
     let mut start = start.env("NODEJOBS_FAILPOINT", "owner-took-over").spawn().expect("started");
-    kill(eventually("the daemon halts", || halted(&home)));
+    let daemon = eventually("the daemon halts", || halted(&home));
+    // First, or it starts another one.
     start.kill().expect("killed");
     start.wait().expect("ended");
+    kill(daemon);
     let waited = said(&mut in_another_boot(&home, "wait --timeout 20s a").expect("as before"));
     assert_eq!(waited.code, 0, "{waited:?}");
     assert_eq!(lines(&home.path().join("evidence")), ["1", "2"], "each once");

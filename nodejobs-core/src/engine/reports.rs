@@ -167,7 +167,9 @@ impl Engine {
                 // two attempts never live at a time. Nobody need know its process: a damaged journal does not tell of it. After
                 // a reboot nothing is left.
                 let is_left = reason != Reason::Reboot;
-                let may_stay = live.policy.keep_children && !live.is_being_ended();
+                // What may stay are children, and without a process nobody can tell them from it.
+                let may_stay =
+                    live.policy.keep_children && live.state.process.is_some() && !live.is_being_ended();
                 if is_left && !may_stay && !live.tree.is_gone() {
                     // One that was stopped before its process was known was only called off.
                     if live.tree == Tree::Whole || live.state.process.is_none() {

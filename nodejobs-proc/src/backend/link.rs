@@ -440,6 +440,16 @@ impl Buried {
         if receipt.source == self.files.name {
             self.written = self.written.max(receipt.position);
             self.held.retain(|(_, position)| receipt.position != position + 1);
+            self.note_answered();
+        }
+    }
+
+    /// As long as a launch keeps a damaged journal here, the next owner is told that it answers for no later launch.
+    fn note_answered(&self) {
+        let is_answered = self.fate == BuriedFate::SetAside && self.written == ALL_WRITTEN;
+        if is_answered && !self.held.is_empty() {
+            // Without it more launches are lost than need be.
+            let _ = std::fs::write(self.files.answered(), "");
         }
     }
 
@@ -458,6 +468,7 @@ impl Buried {
     pub(super) fn recovery_is_written(&mut self) {
         if self.fate != BuriedFate::Removed {
             self.written = ALL_WRITTEN;
+            self.note_answered();
         }
     }
 

@@ -78,7 +78,8 @@ impl Loop {
         if remains.is_damaged && is_of_this_boot {
             remains.fate = Some(BuriedFate::SetAside);
         }
-        remains.is_damaged &= is_of_this_boot;
+        // An earlier owner has said what became of all launches that it might have told of.
+        remains.is_damaged &= is_of_this_boot && !files.answered().exists();
         let entries = &mut remains.contents.entries;
         entries.retain(|(_, entry)| !passages.iter().any(|passage| passage.makes_void(entry)));
         without_void_starts(entries);

@@ -118,7 +118,7 @@ impl KeeperLook {
             let text = format!("{text}; its journal is unusable: {problem}");
             return match consequence {
                 Consequence::None => {
-                    let way_out = "nothing: its worker knows the same and tells the daemon";
+                    let way_out = "nothing: all that it could tell is known";
                     Finding::weaker(CHECK, text, way_out)
                 }
                 Consequence::Removed => {

@@ -136,10 +136,11 @@ impl Work {
         turn.units.push(Unit { job: None, documents: vec![boot] });
         let outcomes = work.store.commit(&turn.units)?;
         reached(Failpoint::OwnerTookOver);
+        // Before anything is launched: what a damaged journal does not tell is answered up to here.
+        work.backend.settled();
         work.settle(turn, Some(&outcomes)).map_err(|error| {
             Error::new(ProblemKind::Unavailable, "the store does not agree with itself").with_source(error)
         })?;
-        work.backend.settled();
         attempts.into_iter().for_each(|attempt| work.recorder.found(attempt));
         Ok(work)
     }

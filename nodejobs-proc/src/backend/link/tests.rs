@@ -107,11 +107,25 @@ fn the_journal_of_a_dead_keeper_stays_as_long_as_only_it_tells_something() {
 
     // What is told late is not covered by the receipt of what follows it.
     let entries: Vec<(u64, Entry)> = (0..).zip([started("a"), failed("b")]).collect();
-    let mut buried = Buried::new(files, &entries, BuriedFate::Removed);
+    let mut buried = Buried::new(files.clone(), &entries, BuriedFate::Removed);
     buried.hold(&attempt("a"), 0);
     let receipt = |position| Receipt { source: "1-1".to_owned(), position };
     buried.acknowledge(&receipt(2));
     assert!(!buried.is_settled());
     buried.acknowledge(&receipt(1));
     assert!(buried.is_settled());
+
+    // A damaged one answers for no launch of later.
+    let mut buried = Buried::new(files.clone(), &entries, BuriedFate::SetAside);
+    buried.hold(&attempt("a"), 0);
+    buried.acknowledge(&receipt(2));
+    assert!(!files.answered().exists(), "nothing says yet that all of it is in the store");
+    buried.recovery_is_written();
+    assert!(files.answered().exists() && !buried.is_settled());
+    std::fs::write(files.journal(), "damaged").expect("written");
+    buried.acknowledge(&receipt(1));
+    assert!(buried.is_settled());
+    let _ = buried.remove();
+    let left = std::fs::read_dir(directory.path()).expect("read").flatten().map(|entry| entry.file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["1-1.journal.damaged"]);
 }
