@@ -203,6 +203,7 @@ impl LocalBackend {
             is_recovered: false,
             is_damaged: false,
             mute: BTreeSet::new(),
+            unreached: BTreeMap::new(),
             undecided: Vec::new(),
             unsettled: Vec::new(),
             blocked: (BootTime::default(), Vec::new()),
@@ -408,7 +409,9 @@ struct Loop {
     is_damaged: bool,
     /// Keepers of the first version that do not answer.
     mute: BTreeSet<String>,
-    /// Attempts that these may know of.
+    /// Keepers that there was no room to connect to again, and since when.
+    unreached: BTreeMap<String, BootTime>,
+    /// Attempts that keepers of the first version may know of.
     undecided: Vec<KnownAttempt>,
     /// Launches of dead keepers that may yet come to something.
     unsettled: Vec<Unsettled>,

@@ -166,6 +166,11 @@ mod enabled {
         is_meant && !chosen("owner-fenced-silent")
     }
 
+    /// Whether a test has chosen an instant: then who is halted is meant to stay so.
+    pub fn halts_any() -> bool {
+        std::env::var_os(super::VARIABLE).is_some_and(|chosen| !chosen.is_empty())
+    }
+
     /// Forgets those of others, for a process that goes on where another one was killed.
     pub fn forget_all_but(prefix: &str) {
         let others = NAMES.iter().zip(&LEFT).filter(|(name, _)| !name.starts_with(prefix));
@@ -197,6 +202,11 @@ mod enabled {
         false
     }
 
+    /// No, as this build has no failpoints.
+    pub const fn halts_any() -> bool {
+        false
+    }
+
     /// Nothing, as this build has no failpoints.
     pub const fn forget_all_but(_prefix: &str) {}
 
@@ -204,7 +214,7 @@ mod enabled {
     pub const fn reached(_point: super::Failpoint) {}
 }
 
-pub use enabled::{forget_all_but, halts_keepers, is_chosen, reached, read_environment};
+pub use enabled::{forget_all_but, halts_any, halts_keepers, is_chosen, reached, read_environment};
 
 #[cfg(all(test, debug_assertions))]
 mod tests {

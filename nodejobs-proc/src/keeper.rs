@@ -25,10 +25,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nodejobs_core::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::failpoint::{self, Failpoint, reached};
 use crate::gates::closing::{close_all, is_unexecuted};
 use crate::gates::{Gates, KeeperProcess, State};
-use crate::identity::ProcStat;
+use crate::identity::{ProcStat, open_pidfd, send_signal};
 use crate::journal::{self, Journal};
 use crate::machine::Machine;
 use crate::{socket, sys};
@@ -255,6 +258,18 @@ fn this_process() -> KeeperProcess {
     KeeperProcess { pid, start_ticks: stat.map_or(0, |stat| stat.start_ticks) }
 }
 
+/// Lets a halted worker go on, unless it goes on or ends in a moment.
+fn continue_worker(worker: u32) {
+    // Not collected, so its number is still its own.
+    let Ok(pidfd) = open_pidfd(worker) else { return };
+    let patience = Timespec { tv_sec: HALTED_SECONDS, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
+    let is_halted = ProcStat::read(worker).ok().flatten().is_some_and(|stat| stat.state == b'T');
+    if is_halted && !failpoint::halts_any() {
+        let _ = send_signal(&pidfd, Signal::CONT);
+    }
+}
+
 const READY: &str = "ready";
 
 fn fail(report_ready: &mut io::PipeWriter, error: &io::Error) -> ! {
@@ -274,9 +289,22 @@ fn detach(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns when the worker died with work to do; ends this process when it left with everything done.
+/// How long a worker may be halted before its guard lets it go on.
+const HALTED_SECONDS: i64 = 1;
+
+/// Returns when the worker died with work to do; ends this process when it left with everything done. A worker that is halted
+/// is let go on: nobody else would hear that its jobs have ended.
 fn wait_for_worker(worker: u32, journal: &Path) {
-    let exit = sys::wait_child(sys::Children::Wait(worker));
+    let exit = loop {
+        let change = sys::wait_child(sys::Children::Wait(worker));
+        if !matches!(change, Ok(Some(change)) if change.code == libc::CLD_STOPPED) {
+            break change;
+        }
+        if sys::note_stop(worker).is_err() {
+            break change;
+        }
+        continue_worker(worker);
+    };
     reached(Failpoint::GuardNoticed);
     let left_in_order = matches!(exit, Ok(Some(exit)) if exit.code == libc::CLD_EXITED && exit.status == 0);
     let _ = sys::reap(worker);

@@ -359,10 +359,11 @@ fn keepers_are_found_by_their_files_whatever_else_is_broken() {
     };
     let (code, keeper) = look();
     assert_eq!((code, &keeper["state"], &keeper["children"]), (0, &json!("answers"), &json!(1)), "{keeper}");
-    signal(worker, Signal::STOP);
+    // The guard first: it lets its worker go on.
+    [guard, worker].into_iter().for_each(|pid| signal(pid, Signal::STOP));
     let (code, keeper) = look();
     assert_eq!((code, &keeper["state"]), (1, &json!("silent")), "{keeper}");
-    signal(worker, Signal::CONT);
+    [guard, worker].into_iter().for_each(|pid| signal(pid, Signal::CONT));
     kill(worker);
     let (code, keeper) = look();
     let seen = (code, &keeper["state"], &keeper["pid"], &keeper["worker_pid"]);

@@ -203,7 +203,8 @@ fn find(home: &Home, victim: Victim) -> Vec<u32> {
         Victim::Guard => "nodejobs-guard",
         Victim::Worker | Victim::Halted => "nodejobs-worker",
     };
-    let is_halted = halted(home).filter(|pid| victim != Victim::Worker || name_of(*pid) != name);
+    let is_half = matches!(victim, Victim::Guard | Victim::Worker);
+    let is_halted = halted(home).filter(|pid| !is_half || name_of(*pid) != name);
     let named = home.processes().into_iter().filter(|(pid, other)| other == name && Some(*pid) != is_halted);
     let named: Vec<u32> = named.map(|(pid, _)| pid).collect();
     named

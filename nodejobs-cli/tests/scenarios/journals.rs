@@ -54,12 +54,11 @@ fn flip(home: &Home, is_meant: impl Fn(usize, &[u8]) -> bool) -> usize {
 }
 
 /// An array that is being launched, under a daemon that is killed before it has heard of most of it.
-fn launched_unheard(options: &[&str], evidence: &str) -> Home {
+fn launched_unheard() -> Home {
     let home = Home::new();
     home.ok(["daemon", "start"]);
-    let script = format!("echo {evidence} >> evidence; until [ -e go ]; do sleep 0.05; done");
-    let array = ["array", "--id", "a", "--range", "1-60"];
-    let mut array = home.command(array.iter().chain(options).copied().chain(["--shell", "--", &script]));
+    let script = "echo $NODEJOBS_ARRAY_INDEX >> evidence; until [ -e go ]; do sleep 0.05; done";
+    let mut array = home.command(["array", "--id", "a", "--range", "1-60", "--shell", "--", script]);
     let mut array = array.stdout(Stdio::null()).spawn().expect("started");
     let daemon = home.daemon_pid();
     eventually("some are launched", || (starts(&home) > 0).then_some(()));
@@ -96,7 +95,7 @@ fn each_ran_at_most_once(home: &Home) -> usize {
 #[test]
 fn a_damaged_journal_of_a_living_keeper_has_nothing_run_twice() {
     for header in [false, true] {
-        let home = launched_unheard(&[], "$NODEJOBS_ARRAY_INDEX");
+        let home = launched_unheard();
         let flipped =
             flip(&home, |number, entry| (number > 0 && entry[0] == STARTED) || (number == 0 && header));
         assert!(flipped > 0);
@@ -112,7 +111,7 @@ fn a_damaged_journal_of_a_living_keeper_has_nothing_run_twice() {
 #[test]
 fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
     for kind in ["starts", "last", "header", "gates", "cut"] {
-        let home = launched_unheard(&[], "$NODEJOBS_ARRAY_INDEX");
+        let home = launched_unheard();
         let keepers = home.data_dir().join("keepers");
         kill_keepers(&home);
         let last = std::fs::read(&journals(&home)[0]).expect("a journal").len() / ENTRY - 1;
@@ -145,25 +144,31 @@ fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
 /// What a damaged journal does not tell of may run all the same: it is ended before the next attempt begins.
 #[test]
 fn what_is_lost_with_a_journal_does_not_run_beside_the_next_attempt() {
-    let restarts = ["--restart", "on-failure", "--restart-delay", "10ms"];
-    let home = launched_unheard(&restarts, "$NODEJOBS_ARRAY_INDEX $NODEJOBS_ATTEMPT $$");
+    let home = Home::new();
+    let mut start = home.command(["daemon", "start"]);
+    assert_eq!(said(start.env("NODEJOBS_FAILPOINT", "owner-heard")).code, 0);
+    let script = "echo $NODEJOBS_ATTEMPT $$ >> evidence; until [ -e go ]; do sleep 0.05; done";
+    let run = ["run", "--id", "a", "--restart", "on-failure", "--restart-delay", "10ms", "--shell", script];
+    let mut run = home.command(run).stdout(Stdio::null()).spawn().expect("started");
+    let daemon = eventually("the daemon halts, and has written down no start", || halted(&home));
+    let evidence = || lines(&home.path().join("evidence"));
+    eventually("it runs", || (evidence().len() == 1).then_some(()));
+    run.kill().expect("killed");
+    run.wait().expect("ended");
+    kill(daemon);
     kill_keepers(&home);
-    assert!(flip(&home, |number, entry| number > 0 && entry[0] == STARTED) > 0);
+    assert_eq!(flip(&home, |number, entry| number > 0 && entry[0] == STARTED), 1);
     home.ok(["daemon", "start"]);
-    let evidence = || -> Vec<Vec<u32>> {
-        let number = |word: &str| word.parse().expect("a number");
-        let lines = lines(&home.path().join("evidence"));
-        lines.iter().map(|line| line.split(' ').map(number).collect()).collect()
-    };
-    let first = |again: &[u32]| evidence().into_iter().find(|run| run[0] == again[0] && run[1] == 1);
-    let (again, before) = eventually("one that was lost begins again", || {
-        let again = evidence().into_iter().find(|run| run[1] == 2 && first(run).is_some())?;
-        Some((first(&again)?, again))
+    let (first, next) = eventually("it begins again", || {
+        let runs = evidence();
+        (runs.len() == 2).then(|| (runs[0].clone(), runs[1].clone()))
     });
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", again[2])).unwrap_or_default();
+    assert!(first.starts_with("1 ") && next.starts_with("2 "), "{first}, {next}");
+    let pid: u32 = first[2..].parse().expect("a number");
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let lives =
         state.rsplit(") ").next().is_some_and(|fields| !fields.is_empty() && !fields.starts_with('Z'));
-    assert!(!lives, "{again:?} lives beside {before:?}");
+    assert!(!lives, "{first} lives beside {next}");
     std::fs::write(home.path().join("go"), "").expect("written");
     assert_eq!(home.nodejobs(["wait", "--timeout", "60s", "a"]).code, 0);
 }
@@ -251,6 +256,26 @@ fn in_another_boot(home: &Home, call: &str) -> Option<std::process::Command> {
         return None;
     }
     Some(in_it(&format!("exec \"$NODEJOBS\" {call}")))
+}
+
+/// Nobody asks anything of the keeper, and still the end is heard.
+#[test]
+fn the_end_of_a_job_whose_worker_is_halted_is_told() {
+    let home = Home::new();
+    let mut job = home.command([
+        "run",
+        "--id",
+        "a",
+        "--wait",
+        "--shell",
+        "until [ -e go ]; do sleep 0.05; done; exit 7",
+    ]);
+    let mut job = job.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    eventually("it runs", || (home.nodejobs(["status", "a"]).text().contains("running")).then_some(()));
+    let (_, worker) = home.keeper();
+    signal(worker, Signal::STOP);
+    std::fs::write(home.path().join("go"), "").expect("written");
+    assert_eq!(job.wait().expect("ended").code(), Some(7));
 }
 
 /// A worker that is halted is let go on; one that stays halted is not waited for.

@@ -51,11 +51,11 @@ async fn run_and_wait_tells_all_there_is(home: &Home, jobs: &Jobs) {
 }
 
 /// A process that goes on with the end of this value, however that comes.
-struct HeldUp(u32);
+struct HeldUp([u32; 2]);
 
 impl Drop for HeldUp {
     fn drop(&mut self) {
-        signal(self.0, Signal::CONT);
+        self.0.into_iter().for_each(|pid| signal(pid, Signal::CONT));
     }
 }
 
@@ -91,9 +91,10 @@ async fn living_processes_are_found(home: &Home, jobs: &Jobs) {
 
     // One that has ended is not found, even though nobody has heard of its end yet: its keeper is held up.
     let keepers = jobs.daemon_status().await.expect("a status").keepers;
-    let worker = keepers.first().and_then(|keeper| keeper.worker_pid).expect("a keeper");
-    signal(worker, Signal::STOP);
-    let held_up = HeldUp(worker);
+    let halves = keepers.first().map(|keeper| [keeper.pid, keeper.worker_pid].map(|pid| pid.expect("lives")));
+    let held_up = HeldUp(halves.expect("a keeper"));
+    // The guard first: it lets its worker go on.
+    held_up.0.into_iter().for_each(|pid| signal(pid, Signal::STOP));
     tokio::task::spawn_blocking(move || kill(a.pid)).await.expect("killed");
     assert_eq!(jobs.get_status("a").await.expect("a record").status, Status::Running);
     assert_eq!(jobs.find("a").await.expect("known"), None);

@@ -161,8 +161,7 @@ fn only_what_runs_is_paused_and_resumed() {
 fn a_job_that_is_being_started_is_paused_as_soon_as_it_runs() {
     let home = Home::new();
     home.ok(["run", "--wait", "--", "true"]);
-    let (_, worker) = home.keeper();
-    signal(worker, Signal::STOP);
+    let keeper = home.halt_keeper();
     home.ok(["run", "--id", "a", "--", "sleep", "60"]);
     home.has_status("a", "starting");
     let mut pause = home.command(["pause", "a"]).stdout(Stdio::null()).spawn().expect("started");
@@ -170,7 +169,7 @@ fn a_job_that_is_being_started_is_paused_as_soon_as_it_runs() {
         home.has_status("a", "starting");
         pause.try_wait().expect("asked").is_none()
     });
-    signal(worker, Signal::CONT);
+    keeper.into_iter().for_each(|pid| signal(pid, Signal::CONT));
     assert!(pause.wait().expect("waited for").success() && waits, "it waits for the start");
     home.has_status("a", "paused");
     home.ok(["stop", "a"]);

@@ -82,8 +82,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
 fn a_job_that_is_being_started_gets_it_once_it_runs() {
     let home = Home::new();
     home.ok(["run", "--wait", "--", "true"]);
-    let (_, worker) = home.keeper();
-    signal(worker, Signal::STOP);
+    let keeper = home.halt_keeper();
     home.ok(["run", "--id", "a", "--", "sleep", "1000"]);
     home.has_status("a", "starting");
     let mut sending =
@@ -92,7 +91,7 @@ fn a_job_that_is_being_started_gets_it_once_it_runs() {
         home.has_status("a", "starting");
         sending.try_wait().expect("asked").is_none()
     });
-    signal(worker, Signal::CONT);
+    keeper.into_iter().for_each(|pid| signal(pid, Signal::CONT));
     assert!(sending.wait().expect("waited for").success() && waits, "it waits for the start");
     assert_eq!(home.ended("a")["signal"], 2);
 }

@@ -155,6 +155,13 @@ impl Home {
         (pid_of(&keeper["pid"]), pid_of(&keeper["worker_pid"]))
     }
 
+    /// Halts both halves of the keeper, and gives them: a guard alone lets its worker go on.
+    pub(crate) fn halt_keeper(&self) -> [u32; 2] {
+        let (guard, worker) = self.keeper();
+        [guard, worker].into_iter().for_each(|pid| signal(pid, Signal::STOP));
+        [guard, worker]
+    }
+
     /// Every process of this directory: daemons, keepers, jobs and what they left.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
         let path = self.data_dir.to_string_lossy().into_owned();

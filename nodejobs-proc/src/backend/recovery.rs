@@ -235,13 +235,13 @@ impl Loop {
         match known.process.as_ref().and_then(LocalProcess::from_process) {
             // Its end is on disk; the engine asks for what is left of its tree, wherever that is.
             _ if known.ended => {}
+            // Some keeper is about to tell.
+            _ if self.in_flight.contains_key(&attempt) => {}
             Some(process) => {
                 self.orphans_anywhere = true;
                 self.running.insert(attempt.clone(), Running { process: process.clone(), keeper: None });
                 self.watch(attempt, process, reports);
             }
-            // Some keeper is about to tell.
-            None if self.in_flight.contains_key(&attempt) => {}
             // One that is silent may know of it, and what it knows nobody else does.
             None if !self.mute.is_empty() => self.undecided.push(known.clone()),
             None => {
@@ -314,6 +314,7 @@ impl Loop {
         }
         let had_jobs = self.jobs_of(name).count() > 0;
         let mut past = Vec::new();
+        let since = self.unreached.remove(name);
         match self.approach(name, &mut past) {
             Ok(()) => {
                 reports.append(&mut past);
@@ -324,6 +325,14 @@ impl Loop {
                     let gone = "both of its processes are gone; its jobs are watched by their identities";
                     self.host.warn(format!("keeper {name}: {gone}"));
                 }
+            }
+            Err(LinkError::Io(error)) => {
+                // That says nothing about it. Its jobs stay as they are until it is reached.
+                if since.is_none() {
+                    self.host.warn(format!("keeper {name} cannot be reached, and is tried again: {error}"));
+                }
+                reports.append(&mut past);
+                self.unreached.insert(name.to_owned(), since.unwrap_or_else(|| now().boot));
             }
             Err(error) => {
                 // Its jobs are watched by identity, which is all that is left of it.

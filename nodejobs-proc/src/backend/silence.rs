@@ -17,6 +17,8 @@ use crate::machine::now;
 
 /// How often a keeper of the first version is looked at again that left a child standing, in milliseconds.
 const MUTE_MS: u64 = 2_000;
+/// How long before a keeper is tried again that could not be reached, at first and at last, in milliseconds.
+const UNREACHED_MS: (u64, u64) = (50, 2_000);
 
 impl Loop {
     /// Whether something is waited for that only this keeper can tell.
@@ -44,11 +46,20 @@ impl Loop {
         });
         let mute = self.mute.iter().any(|name| !self.links.contains_key(name));
         let mute = mute.then(|| now().boot.plus_millis(MUTE_MS));
-        waited.filter_map(|(_, link)| link.pulse.deadline()).chain(mute).min()
+        let unreached = self.unreached.values().map(|since| retry_at(*since)).min();
+        waited.filter_map(|(_, link)| link.pulse.deadline()).chain(mute).chain(unreached).min()
+    }
+
+    /// Connects again to keepers that could not be reached.
+    fn try_unreached(&mut self, reports: &mut Vec<BackendReport>) {
+        for name in self.unreached.keys().cloned().collect::<Vec<_>>() {
+            self.reattach(&name, reports);
+        }
     }
 
     /// Asks keepers that are waited for whether they are there, and acts where one does not answer.
     pub(super) fn care_for_keepers(&mut self, reports: &mut Vec<BackendReport>) {
+        self.try_unreached(reports);
         if self.links.is_empty() && self.mute.is_empty() {
             return;
         }
@@ -106,6 +117,11 @@ impl Loop {
             let _ = send_signal(&pidfd, Signal::KILL);
         }
     }
+}
+
+fn retry_at(since: BootTime) -> BootTime {
+    let at = now().boot;
+    at.plus_millis((at.millis_since(since) / 8).clamp(UNREACHED_MS.0, UNREACHED_MS.1))
 }
 
 /// Lets the worker of a keeper go on, if it is halted.

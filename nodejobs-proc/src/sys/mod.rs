@@ -128,7 +128,7 @@ pub(crate) struct ChildExit {
 pub(crate) enum Children {
     /// Any, and only one that has ended already.
     AnyEnded,
-    /// This one, waiting for its end.
+    /// This one, waiting until it ends or is halted.
     Wait(u32),
 }
 
@@ -139,7 +139,7 @@ pub(crate) enum Children {
 pub(crate) fn wait_child(which: Children) -> io::Result<Option<ChildExit>> {
     let (id_type, id, options) = match which {
         Children::AnyEnded => (libc::P_ALL, 0, libc::WNOHANG),
-        Children::Wait(pid) => (libc::P_PID, pid, 0),
+        Children::Wait(pid) => (libc::P_PID, pid, libc::WSTOPPED),
     };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -181,6 +181,13 @@ pub(crate) fn wait_child(which: Children) -> io::Result<Option<ChildExit>> {
         cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
         peak_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
     }))
+}
+
+/// Takes note that a child is halted, so that [`wait_child`] waits for what comes next.
+pub(crate) fn note_stop(pid: u32) -> io::Result<()> {
+    // SAFETY: null info and usage are allowed.
+    check(unsafe { libc::waitid(libc::P_PID, pid, ptr::null_mut(), libc::WSTOPPED | libc::WNOHANG) })?;
+    Ok(())
 }
 
 /// Collects a child that [`wait_child`] has shown to have ended.

@@ -446,18 +446,21 @@ pub(super) const MANY: Way = Way {
 /// Each leaves two entries, and one or two that acknowledge them.
 const MANY_JOBS: usize = 12;
 
-/// A job is launched while the worker that has another one is halted, and for so long that it is not waited for.
+/// A job is launched while the keeper that has another one is halted, and for so long that it is not waited for.
 pub(super) const SILENT: Way = Way {
     before: Some(run_on_go),
     act: |home| {
-        find(home, Victim::Worker).into_iter().for_each(|worker| signal(worker, Signal::STOP));
+        // The guard first: it lets its worker go on.
+        for victim in [Victim::Guard, Victim::Worker] {
+            find(home, victim).into_iter().for_each(|pid| signal(pid, Signal::STOP));
+        }
         Some(start(home, &["run", "--id", "b", "echo $JOB_ID 1 5 >> evidence; exit 5"]))
     },
     known: |home| {
         let record = ended(home, "b");
         let outcome = (text(&record, "status"), &record["exit_code"], &record["attempt"]);
         assert_eq!(outcome, ("failed", &5.into(), &1.into()), "{record}");
-        all_halted(home).for_each(|worker| signal(worker, Signal::CONT));
+        all_halted(home).for_each(|pid| signal(pid, Signal::CONT));
         go(home);
         failed_with_7(home);
     },

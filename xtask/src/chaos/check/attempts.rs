@@ -6,6 +6,8 @@ use super::{Kind, Story, Submitted};
 
 /// The signal that everything is killed with.
 const KILL: i64 = 9;
+/// And the one that jobs are stopped with.
+const TERM: i64 = 15;
 /// How exact the boot clock of this program is, in milliseconds.
 const CLOCK: u64 = 50;
 
@@ -60,8 +62,9 @@ fn wrong_end(job: &Submitted, attempt: &Attempt, is_excepted: bool, story: &Stor
         "failed" if reason == Some("exit") => code != 0 && own_end,
         // It may have been killed before its first word, or just after its last.
         "failed" if reason == Some("signal") => {
-            attempt.signal == Some(KILL)
-                && was_hit
+            // Signals go out also when the store cannot be written, and then the owner may die.
+            let was_stopped = matches!(attempt.signal, Some(TERM | KILL)) && job.may_be_stopped_unwritten();
+            ((attempt.signal == Some(KILL) && was_hit) || was_stopped)
                 && (once || never)
                 && (to_the_end || trace.ends.is_empty())
         }

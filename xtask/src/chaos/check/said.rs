@@ -42,6 +42,10 @@ impl Said {
 }
 
 impl Call {
+    fn stops(&self) -> bool {
+        matches!(self.verb, Verb::Stop | Verb::Restart)
+    }
+
     fn meaning(&self, id: &str, may_be_missing: bool) -> Meaning {
         let (code, stdout, excused, disturbed) = match &self.said {
             Said::Ended { code, stdout, excused, disturbed, .. } => {
@@ -100,7 +104,13 @@ impl Submitted {
     }
 
     pub(super) fn may_be_stopped(&self) -> bool {
-        self.calls.iter().any(|call| matches!(call.verb, Verb::Stop | Verb::Restart))
+        self.calls.iter().any(Call::stops)
+    }
+
+    /// Whether somebody may have had its processes ended, and could not write that down before dying.
+    pub(super) fn may_be_stopped_unwritten(&self) -> bool {
+        let disturbed = |call: &Call| matches!(call.said, Said::Ended { disturbed: true, .. });
+        self.calls.iter().any(|call| call.stops() && disturbed(call))
     }
 }
 

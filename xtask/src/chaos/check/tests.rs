@@ -180,6 +180,26 @@ fn who_is_killed_fails_by_the_signal_in_that_attempt() {
 }
 
 #[test]
+fn who_was_stopped_while_the_store_failed_may_have_failed_by_the_signal() {
+    let stopped = |disturbed: bool| {
+        let ended = Attempt { signal: Some(15), ..by_signal(1) };
+        let mut case = Case::with(vec![ended], "S c1 1 101\n");
+        let already_ended = Said::Ended {
+            code: Some(0),
+            stdout: String::new(),
+            stderr: String::new(),
+            excused: false,
+            deaths: 1,
+            disturbed,
+        };
+        case.calls.push(call(Verb::Stop, already_ended));
+        case
+    };
+    stopped(true).holds();
+    stopped(false).breaks("by signal 15");
+}
+
+#[test]
 fn what_promise_4_names_is_counted_and_nothing_else_may_be_lost() {
     let lost = |orphaned: u64| {
         let mut case = Case::with(vec![attempt(1, "lost", None)], "S c1 1 101\n");
