@@ -618,16 +618,24 @@ impl Loop {
                         pidfs,
                     };
                     let event = BackendEvent::Started { process: process.to_process(), log_start, at };
-                    // If the keeper turns out to be dead, `orphan` follows and takes it out again.
-                    let keeper = Some(name.to_owned());
-                    self.running.insert(attempt.clone(), Running { process, keeper });
+                    if !self.is_earlier(&attempt, at.boot) {
+                        // If the keeper turns out to be dead, `orphan` follows and takes it out again.
+                        let keeper = Some(name.to_owned());
+                        self.running.insert(attempt.clone(), Running { process, keeper });
+                    }
                     event
                 }
                 Event::StartFailed(failed) => {
-                    self.running.remove(&attempt);
+                    if !self.is_earlier(&attempt, at.boot) {
+                        self.running.remove(&attempt);
+                    }
                     let failure = self.start_failure(&attempt, failed);
                     self.groups.discard(&attempt);
                     BackendEvent::NotStarted { failure, at }
+                }
+                // Of an earlier job of that id.
+                Event::Exited { exit, usage, .. } if self.is_earlier(&attempt, at.boot) => {
+                    BackendEvent::Exited { exit, usage: Some(usage), at, leftovers: Some(Vec::new()) }
                 }
                 Event::Exited { exit, usage, .. } => {
                     if view.is_none() && self.running.contains_key(&attempt) {
@@ -654,6 +662,15 @@ impl Loop {
             };
             reports.push(BackendReport { attempt, event, receipt });
         }
+    }
+
+    /// Whether what happened at this time is about an earlier launch of an attempt, or an earlier job of that id: a later one
+    /// was asked for, is on its way, or runs.
+    fn is_earlier(&self, attempt: &AttemptId, at: BootTime) -> bool {
+        let asked = self.asked.get(attempt).copied();
+        let told = self.in_flight.get(attempt).map(|flight| flight.told);
+        let started = self.running.get(attempt).map(|running| running.process.start());
+        asked.max(told).max(started).is_some_and(|later| at < later)
     }
 
     fn main_processes(&self) -> HashSet<u32> {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nodejobs_core::job::Process;
+use nodejobs_core::time::BootTime;
 use rustix::process::{Pid, PidfdFlags, Signal as OsSignal};
 
 use crate::machine::Machine;
@@ -40,6 +41,11 @@ impl LocalProcess {
     pub(crate) fn unknown(machine: &Machine) -> Self {
         let boot_id = machine.boot_id.clone();
         Self { boot_id, pid_namespace: machine.pid_namespace, pid: u32::MAX, start_ticks: 0, pidfs: None }
+    }
+
+    /// When it was started, in this boot, rounded down.
+    pub(crate) fn start(&self) -> BootTime {
+        BootTime(self.start_ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second())
     }
 
     pub(crate) fn is_unknown(&self) -> bool {

@@ -91,6 +91,8 @@ pub(super) struct Session {
     /// Passed their gates and cannot be known to be executed or not.
     unresolved: Vec<RunIndex>,
     running: BTreeMap<AttemptId, RunIndex>,
+    /// During the recovery: when launches were last asked for.
+    asked: BTreeMap<AttemptId, BootTime>,
     /// Main processes that no keeper collects.
     orphans: Vec<RunIndex>,
     endings: BTreeMap<AttemptId, Ending>,

@@ -81,7 +81,9 @@ impl Session {
         let run = &world.runs[entry.run];
         let process = process(entry.boot, entry.run, child);
         let attempt = run.attempt.clone();
-        if !run.given_up {
+        let asked = self.asked.get(&attempt).is_some_and(|asked| entry.at.boot < *asked);
+        let is_earlier = asked || self.running.get(&attempt).is_some_and(|later| *later > entry.run);
+        if !run.given_up && !is_earlier {
             self.running.insert(attempt.clone(), entry.run);
         }
         let event = BackendEvent::Started { process, log_start: LogStart::default(), at: entry.at };

@@ -29,11 +29,13 @@ impl Session {
             let boot = world.boot;
             world.keepers.iter_mut().for_each(|keeper| keeper.gone |= keeper.boot != boot);
         }
+        self.asked = known.iter().map(|known| (known.attempt.clone(), known.launch_asked)).collect();
         for keeper in 0..world.keepers.len() {
             if !world.keepers[keeper].gone {
                 self.attach(keeper, world, random)?;
             }
         }
+        self.asked.clear();
         let answers = |report: &BackendReport, known: &KnownAttempt| {
             let is_late = report.event.at().is_some_and(|at| at.boot >= known.launch_asked);
             report.attempt == known.attempt && is_late
