@@ -31,7 +31,7 @@ fn entries(home: &Home, kind: u8) -> usize {
 }
 
 /// How many starts the journals tell of.
-fn starts(home: &Home) -> usize {
+pub(crate) fn starts(home: &Home) -> usize {
     entries(home, STARTED)
 }
 
@@ -71,6 +71,11 @@ fn launched_unheard() -> Home {
     array.kill().expect("killed");
     array.wait().expect("ended");
     home
+}
+
+/// Changes a bit of each entry that tells of a start; how many there were.
+pub(crate) fn damage_starts(home: &Home) -> usize {
+    flip(home, |number, entry| number > 0 && entry[0] == STARTED)
 }
 
 /// Kills both halves of all keepers.
@@ -116,7 +121,7 @@ fn a_damaged_journal_of_a_dead_keeper_has_nothing_run_twice() {
         kill_keepers(&home);
         let last = std::fs::read(&journals(&home)[0]).expect("a journal").len() / ENTRY - 1;
         match kind {
-            "starts" => drop(flip(&home, |number, entry| number > 0 && entry[0] == STARTED)),
+            "starts" => drop(damage_starts(&home)),
             "last" => drop(flip(&home, |number, _| number == last)),
             "header" => drop(flip(&home, |number, _| number == 0)),
             "gates" => {
@@ -157,7 +162,7 @@ fn what_is_lost_with_a_journal_does_not_run_beside_the_next_attempt() {
     run.wait().expect("ended");
     kill(daemon);
     kill_keepers(&home);
-    assert_eq!(flip(&home, |number, entry| number > 0 && entry[0] == STARTED), 1);
+    assert_eq!(damage_starts(&home), 1);
     home.ok(["daemon", "start"]);
     let (first, next) = eventually("it begins again", || {
         let runs = evidence();

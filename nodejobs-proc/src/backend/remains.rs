@@ -1,17 +1,18 @@
 //! What keepers leave that are dead, or that do not answer: their gates and their journals.
 
-use nodejobs_core::backend::{BackendEvent, BackendReport};
+use nodejobs_core::backend::{BackendEvent, BackendReport, Receipt};
 use nodejobs_core::id::AttemptId;
+use nodejobs_core::logs::LogStart;
 use nodejobs_core::status::Reason;
 use nodejobs_core::time::BootTime;
 
 use super::link::{ALL_WRITTEN, Buried, BuriedFate, LinkError};
-use super::{Flight, Loop};
+use super::{Flight, Loop, Running};
 use crate::failpoint::{Failpoint, reached};
 use crate::gates::closing::{close_all, is_unexecuted};
 use crate::gates::{Gates, State};
-use crate::identity::ProcStat;
-use crate::journal::{self, Contents, Entry, Unreadable, without_void_starts};
+use crate::identity::{Found, LocalProcess, ProcStat};
+use crate::journal::{self, Contents, Entry, Event, Unreadable, without_void_starts};
 use crate::keeper::KeeperFiles;
 use crate::machine::now;
 
@@ -35,7 +36,12 @@ pub(super) struct Unsettled {
     pid: u32,
     files: KeeperFiles,
     since: BootTime,
+    /// When its process was started, in clock ticks, and what its receipt has for a position: its entry cannot be read.
+    unread: Option<(u64, u64)>,
 }
+
+/// Where entries are said to be that cannot be read: no journal is so long.
+const UNREAD: u64 = ALL_WRITTEN / 2;
 
 impl Loop {
     /// Closes the gates of a keeper and reads its journal.
@@ -85,8 +91,10 @@ impl Loop {
         without_void_starts(entries);
         let noted = passages.into_iter().filter(|passage| passage.state == State::Noted);
         let children = noted.filter_map(|passage| Some((passage.attempt, passage.pid?)));
-        let stand = children.filter(|(_, pid)| is_unexecuted(*pid, files).unwrap_or(true));
-        remains.unsettled = stand.collect();
+        let is_told = |pid: u32| entries.iter().any(|(_, entry)| entry.is_of_child(pid));
+        // One that has gone through and is not told of may have been executed, and may have ended.
+        let open = children.filter(|(_, pid)| !is_told(*pid) || is_unexecuted(*pid, files).unwrap_or(true));
+        remains.unsettled = open.collect();
         Ok(remains)
     }
 
@@ -114,18 +122,25 @@ impl Loop {
         let (held, entries): (Vec<_>, Vec<_>) = entries
             .into_iter()
             .partition(|(_, entry)| entry.is_start() && entry.attempt().is_some_and(stands));
-        for (position, entry) in held {
-            entry.attempt().into_iter().for_each(|attempt| buried.hold(attempt, position));
+        for (position, entry) in &held {
+            entry.attempt().into_iter().for_each(|attempt| buried.hold(attempt, *position));
         }
         self.handle_entries(name, &boot_id, entries, reports);
         self.orphan(name, reports);
         let unknown = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
         let event = if is_damaged { &unknown } else { &BackendEvent::NeverLaunched };
         self.give_up_in_flight(name, event, &|attempt| !stands(attempt), reports);
-        for (attempt, pid) in unsettled {
+        for ((attempt, pid), position) in unsettled.into_iter().zip(UNREAD..) {
             self.is_launching(&attempt, name);
             let since = now().boot;
-            self.unsettled.push(Unsettled { attempt, pid, files: files.clone(), since });
+            let is_read = held.iter().any(|(_, entry)| entry.attempt() == Some(&attempt));
+            let unread = (!is_read).then(|| {
+                // Without its files the next owner would know nothing of it.
+                buried.hold(&attempt, position);
+                let stat = ProcStat::read(pid).ok().flatten();
+                (stat.map_or(0, |stat| stat.start_ticks), position)
+            });
+            self.unsettled.push(Unsettled { attempt, pid, files: files.clone(), since, unread });
         }
         self.note_damage(&files, is_damaged);
         if fate == Some(BuriedFate::SetAside) && self.is_recovered {
@@ -133,7 +148,7 @@ impl Loop {
             match reports[before..].last_mut() {
                 Some(last) => {
                     let source = name.to_owned();
-                    last.receipt = Some(nodejobs_core::backend::Receipt { source, position: ALL_WRITTEN });
+                    last.receipt = Some(Receipt { source, position: ALL_WRITTEN });
                 }
                 None => buried.recovery_is_written(),
             }
@@ -256,18 +271,51 @@ impl Loop {
     /// Either it is executed, or it has said why not, or it was killed; or it is to be ended, and then it counts as executed.
     fn tell_unsettled(&mut self, unsettled: &Unsettled, reports: &mut Vec<BackendReport>) {
         let Unsettled { attempt, files, .. } = unsettled;
-        let Ok(Contents { boot_id, mut entries, .. }) = journal::read(&files.journal()) else {
+        let contents = journal::read(&files.journal());
+        if unsettled.unread.is_none() && contents.is_err() {
             let event = BackendEvent::Lost { reason: Reason::Unknown, at: now() };
             return self.give_up_in_flight(&files.name, &event, &|other| other == attempt, reports);
-        };
+        }
+        let Contents { boot_id, mut entries, .. } = contents.unwrap_or_default();
         without_void_starts(&mut entries);
         entries.retain(|(_, entry)| entry.attempt() == Some(attempt));
+        if let Some((start_ticks, position)) = unsettled.unread.filter(|_| entries.is_empty()) {
+            return self.tell_unread(unsettled, start_ticks, position, reports);
+        }
         if let Some((last, _)) = entries.last() {
             let its = self.buried.iter_mut().filter(|buried| buried.is_of(files));
             its.for_each(|buried| buried.hold(attempt, *last));
         }
         self.handle_entries(&files.name, &boot_id, entries, reports);
         self.orphan_one(attempt.clone(), reports);
+    }
+
+    /// The entry of a start cannot be read. The gate tells which process it is.
+    fn tell_unread(
+        &mut self,
+        unsettled: &Unsettled,
+        start_ticks: u64,
+        position: u64,
+        reports: &mut Vec<BackendReport>,
+    ) {
+        let Unsettled { attempt, pid, files, .. } = unsettled;
+        self.in_flight.remove(attempt);
+        self.drop_input(attempt);
+        let machine = &self.config.machine;
+        let process = LocalProcess { pid: *pid, start_ticks, ..LocalProcess::unknown(machine) };
+        let lives = matches!(process.find(machine), Ok(Found::Alive(_)));
+        let event = if lives {
+            let log_start = LogStart::default();
+            BackendEvent::Started { process: process.to_process(), log_start, at: now() }
+        } else {
+            BackendEvent::Lost { reason: Reason::Unknown, at: now() }
+        };
+        let receipt = Some(Receipt { source: files.name.clone(), position: position + 1 });
+        reports.push(BackendReport { attempt: attempt.clone(), event, receipt });
+        if lives {
+            self.running.insert(attempt.clone(), Running { process, keeper: None });
+            self.orphan_one(attempt.clone(), reports);
+        }
     }
 
     /// When to look at them again.
@@ -294,7 +342,16 @@ fn trusts_journals() -> bool {
 }
 
 impl Entry {
+    /// Whether it tells how the launch went that had this child.
+    fn is_of_child(&self, child: u32) -> bool {
+        match self {
+            Entry::Attempt { event: Event::Started { pid, .. }, .. } => *pid == child,
+            Entry::Attempt { event: Event::StartFailed(failed), .. } => failed.child == Some(child),
+            _ => false,
+        }
+    }
+
     fn is_start(&self) -> bool {
-        matches!(self, Entry::Attempt { event: crate::journal::Event::Started { .. }, .. })
+        matches!(self, Entry::Attempt { event: Event::Started { .. }, .. })
     }
 }

@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use super::disk::{Hang, HangingDisk};
 use super::pace::Pace;
+use crate::journals::{damage_starts, starts};
 use crate::support::{Cue, Home, eventually, kill, lines, pid_of, signal, text};
 
 /// What of a job is on the disk.
@@ -381,4 +382,32 @@ fn many_launches_hang_and_others_do_not() {
     lines.sort();
     lines.dedup();
     assert_eq!(lines.len(), JOBS);
+}
+
+/// The gate says which process it is, where the journal does not any more; and no owner forgets that before the next one knows.
+#[test]
+fn a_launch_that_hangs_and_whose_entry_is_damaged_happens_once() {
+    let Some(launches) = Launches::new(What::Program, &[]) else { return };
+    let home = &launches.home;
+    let before = starts(home);
+    launches.disk.hang(Hang::BOTH[0]);
+    launches.begin();
+    eventually("both are noted", || (starts(home) >= before + 2).then_some(()));
+    let (guard, worker) = home.keeper();
+    [home.daemon_pid(), guard, worker].into_iter().for_each(kill);
+    assert!(damage_starts(home) >= 2);
+    for _ in 0..3 {
+        home.ok(["run", "--wait", "--", "true"]);
+        kill(home.daemon_pid());
+    }
+    launches.disk.answer();
+    let ends = ["hung", "stopped"].map(|id| home.ended(id));
+    let mut executed = launches.executed();
+    executed.sort();
+    assert_eq!(
+        executed,
+        ["hung", "stopped"],
+        "{ends:?} LOG {}",
+        std::fs::read_to_string(home.data_dir().join("daemon.log")).unwrap_or_default()
+    );
 }
