@@ -130,7 +130,8 @@ impl Session {
         let is_answered = self.unanswered.is_empty();
         for keeper in &mut world.keepers {
             let is_bad = !keeper.lives() && keeper.is_damaged();
-            keeper.gone |= keeper.boot != boot || (is_bad && is_answered && keeper.is_settled());
+            let is_told = keeper.is_settled() && !keeper.has_launches();
+            keeper.gone |= keeper.boot != boot || (is_bad && is_answered && is_told);
         }
     }
 

@@ -64,7 +64,7 @@ impl Keeper {
     }
 
     /// Whether something may yet be executed by it.
-    pub(super) fn has_launches(&self) -> bool {
+    pub(in super::super) fn has_launches(&self) -> bool {
         self.launches.iter().any(|launch| launch.child && launch.gate != Gate::Closed)
     }
 }
