@@ -51,7 +51,9 @@ impl Session {
         if self.silent.iter().all(|keeper| world.keepers[*keeper].has_gates) {
             for Unanswered { run, .. } in std::mem::take(&mut self.unanswered) {
                 let is_in_flight = self.in_flight.iter().any(|launch| launch.run == run);
-                if !is_in_flight {
+                if self.unresolved.contains(&run) {
+                    self.give_up(run, world);
+                } else if !is_in_flight {
                     let is_damaged = self.reads_damage(world);
                     self.answer_without_trace(run, is_damaged, world)?;
                 }
