@@ -86,13 +86,8 @@ pub(crate) async fn ask<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    let no_answer = |waited: Duration| {
-        let path = path.display();
-        let message = format!("cannot {doing} '{path}': its file system has not answered for {waited:.0?}");
-        Error::new(ProblemKind::Unavailable, message)
-    };
     if let Some(stuck) = FILES.stuck_for(path).filter(|stuck| *stuck >= PATIENCE) {
-        return Err(no_answer(stuck));
+        return Err(no_answer(doing, path, stuck));
     }
     let given_up = Arc::new(AtomicBool::new(false));
     let (sender, answer) = oneshot::channel();
@@ -105,7 +100,7 @@ pub(crate) async fn ask<T: Send + 'static>(
         Ok(_) => Err(Error::new(ProblemKind::Failed, format!("to {doing} a file ended with a panic"))),
         Err(_) => {
             given_up.store(true, Ordering::Relaxed);
-            Err(no_answer(PATIENCE))
+            Err(no_answer(doing, path, PATIENCE))
         }
     }
 }
@@ -145,6 +140,13 @@ pub(crate) fn wait<T: Send + 'static>(
     let value = waited.unwrap_or_else(PoisonError::into_inner).0.take();
     given_up.store(value.is_none(), Ordering::Relaxed);
     value
+}
+
+/// What is said of a file system that has not answered for this long.
+pub(crate) fn no_answer(doing: &str, path: &Path, waited: Duration) -> Error {
+    let path = path.display();
+    let message = format!("cannot {doing} '{path}': its file system has not answered for {waited:.0?}");
+    Error::new(ProblemKind::Unavailable, message)
 }
 
 /// What has not come back for two seconds, the longest first.

@@ -8,6 +8,7 @@ mod host;
 mod work;
 
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +33,7 @@ use crate::config::Config;
 use crate::dependencies::awaited;
 use crate::directory::{DataDirectory, Lock};
 use crate::error::Error;
+use crate::files;
 use crate::hub::{Hub, stopped};
 use crate::last_looks::LastLooks;
 use crate::recorder::Recorder;
@@ -255,7 +257,7 @@ impl Owner {
     ) -> Result<Self, Error> {
         crate::capture::raise_open_files();
         // First of all: a mistake in it is the user's to mend, and nothing has been done yet.
-        let settings = Config::load(directory.path()).map_err(|error| Error::from(error.to_problem()))?;
+        let settings = read_settings(directory.path())?;
         let (meta, age) = directory.meta(wanted_store, &machine)?;
         let store = meta.store.open(directory.path(), age)?;
         if let Some(damage) = store.damage() {
@@ -415,6 +417,14 @@ impl Owner {
     fn send(&self, message: Message) -> Result<(), Error> {
         self.inputs.send(message).map_err(|_| stopped())
     }
+}
+
+/// The configuration, which may be a link to anywhere.
+fn read_settings(directory: &Path) -> Result<Config, Error> {
+    let (path, directory) = (Config::path(directory), directory.to_owned());
+    let read = files::wait("read", &path, files::PATIENCE, move || Config::load(&directory));
+    let read = read.ok_or_else(|| files::no_answer("read", &path, files::PATIENCE))?;
+    read.map_err(|error| Error::from(error.to_problem()))
 }
 
 fn cannot_take_over(error: BackendError) -> Error {

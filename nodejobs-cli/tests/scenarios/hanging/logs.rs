@@ -314,6 +314,25 @@ fn a_link_to_what_hangs_keeps_nobody_waiting_who_is_beside_the_link() {
     }
 }
 
+/// It is not known what the user wants, so the daemon does not start; nor does it wait for ever, with the lock in its hands.
+#[test]
+fn a_configuration_that_hangs_is_named() {
+    for how in Hang::BOTH {
+        let Some(place) = Place::new() else { return };
+        let Place { disk, home } = &place;
+        disk.put("config.toml", b"[limits]\nmax_processes = 3\n", 0o600);
+        let config = home.data_dir().join("config.toml");
+        std::os::unix::fs::symlink(disk.at("config.toml"), &config).expect("a link");
+        home.ok(["daemon", "stop"]);
+        disk.hang(how);
+        let said = home.nodejobs(["daemon", "start"]);
+        assert!(said.code == 5 && said.stderr.contains("has not answered"), "{how:?}: {said:?}");
+        assert!(said.stderr.contains(&*config.to_string_lossy()), "{how:?}: {said:?}");
+        disk.answer();
+        home.ok(["run", "--wait", "--", "true"]);
+    }
+}
+
 /// What is written is told, and nothing is looked at in between.
 #[test]
 fn a_job_whose_logs_were_placed_is_followed_from_write_to_write() {
