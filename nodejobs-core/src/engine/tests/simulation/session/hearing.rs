@@ -9,7 +9,7 @@ use crate::store::conformance::random::Random;
 
 use super::super::Checked;
 use super::super::owner::Fault;
-use super::super::world::{Entry, KeeperIndex, Noted, World, process};
+use super::super::world::{Entry, KeeperIndex, Noted, RunIndex, World, process};
 use super::{Session, leftovers};
 
 impl Session {
@@ -160,6 +160,10 @@ impl Session {
                 journal.filter(|(position, entry)| *position >= read && !entry.is_bad).copied().collect();
             self.buried.insert(keeper, world.keepers[keeper].end);
             self.take_in(keeper, news, world, None);
+            let is_unwatched =
+                |run: &RunIndex| world.runs[*run].keeper == Some(keeper) && !self.orphans.contains(run);
+            let unwatched: Vec<_> = self.running.values().copied().filter(is_unwatched).collect();
+            unwatched.into_iter().for_each(|run| self.watch(run, world));
         }
     }
 }
