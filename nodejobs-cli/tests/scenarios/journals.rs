@@ -222,7 +222,6 @@ fn a_take_over_of_another_boot_that_is_cut_off_is_gone_on_with() {
     std::fs::write(home.path().join("go"), "").expect("written");
     eventually("its end is in the journal", || (entries(&home, EXITED) > 0).then_some(()));
     [guard, worker].into_iter().for_each(kill);
-    be_of_another_boot(&home, ".00000000");
     let Some(mut start) = in_another_boot(&home, "daemon start") else { return };
     let mut start = start.env("NODEJOBS_FAILPOINT", "owner-took-over").spawn().expect("started");
     let daemon = eventually("the daemon halts", || halted(&home));

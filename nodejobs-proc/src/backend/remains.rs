@@ -51,6 +51,11 @@ impl Loop {
         let in_header = journal.as_ref().ok().map(|contents| contents.boot_id.as_str());
         let in_header = in_header.filter(|boot| !boot.is_empty()).map(|boot| boot == boot_id);
         let is_of_this_boot = files.is_of_boot(boot_id).or(in_header).unwrap_or(self.is_of_this_boot());
+        let last = self.config.previous_boot_id.as_ref();
+        let is_of_last_owner = last.is_none_or(|last| {
+            let in_header = || journal.as_ref().is_ok_and(|contents| contents.boot_id == *last);
+            files.is_of_boot(last).unwrap_or_else(in_header)
+        });
         let mut remains = Remains::default();
         let mut passages = Vec::new();
         if is_of_this_boot && files.boot().is_some() {
@@ -67,8 +72,8 @@ impl Loop {
         }
         // Read once nobody goes through any more: who has, has noted itself before.
         match journal::read(&files.journal()) {
-            // An owner of this boot has settled all that is of another one.
-            Ok(_) if !is_of_this_boot && self.config.previous_boot_id.as_ref() == Some(boot_id) => {
+            // The last owner has settled all that is of another boot than its own, and times of two boots cannot be compared.
+            Ok(_) if !is_of_this_boot && !is_of_last_owner => {
                 remains.fate = Some(BuriedFate::RemovedAfterRecovery);
             }
             Ok(contents) => {

@@ -24,11 +24,9 @@ impl Session {
         store: &MemoryStore,
         random: &mut Random,
     ) -> Checked {
-        if !is_other_boot {
-            // An owner of this boot has settled them.
-            let boot = world.boot;
-            world.keepers.iter_mut().for_each(|keeper| keeper.gone |= keeper.boot != boot);
-        }
+        // The last owner has settled what is of another boot than its own.
+        let of_interest = [world.boot, world.settled_boot];
+        world.keepers.iter_mut().for_each(|keeper| keeper.gone |= !of_interest.contains(&keeper.boot));
         self.asked = known.iter().map(|known| (known.attempt.clone(), known.launch_asked)).collect();
         for keeper in 0..world.keepers.len() {
             if !world.keepers[keeper].gone {
