@@ -45,6 +45,7 @@ fn main() {
             repeats::stale_answer_of_a_guard,
         ),
         Trial::test("an_earlier_job_whose_end_nobody_saw_answers_no_launch", repeats::stale_orphan),
+        Trial::test("journals_older_than_the_last_owners_boot_tell_nothing", repeats::older_boots),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

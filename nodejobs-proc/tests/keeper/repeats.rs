@@ -107,3 +107,27 @@ pub(super) fn stale_orphan() -> Result<(), Failed> {
     assert!(is_told, "{reports:?}");
     Ok(())
 }
+
+/// The last owner has settled what is older than its own boot, and times of two boots cannot be compared.
+pub(super) fn older_boots() -> Result<(), Failed> {
+    let last = "00000000-2222-4333-8444-555555555555";
+    for (previous, is_read) in [(last, true), ("11111111-2222-4333-8444-555555555555", false)] {
+        let directory = directory();
+        let (attempt, process) = started_under_a_keeper_now_dead(directory.path())?;
+        signal(process.pid, OsSignal::KILL)?;
+        for entry in std::fs::read_dir(directory.path().join("keepers"))? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).ok_or("a name")?.to_owned();
+            let (first, rest) = name.split_once('.').ok_or("a boot")?;
+            let (_, ending) = rest.split_once('.').ok_or("an ending")?;
+            std::fs::rename(&path, path.with_file_name(format!("{first}.00000000.{ending}")))?;
+        }
+        let next = Owner::after(directory.path(), 2, Some(previous));
+        let reports = next.backend.recover(&starting(&attempt, BootTime::default()))?;
+        let is_told = reports.iter().any(|report| matches!(report.event, BackendEvent::Started { .. }));
+        assert_eq!(is_told, is_read, "{previous}: {reports:?}");
+        let is_lost = |report: &BackendReport| matches!(report.event, BackendEvent::Lost { .. });
+        assert!(is_read || reports.iter().any(is_lost), "{previous}: {reports:?}");
+    }
+    Ok(())
+}
