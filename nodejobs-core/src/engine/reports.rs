@@ -88,6 +88,8 @@ impl Engine {
                 }
                 _ => {}
             },
+            // It was taken for lost, and then told as started.
+            BackendEvent::NeverLaunched if live.state.ended.is_some() => {}
             BackendEvent::NeverLaunched => match status {
                 Status::Starting => self.launch_again(id, now, turn),
                 Status::Stopping if live.state.process.is_none() => self.end_unexecuted(id, now, turn),

@@ -494,6 +494,8 @@ fn whoever_is_lost_without_a_process_is_looked_for_before_anything_follows() {
         let mut bench = starting(stopped);
         let started = bench.started("a");
         assert_eq!(ends(&bench.turn(vec![started])), 1, "now by its process");
+        let effects = bench.turn(vec![report("a", 1, BackendEvent::NeverLaunched)]);
+        assert_eq!(launches(&effects), 0, "it is not launched beside itself");
         let _ = bench.turn(vec![tree_ended("a", true, Vec::new())]);
         let state = bench.state("a");
         assert_eq!((state.status, state.process.is_some()), (Status::Lost, true));

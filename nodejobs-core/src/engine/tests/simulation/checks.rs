@@ -305,8 +305,11 @@ impl Checks {
                 || match entry.noted {
                     Noted::Started(_) => state.process.is_some() || state.ended.is_some() || was_asked_again,
                     Noted::Exited(_) => state.ended.is_some(),
-                    // It waits, or was asked for again.
-                    Noted::StartFailed(_) => state.status == Status::Queued || was_asked_again,
+                    // It waits, or was asked for again, which a restart does in the same millisecond.
+                    Noted::StartFailed(_) => {
+                        let was_asked_again = was_asked_again || state.launch_asked == entry.at.boot;
+                        state.status == Status::Queued || was_asked_again
+                    }
                 };
             ensure(is_in, || format!("{entry:?} is acknowledged and not stored: {state:?}"))?;
         }
