@@ -262,7 +262,7 @@ fn in_another_boot(home: &Home, call: &str) -> Option<std::process::Command> {
     Some(in_it(&format!("exec \"$NODEJOBS\" {call}")))
 }
 
-/// Nobody asks anything of the keeper, and still the end is heard.
+/// The daemon hears the end although no client asks anything of the keeper.
 #[test]
 fn the_end_of_a_job_whose_worker_is_halted_is_told() {
     let home = Home::new();

@@ -32,7 +32,7 @@ impl Engine {
         }
         let says_unexecuted = matches!(event, BackendEvent::NotStarted { .. } | BackendEvent::NeverLaunched);
         if says_unexecuted && live.state.ended.is_some() && live.state.process.is_none() {
-            // It was taken for lost, and somebody knows better.
+            // It was taken for lost, and this report proves that no program was executed.
             live.state.ended = None;
             live.tree = Tree::Whole;
         }
@@ -165,11 +165,10 @@ impl Engine {
                 }
                 live.state.ended = Some(at);
                 self.timers.clear(id, live);
-                // Nobody knows how it ended, but what it has left behind is still ended, and before anything follows it:
-                // two attempts never live at a time. Nobody need know its process: a damaged journal does not tell of it. After
-                // a reboot nothing is left.
+                // How it ended is unknown, but its leftovers are still ended, and before the next attempt: two attempts never
+                // live at a time. Its process may be unknown: a damaged journal does not show it. After a reboot nothing is left.
                 let is_left = reason != Reason::Reboot;
-                // What may stay are children, and without a process nobody can tell them from it.
+                // Only children may stay, and without its process the backend cannot tell them from the main process.
                 let may_stay =
                     live.policy.keep_children && live.state.process.is_some() && !live.is_being_ended();
                 if is_left && !may_stay && !live.tree.is_gone() {

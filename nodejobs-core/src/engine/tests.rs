@@ -460,7 +460,7 @@ fn what_a_lost_job_has_left_is_ended_first_unless_the_machine_restarted() {
 }
 
 #[test]
-fn whoever_is_lost_without_a_process_is_looked_for_before_anything_follows() {
+fn the_tree_of_an_attempt_lost_without_a_process_is_ended_before_anything_follows() {
     let lost = |bench: &Bench| report("a", 1, BackendEvent::Lost { reason: Reason::Unknown, at: bench.now });
     let ends =
         |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::EndTree { .. })).count();
@@ -485,7 +485,7 @@ fn whoever_is_lost_without_a_process_is_looked_for_before_anything_follows() {
         let _ = bench.turn(vec![tree_ended("a", false, Vec::new())]);
         assert_eq!((bench.state("a").status, bench.state("a").reason), (Status::Lost, Some(Reason::Unknown)));
 
-        // Somebody knows better meanwhile.
+        // A later report proves that it was not executed.
         let mut bench = starting(stopped);
         let effects = bench.turn(vec![report("a", 1, BackendEvent::NeverLaunched)]);
         let (status, launched) = if stopped { (Status::Stopped, 0) } else { (Status::Starting, 1) };

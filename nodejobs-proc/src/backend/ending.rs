@@ -145,7 +145,7 @@ impl Ending {
             return Ok(Progress::Ended(self.event(&[])));
         }
         let root = Root { main: &self.main, mark: &self.mark, group: self.group.as_ref() };
-        // Whoever collects one that no keeper tells of may be anybody.
+        // No keeper reports this process, so its parent is unknown: all processes are searched.
         let view = if self.main.is_unknown() { Rc::new(View::everywhere()?) } else { view()? };
         let mut members = view.members(&root)?;
         if members.is_empty() && self.somebody_lives()? {

@@ -446,7 +446,7 @@ pub(super) const MANY: Way = Way {
 /// Each leaves two entries, and one or two that acknowledge them.
 const MANY_JOBS: usize = 12;
 
-/// A job is launched while the keeper that has another one is halted, and for so long that it is not waited for.
+/// A job is launched while the keeper of another job is halted, longer than the owner waits for a keeper.
 pub(super) const SILENT: Way = Way {
     before: Some(run_on_go),
     act: |home| {

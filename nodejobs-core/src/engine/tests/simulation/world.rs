@@ -81,7 +81,7 @@ pub(super) struct Run {
     pub(super) may_leave: bool,
     /// It cannot be known whether it was executed, or will be: a backend has reported it as lost.
     pub(super) is_doubtful: bool,
-    /// Somebody has looked who carries its mark, and ended them.
+    /// A backend has searched for processes with its mark, and ended them.
     pub(super) is_looked_for: bool,
     /// That is on disk.
     pub(super) given_up: bool,
